@@ -1,0 +1,156 @@
+//! The declarations as values.
+
+/// Everything that was declared.
+#[derive(Debug, Default, Clone)]
+pub struct Spec {
+    /// One per `api` file, by key.
+    pub apis: Vec<Api>,
+    /// Messages outside requests and responses, with the file's stem: headers and stored records.
+    pub messages: Vec<(String, Message)>,
+    /// Error codes in order.
+    pub errors: Vec<ErrorCode>,
+    /// Fixed byte layouts.
+    pub layouts: Vec<Layout>,
+}
+
+/// A request and its response.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// The api key on the wire.
+    pub key: i16,
+    /// Kafka's name, in CamelCase.
+    pub name: String,
+    /// One sentence.
+    pub doc: String,
+    /// The request.
+    pub request: Message,
+    /// The response.
+    pub response: Message,
+}
+
+/// A top-level message.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// The name in CamelCase.
+    pub name: String,
+    /// The record type of messages that are stored, or none.
+    pub type_id: Option<i16>,
+    /// The versions that exist.
+    pub versions: Versions,
+    /// The versions with compact lengths and tags.
+    pub flexible: Option<Versions>,
+    /// The fields in wire order.
+    pub fields: Vec<Field>,
+    /// Where it was declared.
+    pub line: usize,
+}
+
+/// One field.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Field {
+    /// The name in snake_case.
+    pub name: String,
+    /// What it holds.
+    pub kind: Kind,
+    /// The versions that have it.
+    pub versions: Versions,
+    /// The versions in which it may be null.
+    pub nullable: Option<Versions>,
+    /// The tag, for a tagged field.
+    pub tag: Option<u32>,
+    /// True where the field keeps its plain encoding in flexible versions (RequestHeader's client id).
+    pub inflexible: bool,
+    /// The default as written, or none for the type's zero.
+    pub default: Option<String>,
+    /// The fields of a struct or of an array's structs.
+    pub fields: Vec<Field>,
+    /// Where it was declared.
+    pub line: usize,
+}
+
+/// A field's type.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Kind {
+    /// A primitive by its name in the format: `int32`, `string`, `records` ...
+    Primitive(Primitive),
+    /// A struct, by name; its fields stand in the field.
+    Struct(String),
+    /// An array.
+    Array(Box<Kind>),
+}
+
+/// The primitive types of the Kafka protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Primitive {
+    Bool,
+    Int8,
+    Int16,
+    Uint16,
+    Int32,
+    Uint32,
+    Int64,
+    Float64,
+    Uuid,
+    String,
+    Bytes,
+    Records,
+}
+
+/// A range of versions, both ends included; `max` is `i16::MAX` for `N+`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Versions {
+    /// The first.
+    pub min: i16,
+    /// The last.
+    pub max: i16,
+}
+
+impl Versions {
+    /// Every version.
+    pub const ALL: Versions = Versions { min: 0, max: i16::MAX };
+
+    /// Whether `version` lies within.
+    pub fn contains(self, version: i16) -> bool {
+        self.min <= version && version <= self.max
+    }
+
+    /// Whether all of `other` lies within.
+    pub fn covers(self, other: Versions) -> bool {
+        self.min <= other.min && other.max <= self.max
+    }
+
+    /// What both have, or none.
+    pub fn meet(self, other: Versions) -> Option<Versions> {
+        let both = Versions { min: self.min.max(other.min), max: self.max.min(other.max) };
+        (both.min <= both.max).then_some(both)
+    }
+}
+
+/// One error code.
+#[derive(Debug, Clone)]
+pub struct ErrorCode {
+    /// The code on the wire.
+    pub code: i16,
+    /// Kafka's name in capitals.
+    pub name: String,
+    /// Whether clients may try again.
+    pub retriable: bool,
+    /// Whether clients refresh their metadata first.
+    pub refreshes_metadata: bool,
+}
+
+/// A structure whose fields lie at fixed bytes.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// The name in CamelCase.
+    pub name: String,
+    /// One sentence.
+    pub doc: String,
+    /// All its bytes.
+    pub size: usize,
+    /// Name, type and first byte of each field.
+    pub fields: Vec<(String, Primitive, usize)>,
+    /// Where it was declared.
+    pub line: usize,
+}

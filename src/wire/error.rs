@@ -1,0 +1,67 @@
+//! Why bytes are no message.
+
+use super::Cursor;
+
+/// What is wrong with a frame.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A field reaches beyond the end.
+    #[error("the frame ends {missing} bytes too early")]
+    Truncated {
+        /// Bytes that the field still needs, as far as is known.
+        missing: usize,
+    },
+    /// A length below -1, or -1 where null is not allowed.
+    #[error("a length of {0} is not allowed here")]
+    Length(i64),
+    /// A string beyond Kafka's limit of 32,767 bytes.
+    #[error("a string of {0} bytes is longer than 32767")]
+    StringTooLong(usize),
+    /// A variable-length number of more than 5 (10) bytes.
+    #[error("a variable-length number is too long")]
+    Varint,
+    /// A string that is not UTF-8.
+    #[error("a string is not UTF-8")]
+    Utf8,
+    /// More array items than one frame may hold.
+    #[error("more than {max} array items in one frame", max = super::ITEMS_MAX)]
+    Items,
+    /// Tags that do not ascend.
+    #[error("tag {0} is out of order")]
+    TagOrder(u32),
+    /// Bytes are left in a field that should be used up.
+    #[error("{0} bytes are left over")]
+    LeftOver(usize),
+    /// A nom combinator failed.
+    #[error("the bytes do not match ({0:?})")]
+    Nom(nom::error::ErrorKind),
+}
+
+impl<'a> nom::error::ParseError<Cursor<'a>> for Error {
+    fn from_error_kind(input: Cursor<'a>, kind: nom::error::ErrorKind) -> Self {
+        match kind {
+            nom::error::ErrorKind::Eof => Error::Truncated { missing: 1_usize.saturating_sub(input.len()) },
+            kind => Error::Nom(kind),
+        }
+    }
+
+    fn append(_: Cursor<'a>, _: nom::error::ErrorKind, other: Self) -> Self {
+        other
+    }
+}
+
+impl Error {
+    /// As nom wants it: no alternative will fit either.
+    pub fn fatal(self) -> nom::Err<Error> {
+        nom::Err::Failure(self)
+    }
+}
+
+impl From<nom::Err<Error>> for Error {
+    fn from(error: nom::Err<Error>) -> Error {
+        match error {
+            nom::Err::Error(error) | nom::Err::Failure(error) => error,
+            nom::Err::Incomplete(_) => Error::Truncated { missing: 1 },
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! nom parsers and writers for the primitive types, with every length checked.
+//!
+//! A parser takes a [`Cursor`], a small `Copy` value over one frame. Fields of bytes and records become slices of the frame, never copies.
+//! No allocation is sized by a count from the wire alone: an array reserves at most what the bytes that are left can hold, and one frame
+//! may hold at most [`ITEMS_MAX`] array items in all.
+
+mod cursor;
+mod error;
+mod parse;
+mod records;
+mod write;
+
+pub use cursor::{Cursor, Frame, ITEMS_MAX};
+pub use error::Error;
+pub use parse::{
+    Form, Parsed, array, boolean, bytes, float64, int8, int16, int32, int64, nullable, nullable_array, nullable_bytes, nullable_records,
+    nullable_string, records, string, tags, uint16, uint32, unknown_tags, unsigned_varint, uuid, varint, varlong, whole,
+};
+pub use records::Records;
+pub use write::{Hole, Tags, Writer, put_unsigned_varint, put_varint, put_varlong, varint_size, varlong_size};

@@ -1,0 +1,44 @@
+//! Record batches inside a message.
+
+use bytes::Bytes;
+
+/// The record batches of a Produce request or a Fetch response.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Records {
+    /// Bytes at hand; what is decoded is always a slice of its frame.
+    Bytes(Bytes),
+    /// `length` bytes that lie elsewhere (in a segment file): the writer leaves a [`super::Hole`] and the sender fills it.
+    Elsewhere {
+        /// Their number.
+        length: usize,
+    },
+}
+
+impl Records {
+    /// The number of bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Records::Bytes(bytes) => bytes.len(),
+            Records::Elsewhere { length } => *length,
+        }
+    }
+
+    /// Whether there is no byte.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes, where they are at hand.
+    pub fn bytes(&self) -> Option<&Bytes> {
+        match self {
+            Records::Bytes(bytes) => Some(bytes),
+            Records::Elsewhere { .. } => None,
+        }
+    }
+}
+
+impl Default for Records {
+    fn default() -> Self {
+        Records::Bytes(Bytes::new())
+    }
+}
