@@ -62,35 +62,36 @@ pub fn uuid(input: Cursor<'_>) -> Parsed<'_, Uuid> {
     map(number::be_u128, |bits| Uuid(bits.to_be_bytes())).parse(input)
 }
 
-/// Seven bits a byte, lowest first; at most `max` bytes.
-fn base128(input: Cursor<'_>, max: usize) -> Parsed<'_, u64> {
+/// Seven bits a byte, lowest first, at most `max` bytes: the value and the bytes it took.
+fn base128(bytes: &[u8], max: usize) -> Result<(u64, usize), Error> {
     let mut value = 0_u64;
-    for (at, byte) in input.rest().iter().take(max).enumerate() {
+    for (at, byte) in bytes.iter().take(max).enumerate() {
         value |= u64::from(byte & 0x7f) << (7 * at);
         if byte & 0x80 == 0 {
-            let (_, rest) = input.split(at + 1)?;
-            return Ok((rest, value));
+            return Ok((value, at + 1));
         }
     }
-    let error = if input.len() < max { Error::Truncated { missing: 1 } } else { Error::Varint };
-    Err(error.fatal())
+    Err(if bytes.len() < max { Error::Truncated { missing: 1 } } else { Error::Varint })
+}
+
+/// A zigzag varint at the front of a plain slice, and what follows: for walks over records.
+pub fn varint_in(bytes: &[u8]) -> Result<(i32, &[u8]), Error> {
+    let (value, size) = base128(bytes, 5)?;
+    let value = u32::try_from(value).map_err(|_| Error::Varint)?;
+    Ok(((value >> 1) as i32 ^ -((value & 1) as i32), &bytes[size..]))
+}
+
+/// A zigzag varint of 64 bits at the front of a plain slice, and what follows.
+pub fn varlong_in(bytes: &[u8]) -> Result<(i64, &[u8]), Error> {
+    let (value, size) = base128(bytes, 10)?;
+    Ok(((value >> 1) as i64 ^ -((value & 1) as i64), &bytes[size..]))
 }
 
 /// An unsigned varint of up to 5 bytes; bits above the 32nd are refused.
 pub fn unsigned_varint(input: Cursor<'_>) -> Parsed<'_, u32> {
-    let (rest, value) = base128(input, 5)?;
-    Ok((rest, u32::try_from(value).map_err(|_| Error::Varint.fatal())?))
-}
-
-/// A zigzag varint of up to 5 bytes.
-pub fn varint(input: Cursor<'_>) -> Parsed<'_, i32> {
-    map(unsigned_varint, |value| (value >> 1) as i32 ^ -((value & 1) as i32)).parse(input)
-}
-
-/// A zigzag varint of up to 10 bytes.
-pub fn varlong(input: Cursor<'_>) -> Parsed<'_, i64> {
-    let (rest, value) = base128(input, 10)?;
-    Ok((rest, (value >> 1) as i64 ^ -((value & 1) as i64)))
+    let (value, size) = base128(input.rest(), 5).map_err(Error::fatal)?;
+    let value = u32::try_from(value).map_err(|_| Error::Varint.fatal())?;
+    Ok((input.split(size)?.1, value))
 }
 
 /// A length in front of something; none is null.
@@ -239,12 +240,12 @@ mod tests {
         let cases: [(&[u8], i32); 6] =
             [(&[0], 0), (&[1], -1), (&[2], 1), (&[0xff, 0x01], -128), (&[0xfe, 0xff, 0xff, 0xff, 0x0f], i32::MAX), (&[0xff, 0xff, 0xff, 0xff, 0x0f], i32::MIN)];
         for (bytes, value) in cases {
-            assert_eq!(parsed(bytes, varint), Ok(value), "{bytes:?}");
+            assert_eq!(varint_in(bytes), Ok((value, &[][..])), "{bytes:?}");
         }
-        assert_eq!(parsed(&[0xff; 6], varint), Err(Error::Varint));
-        assert_eq!(parsed(&[0xff, 0xff, 0xff, 0xff, 0x1f], varint), Err(Error::Varint));
-        assert_eq!(parsed(&[0x80], varint), Err(Error::Truncated { missing: 1 }));
-        assert_eq!(parsed(&[0xff; 11], varlong), Err(Error::Varint));
+        assert_eq!(varint_in(&[0xff; 6]), Err(Error::Varint));
+        assert_eq!(varint_in(&[0xff, 0xff, 0xff, 0xff, 0x1f]), Err(Error::Varint));
+        assert_eq!(parsed(&[0x80], unsigned_varint), Err(Error::Truncated { missing: 1 }));
+        assert_eq!(varlong_in(&[0xff; 11]), Err(Error::Varint));
     }
 
     #[test]

@@ -1,0 +1,111 @@
+//! Files, as the rooms above need them.
+
+use std::fmt::Debug;
+use std::io::{self, IoSlice};
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+/// How a file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMode {
+    /// For reading; it must exist.
+    Read,
+    /// For reading and writing; made where it is missing.
+    Write,
+}
+
+/// A tree of files. Paths are as the operating system takes them; all calls block.
+pub trait Disk: Send + Sync + Debug {
+    /// Opens a file.
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>>;
+
+    /// Maps a file that no one will change any more.
+    fn map(&self, path: &Path) -> io::Result<Map>;
+
+    /// All bytes of a file.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// The names in a directory, sorted.
+    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+
+    /// Whether there is a file or directory.
+    fn exists(&self, path: &Path) -> bool;
+
+    /// Whether there is a directory.
+    fn is_dir(&self, path: &Path) -> bool;
+
+    /// Makes a directory and those above it.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Gives a file or directory another name, replacing a file of that name.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file; one that is missing is no error.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes a directory and all within.
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes names within a directory durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Takes a lock that ends with the value or the process; none where another process holds it.
+    fn lock(&self, path: &Path) -> io::Result<Option<Lock>>;
+
+    /// Writes a small file so that it holds the old or the new bytes at any moment.
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let next = path.with_extension("tmp");
+        let file = self.open(&next, OpenMode::Write)?;
+        file.truncate(0)?;
+        file.write_at(0, &[IoSlice::new(bytes)])?;
+        file.sync()?;
+        self.rename(&next, path)?;
+        path.parent().map_or(Ok(()), |folder| self.sync_dir(folder))
+    }
+
+    /// Writes a small file at once, without care for a crash in between: for what can be made anew.
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let file = self.open(path, OpenMode::Write)?;
+        file.truncate(0)?;
+        file.write_at(0, &[IoSlice::new(bytes)])
+    }
+}
+
+/// An open file. Calls take positions, so that readers and the one writer share it.
+pub trait File: Send + Sync + Debug {
+    /// Its size in bytes.
+    fn size(&self) -> io::Result<u64>;
+
+    /// Reads up to `bytes.len()` bytes; fewer only at the end.
+    fn read_at(&self, position: u64, bytes: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes all bytes.
+    fn write_at(&self, position: u64, parts: &[IoSlice<'_>]) -> io::Result<()>;
+
+    /// Cuts the file, or extends it with zeros.
+    fn truncate(&self, size: u64) -> io::Result<()>;
+
+    /// Makes bytes and size durable.
+    fn sync(&self) -> io::Result<()>;
+
+    /// The time of the last write, in milliseconds since 1970.
+    fn modified_ms(&self) -> io::Result<i64>;
+
+    /// The descriptor, where the kernel can send from the file.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+}
+
+/// A held lock.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "held for its drop")] pub(super) std::fs::File);
+
+/// The bytes of a mapped file.
+#[derive(Debug)]
+pub struct Map(pub(super) memmap2::Mmap);
+
+impl AsRef<[u8]> for Map {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}

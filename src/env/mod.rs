@@ -1,0 +1,38 @@
+//! The world: clock, chance, disk, network; the only room that a test replaces.
+//!
+//! An [`Env`] is built once a broker, in `main` or in a test. Nobody else calls the system clock, a random source, `std::fs` or
+//! `tokio::net`. Waiting uses `tokio::time`, which tests can pause.
+
+mod clock;
+mod disk;
+mod entropy;
+mod limits;
+mod network;
+mod real_disk;
+
+use std::sync::Arc;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use disk::{Disk, File, Lock, Map, OpenMode};
+pub use entropy::{Entropy, SystemEntropy};
+pub use limits::{process_memory_bytes, raise_open_files};
+pub use network::{Listener, Part, ReadHalf, WriteHalf};
+pub use real_disk::RealDisk;
+
+/// What one broker sees of the world.
+#[derive(Clone)]
+pub struct Env {
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// Chance.
+    pub entropy: Arc<dyn Entropy>,
+    /// Files.
+    pub disk: Arc<dyn Disk>,
+}
+
+impl Env {
+    /// The real world.
+    pub fn real() -> Env {
+        Env { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy), disk: Arc::new(RealDisk) }
+    }
+}
