@@ -2,5 +2,8 @@
 
 pub mod env;
 pub mod model;
+pub mod partition;
 pub mod protocol;
+pub mod records;
+pub mod storage;
 pub mod wire;

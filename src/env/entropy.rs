@@ -18,7 +18,7 @@ impl Entropy for SystemEntropy {
     }
 }
 
-impl dyn Entropy {
+impl dyn Entropy + '_ {
     /// A fresh version 4 uuid.
     pub fn uuid(&self) -> Uuid {
         let mut bytes = [0; 16];

@@ -1,0 +1,34 @@
+//! Why a partition cannot do what it was asked.
+
+use crate::model::{LeaderEpoch, TopicPartition};
+use crate::{records, storage};
+
+/// What went wrong at a partition.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The batch was refused.
+    #[error(transparent)]
+    Records(#[from] records::Error),
+    /// The log failed or refused.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    /// The client knows an older leader.
+    #[error("the leader epoch is {current}, and the request says {got}")]
+    FencedLeaderEpoch {
+        /// From the client.
+        got: LeaderEpoch,
+        /// Ours.
+        current: LeaderEpoch,
+    },
+    /// The client knows a newer leader.
+    #[error("the leader epoch is {current}, and the request says {got}")]
+    UnknownLeaderEpoch {
+        /// From the client.
+        got: LeaderEpoch,
+        /// Ours.
+        current: LeaderEpoch,
+    },
+    /// The replica was deleted or the broker is stopping.
+    #[error("{0} is closed")]
+    Closed(TopicPartition),
+}

@@ -1,0 +1,175 @@
+//! All replicas of this broker.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use super::{Error, Replica, TopicSettings};
+use crate::env::Env;
+use crate::model::{LeaderEpoch, Offset, TopicPartition, Uuid};
+use crate::storage::{Log, LogDirectory, Recovery, Report};
+
+/// A partition that this broker is to lead.
+#[derive(Debug, Clone)]
+pub struct NewReplica {
+    /// Topic and number.
+    pub id: TopicPartition,
+    /// The topic's id.
+    pub topic_id: Uuid,
+    /// The epoch in which this broker leads.
+    pub leader_epoch: LeaderEpoch,
+    /// The topic's settings.
+    pub settings: TopicSettings,
+}
+
+/// What opening the replicas did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Replicas opened or made.
+    pub replicas: usize,
+    /// Bytes read and checked.
+    pub scanned_bytes: u64,
+    /// Bytes cut off torn tails.
+    pub cut_bytes: u64,
+}
+
+type ByTopic = HashMap<Arc<str>, Arc<Vec<Option<Arc<Replica>>>>>;
+
+/// The replicas by topic, read without locks.
+#[derive(Debug)]
+pub struct Partitions {
+    env: EnvHandle,
+    directory: LogDirectory,
+    by_topic: ArcSwap<ByTopic>,
+    change: Mutex<()>,
+}
+
+/// Keeps `Env` out of debug output.
+struct EnvHandle(Env);
+
+impl std::fmt::Debug for EnvHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Env")
+    }
+}
+
+impl Partitions {
+    /// No replica yet, in an open directory.
+    pub fn new(env: Env, directory: LogDirectory) -> Partitions {
+        Partitions { env: EnvHandle(env), directory, by_topic: ArcSwap::default(), change: Mutex::new(()) }
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &LogDirectory {
+        &self.directory
+    }
+
+    /// The replica of a partition.
+    pub fn get(&self, topic: &str, partition: i32) -> Option<Arc<Replica>> {
+        let index = usize::try_from(partition).ok()?;
+        self.by_topic.load().get(topic)?.get(index)?.clone()
+    }
+
+    /// All replicas.
+    pub fn all(&self) -> Vec<Arc<Replica>> {
+        self.by_topic.load().values().flat_map(|replicas| replicas.iter().flatten().cloned()).collect()
+    }
+
+    /// Opens or makes replicas, and then shows them all at once. What is there under another topic id (a deletion that a crash cut short)
+    /// is retired first.
+    pub fn lead(&self, new: Vec<NewReplica>) -> Result<Recovered, Error> {
+        let _guard = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recovered = Recovered::default();
+        let mut opened = Vec::with_capacity(new.len());
+        for replica in new {
+            let (replica, report) = self.open(replica)?;
+            recovered.replicas += 1;
+            recovered.scanned_bytes += report.scanned_bytes;
+            recovered.cut_bytes += report.cut_bytes;
+            opened.push(Arc::new(replica));
+        }
+        let mut by_topic = ByTopic::clone(&self.by_topic.load());
+        for replica in opened {
+            let replicas = Arc::make_mut(by_topic.entry(replica.id().topic.clone()).or_default());
+            let index = replica.id().partition as usize;
+            if replicas.len() <= index {
+                replicas.resize(index + 1, None);
+            }
+            replicas[index] = Some(replica);
+        }
+        self.by_topic.store(Arc::new(by_topic));
+        Ok(recovered)
+    }
+
+    fn open(&self, new: NewReplica) -> Result<(Replica, Report), Error> {
+        let Env { disk, entropy, clock } = &self.env.0;
+        let path = self.directory.partition_path(&new.id);
+        let known = disk.exists(&path);
+        if known && self.directory.topic_id(&new.id).is_some_and(|id| id != new.topic_id) {
+            self.directory.retire_partition(&new.id, &**entropy)?;
+        }
+        let how = if disk.exists(&path) { self.directory.recovery(&new.id) } else { Recovery::Clean };
+        let path = self.directory.create_partition(&new.id, new.topic_id)?;
+        let (log, report) = Log::open(disk.clone(), &path, new.settings.log.clone(), how, clock.wall_ms())?;
+        Ok((Replica::lead(new.id, new.topic_id, new.leader_epoch, log, new.settings), report))
+    }
+
+    /// Takes topics away: no read or list shows them when this returns, their names are free, and their bytes are removed by
+    /// [`Partitions::remove_deleted`].
+    pub fn delete(&self, topics: &[Arc<str>]) -> Result<(), Error> {
+        let _guard = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_topic = ByTopic::clone(&self.by_topic.load());
+        let gone: Vec<_> = topics.iter().filter_map(|topic| by_topic.remove(topic)).collect();
+        self.by_topic.store(Arc::new(by_topic));
+        for replica in gone.iter().flat_map(|replicas| replicas.iter().flatten()) {
+            replica.retire();
+            self.directory.retire_partition(replica.id(), &*self.env.0.entropy)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what was deleted.
+    pub fn remove_deleted(&self) -> Result<usize, Error> {
+        Ok(self.directory.remove_deleted()?)
+    }
+
+    /// Retires directories of partitions that no replica has: a deletion that a crash cut short.
+    pub fn retire_strangers(&self, is_known: impl Fn(&TopicPartition) -> bool) -> Result<usize, Error> {
+        let mut retired = 0;
+        for id in self.directory.partitions()? {
+            if !is_known(&id) && self.get(&id.topic, id.partition).is_none() {
+                self.directory.retire_partition(&id, &*self.env.0.entropy)?;
+                retired += 1;
+            }
+        }
+        Ok(retired)
+    }
+
+    /// Runs retention everywhere; one partition's failure does not stop the others.
+    pub fn maintain(&self, producer_expiration_ms: i64) -> Vec<(TopicPartition, Result<usize, Error>)> {
+        let now_ms = self.env.0.clock.wall_ms();
+        self.all().iter().map(|replica| (replica.id().clone(), replica.maintain(now_ms, producer_expiration_ms))).collect()
+    }
+
+    /// Makes everything durable and writes the recovery points.
+    pub fn flush(&self) -> Result<(), Error> {
+        let points: Vec<(TopicPartition, Offset)> = self
+            .all()
+            .iter()
+            .map(|replica| {
+                let point = if replica.recovery_point() < replica.view().log_end { replica.flush()? } else { replica.recovery_point() };
+                Ok((replica.id().clone(), point))
+            })
+            .collect::<Result<_, Error>>()?;
+        Ok(self.directory.save_recovery_points(&points)?)
+    }
+
+    /// Closes every log and says in the directory that all is well.
+    pub fn close(&self) -> Result<(), Error> {
+        let _guard = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let points: Vec<_> = self.all().iter().map(|r| Ok((r.id().clone(), r.close()?))).collect::<Result<_, Error>>()?;
+        self.directory.save_recovery_points(&points)?;
+        Ok(self.directory.mark_clean()?)
+    }
+}

@@ -1,0 +1,245 @@
+//! A partition of which this broker is the leader.
+
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+
+use super::progress::{Progress, Subscription, Wake};
+use super::{Error, TopicSettings};
+use crate::model::{LeaderEpoch, Offset, TopicPartition, Uuid};
+use crate::records::check;
+use crate::storage::{Appended, FirstBatch, FoundOffset, Log, RecordsSlice};
+
+/// What a reader may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// All committed records.
+    ReadUncommitted,
+    /// Committed records whose transactions are decided.
+    ReadCommitted,
+}
+
+/// Where a partition stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View {
+    /// The first offset.
+    pub log_start: Offset,
+    /// The offset of the next record.
+    pub log_end: Offset,
+    /// Records below are on every in-sync replica.
+    pub high_watermark: Offset,
+    /// Records below belong to no open transaction.
+    pub last_stable: Offset,
+    /// Ours.
+    pub leader_epoch: LeaderEpoch,
+}
+
+impl View {
+    /// Where a consumer's reading ends.
+    pub fn end_for(&self, isolation: Isolation) -> Offset {
+        match isolation {
+            Isolation::ReadUncommitted => self.high_watermark,
+            Isolation::ReadCommitted => self.last_stable,
+        }
+    }
+}
+
+/// One replica. Today every partition has one, so the high watermark follows the log's end, and the last stable offset it.
+#[derive(Debug)]
+pub struct Replica {
+    id: TopicPartition,
+    topic_id: Uuid,
+    leader_epoch: AtomicI32,
+    log: RwLock<Log>,
+    log_start: AtomicI64,
+    log_end: AtomicI64,
+    settings: ArcSwap<TopicSettings>,
+    progress: Arc<Progress>,
+    closed: AtomicBool,
+}
+
+impl Replica {
+    /// The leader of a partition with this log.
+    pub(super) fn lead(id: TopicPartition, topic_id: Uuid, epoch: LeaderEpoch, log: Log, settings: TopicSettings) -> Replica {
+        Replica {
+            id,
+            topic_id,
+            leader_epoch: AtomicI32::new(epoch.0),
+            log_start: AtomicI64::new(log.log_start().0),
+            log_end: AtomicI64::new(log.log_end().0),
+            log: RwLock::new(log),
+            settings: ArcSwap::from_pointee(settings),
+            progress: Arc::default(),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Checks what a producer sent, appends it and wakes readers.
+    pub fn produce(&self, bytes: &Bytes, now_ms: i64) -> Result<Appended, Error> {
+        let checked = check(bytes, &self.settings.load().rules(now_ms))?;
+        let mut log = self.write();
+        if self.is_closed() {
+            return Err(Error::Closed(self.id.clone()));
+        }
+        let appended = log.append(checked, self.leader_epoch(), now_ms)?;
+        self.publish(&log);
+        drop(log);
+        if !appended.duplicate {
+            self.progress.step();
+        }
+        Ok(appended)
+    }
+
+    /// Reads for a consumer; see [`Log::read`].
+    pub fn read(&self, offset: Offset, isolation: Isolation, bytes_max: usize, first: FirstBatch) -> Result<RecordsSlice, Error> {
+        if self.is_closed() {
+            return Err(Error::Closed(self.id.clone()));
+        }
+        let log = self.log();
+        Ok(log.read(offset, self.view().end_for(isolation), bytes_max, first)?)
+    }
+
+    /// Where the partition stands.
+    pub fn view(&self) -> View {
+        let end = Offset(self.log_end.load(Ordering::Acquire));
+        let log_start = Offset(self.log_start.load(Ordering::Acquire));
+        View { log_start, log_end: end, high_watermark: end, last_stable: end, leader_epoch: self.leader_epoch() }
+    }
+
+    /// Compares the epoch that a client believes in; -1 is not compared.
+    pub fn check_epoch(&self, got: i32) -> Result<(), Error> {
+        let (got, current) = (LeaderEpoch(got), self.leader_epoch());
+        match got.cmp(&current) {
+            _ if got.0 < 0 => Ok(()),
+            std::cmp::Ordering::Less => Err(Error::FencedLeaderEpoch { got, current }),
+            std::cmp::Ordering::Greater => Err(Error::UnknownLeaderEpoch { got, current }),
+            std::cmp::Ordering::Equal => Ok(()),
+        }
+    }
+
+    /// The first record as new as `timestamp_ms`.
+    pub fn find_by_time(&self, timestamp_ms: i64) -> Result<Option<FoundOffset>, Error> {
+        Ok(self.log().find_by_time(timestamp_ms)?)
+    }
+
+    /// The first record with the largest timestamp.
+    pub fn find_largest_time(&self) -> Result<Option<FoundOffset>, Error> {
+        Ok(self.log().find_largest_time()?)
+    }
+
+    /// Where `epoch` ends; see [`crate::storage::LeaderEpochs::end_offset`].
+    pub fn epoch_end(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        let log = self.log();
+        log.epochs().end_offset(epoch, self.leader_epoch(), log.log_end())
+    }
+
+    /// Walks all stored batches, for those who keep their state in a partition.
+    pub fn replay<E: From<crate::storage::Error>>(
+        &self,
+        each: impl FnMut(&crate::records::BatchHeader, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let log = self.log();
+        log.replay(log.log_start(), each)
+    }
+
+    /// Wakes `wake` at each append from now on.
+    pub fn subscribe(&self, wake: &Wake) -> Subscription {
+        self.progress.subscribe(wake)
+    }
+
+    /// Takes a topic's changed settings.
+    pub fn configure(&self, settings: TopicSettings) {
+        self.write().configure(settings.log.clone());
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// Deletes what retention allows and forgets idle producers; returns the number of deleted segments.
+    pub(super) fn maintain(&self, now_ms: i64, producer_expiration_ms: i64) -> Result<usize, Error> {
+        let mut log = self.write();
+        let high_watermark = self.view().high_watermark;
+        let deleted = log.retain(high_watermark, now_ms)?;
+        log.expire_producers(now_ms, producer_expiration_ms);
+        self.publish(&log);
+        Ok(deleted)
+    }
+
+    /// Makes the log durable.
+    pub(super) fn flush(&self) -> Result<Offset, Error> {
+        let mut log = self.write();
+        log.flush()?;
+        Ok(log.recovery_point())
+    }
+
+    /// Refuses further use, writes what makes the next open quick, and wakes who waits.
+    pub(super) fn close(&self) -> Result<Offset, Error> {
+        let mut log = self.write();
+        self.closed.store(true, Ordering::Release);
+        log.close()?;
+        drop(log);
+        self.progress.step();
+        Ok(self.view().log_end)
+    }
+
+    /// Refuses further use because the topic is deleted.
+    pub(super) fn retire(&self) {
+        let log = self.write();
+        self.closed.store(true, Ordering::Release);
+        drop(log);
+        self.progress.step();
+    }
+
+    /// Whether the replica was deleted or closed.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Topic and number.
+    pub fn id(&self) -> &TopicPartition {
+        &self.id
+    }
+
+    /// The topic's id.
+    pub fn topic_id(&self) -> Uuid {
+        self.topic_id
+    }
+
+    /// Ours.
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        LeaderEpoch(self.leader_epoch.load(Ordering::Acquire))
+    }
+
+    /// The topic's settings.
+    pub fn settings(&self) -> Arc<TopicSettings> {
+        self.settings.load_full()
+    }
+
+    /// Bytes on disk.
+    pub fn size(&self) -> u64 {
+        self.log().size()
+    }
+
+    /// The number of segments.
+    pub fn segment_count(&self) -> usize {
+        self.log().segment_count()
+    }
+
+    /// Everything below is durable.
+    pub(super) fn recovery_point(&self) -> Offset {
+        self.log().recovery_point()
+    }
+
+    fn publish(&self, log: &Log) {
+        self.log_start.store(log.log_start().0, Ordering::Release);
+        self.log_end.store(log.log_end().0, Ordering::Release);
+    }
+
+    fn log(&self) -> RwLockReadGuard<'_, Log> {
+        self.log.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Log> {
+        self.log.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

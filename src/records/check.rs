@@ -1,0 +1,340 @@
+//! The check at the door: what a producer sends becomes a [`CheckedBatch`], or an error.
+//!
+//! Kafka opens every compressed batch to look at its records. We trust a header that agrees with itself, and open a batch only where the
+//! topic or the header demands it: a compacted topic needs keys, another codec is configured, a limit lies on early timestamps, or the
+//! largest timestamp is missing (Sarama leaves it unset). Uncompressed records are always walked.
+
+use bytes::Bytes;
+
+use super::{BatchHeader, Codec, Error, Records, TimestampType, batches, compress, decompress, layout};
+use crate::model::{LeaderEpoch, Offset};
+
+/// Whether records need keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyRule {
+    /// A compacted topic.
+    Required,
+    /// Any other.
+    Optional,
+}
+
+/// How closely compressed batches are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Only where something demands it.
+    Trusting,
+    /// Always, as Kafka does.
+    Full,
+}
+
+/// What a topic allows.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// Milliseconds since 1970.
+    pub now_ms: i64,
+    /// The topic's `message.timestamp.type`.
+    pub timestamp_type: TimestampType,
+    /// The topic's `message.timestamp.before.max.ms`.
+    pub before_max_ms: i64,
+    /// The topic's `message.timestamp.after.max.ms`.
+    pub after_max_ms: i64,
+    /// The topic's `max.message.bytes`.
+    pub message_bytes_max: usize,
+    /// The topic's `compression.type`; none keeps the producer's.
+    pub codec: Option<Codec>,
+    /// Whether records need keys.
+    pub keys: KeyRule,
+    /// How closely to look.
+    pub look: Look,
+    /// The most bytes that a batch may decompress to.
+    pub decompressed_bytes_max: usize,
+}
+
+/// A batch that was checked: the only thing that can be appended to a log. Its offset and epoch are still those that the producer wrote.
+#[derive(Debug, Clone)]
+pub struct CheckedBatch {
+    header: BatchHeader,
+    body: Bytes,
+}
+
+impl CheckedBatch {
+    /// The header.
+    pub fn header(&self) -> &BatchHeader {
+        &self.header
+    }
+
+    /// The records' bytes, after the header.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// The header's bytes with the batch's place in the log. Offset and epoch lie outside the checksum.
+    pub fn place(&mut self, base_offset: Offset, leader_epoch: LeaderEpoch) -> [u8; layout::SIZE] {
+        self.header.base_offset = base_offset;
+        self.header.leader_epoch = leader_epoch;
+        self.header.to_bytes()
+    }
+}
+
+/// Checks what a producer sent for one partition, in Kafka's order. Exactly one batch; a partial one after it is dropped.
+pub fn check(bytes: &Bytes, rules: &Rules) -> Result<CheckedBatch, Error> {
+    if bytes.len() > layout::MAGIC && bytes[layout::MAGIC] as i8 != 2 {
+        return Err(Error::Magic(bytes[layout::MAGIC] as i8));
+    }
+    let mut all = batches(bytes);
+    let (header, batch) = all.next().ok_or(Error::Empty)??;
+    if all.next().is_some() {
+        return Err(Error::SeveralBatches);
+    }
+    if header.base_offset != Offset(0) {
+        return Err(Error::BaseOffset(header.base_offset.0));
+    }
+    check_size(&header, rules)?;
+    header.check_crc(batch)?;
+    check_header(&header)?;
+    let body = bytes.slice(layout::SIZE..header.size());
+    let checked = Checker { header, rules, codec: header.codec()? }.records(body)?;
+    check_size(&checked.header, rules)?;
+    Ok(checked)
+}
+
+fn check_size(header: &BatchHeader, rules: &Rules) -> Result<(), Error> {
+    let (size, max) = (header.size(), rules.message_bytes_max);
+    if size > max { Err(Error::TooLarge { size, max }) } else { Ok(()) }
+}
+
+fn check_header(header: &BatchHeader) -> Result<(), Error> {
+    if header.records_count <= 0 || header.last_offset_delta.checked_add(1) != Some(header.records_count) {
+        return Err(Error::Contradiction("the number of records and the last offset do not fit"));
+    }
+    if header.is_control() {
+        return Err(Error::Contradiction("a producer may not write control records"));
+    }
+    if header.producer_id.0 >= 0 && header.base_sequence < 0 {
+        return Err(Error::Contradiction("a producer id needs a sequence"));
+    }
+    Ok(())
+}
+
+struct Checker<'a> {
+    header: BatchHeader,
+    rules: &'a Rules,
+    codec: Codec,
+}
+
+impl Checker<'_> {
+    fn records(mut self, body: Bytes) -> Result<CheckedBatch, Error> {
+        if self.header.timestamp_type() == TimestampType::LogAppendTime {
+            return Err(Error::AppendTime);
+        }
+        let before = self.header;
+        let mut body = body;
+        if self.codec == Codec::None {
+            self.header.max_timestamp = self.walk(&body)?;
+            self.recompress(&mut body, None)?;
+        } else if self.must_open() {
+            let opened = decompress(self.codec, &body, self.rules.decompressed_bytes_max)?;
+            self.header.max_timestamp = self.walk(&opened)?;
+            self.recompress(&mut body, Some(&opened))?;
+        } else {
+            self.check_timestamp(0, self.header.max_timestamp)?;
+        }
+        if self.rules.timestamp_type == TimestampType::LogAppendTime {
+            self.header.set_timestamp_type(TimestampType::LogAppendTime);
+            self.header.max_timestamp = self.rules.now_ms;
+        }
+        if self.header != before {
+            self.header.crc = self.header.compute_crc(&body);
+        }
+        Ok(CheckedBatch { header: self.header, body })
+    }
+
+    fn must_open(&self) -> bool {
+        let create_time = self.rules.timestamp_type == TimestampType::CreateTime;
+        self.rules.look == Look::Full
+            || self.rules.keys == KeyRule::Required
+            || self.rules.codec.is_some_and(|codec| codec != self.codec)
+            || create_time && (self.rules.before_max_ms != i64::MAX || self.header.max_timestamp < self.header.base_timestamp)
+    }
+
+    /// Checks every record and returns the largest timestamp.
+    fn walk(&self, bytes: &[u8]) -> Result<i64, Error> {
+        let mut largest = -1;
+        for (index, record) in Records::new(bytes, self.header.records_count).enumerate() {
+            let record = record?;
+            if record.offset_delta != index as i32 {
+                return Err(Error::Record { index, what: format!("its offset delta is {}", record.offset_delta) });
+            }
+            if record.key.is_none() && self.rules.keys == KeyRule::Required {
+                return Err(Error::KeyMissing { index });
+            }
+            let timestamp = self.header.base_timestamp.saturating_add(record.timestamp_delta);
+            self.check_timestamp(index, timestamp)?;
+            largest = largest.max(timestamp);
+        }
+        Ok(largest)
+    }
+
+    fn check_timestamp(&self, index: usize, timestamp_ms: i64) -> Result<(), Error> {
+        if timestamp_ms == -1 || self.rules.timestamp_type == TimestampType::LogAppendTime {
+            return Ok(());
+        }
+        let age_ms = self.rules.now_ms.saturating_sub(timestamp_ms);
+        if timestamp_ms < 0 || age_ms > self.rules.before_max_ms || age_ms.saturating_neg() > self.rules.after_max_ms {
+            return Err(Error::Timestamp { index, timestamp_ms });
+        }
+        Ok(())
+    }
+
+    /// Gives the records the configured codec, where it is another one.
+    fn recompress(&mut self, body: &mut Bytes, opened: Option<&[u8]>) -> Result<(), Error> {
+        let Some(codec) = self.rules.codec.filter(|codec| *codec != self.codec) else { return Ok(()) };
+        *body = compress(codec, opened.unwrap_or(body))?.into();
+        self.header.attributes = self.header.attributes & !7 | codec as i16;
+        self.header.batch_length = (layout::SIZE - layout::PARTITION_LEADER_EPOCH + body.len()) as i32;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::{BatchBuilder, NewRecord};
+
+    const NOW: i64 = 1_700_000_000_000;
+
+    fn rules() -> Rules {
+        Rules {
+            now_ms: NOW,
+            timestamp_type: TimestampType::CreateTime,
+            before_max_ms: i64::MAX,
+            after_max_ms: 3_600_000,
+            message_bytes_max: 1_048_588,
+            codec: None,
+            keys: KeyRule::Optional,
+            look: Look::Trusting,
+            decompressed_bytes_max: 1 << 20,
+        }
+    }
+
+    fn two() -> BatchBuilder<'static> {
+        BatchBuilder::new().record(NewRecord::value(b"first")).record(NewRecord::value(b"second"))
+    }
+
+    /// The batch with bytes changed and the checksum made right again.
+    fn lying(batch: &Bytes, position: usize, bytes: &[u8]) -> Bytes {
+        let mut changed = batch.to_vec();
+        changed[position..position + bytes.len()].copy_from_slice(bytes);
+        let crc = crc32c::crc32c(&changed[layout::ATTRIBUTES..]);
+        changed[layout::CRC..layout::CRC + 4].copy_from_slice(&crc.to_be_bytes());
+        changed.into()
+    }
+
+    #[test]
+    fn a_good_batch_passes_as_it_came() {
+        for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+            let batch = two().codec(codec).build(NOW);
+            for look in [Look::Trusting, Look::Full] {
+                let checked = check(&batch, &Rules { look, ..rules() }).unwrap();
+                assert_eq!(checked.header().to_bytes(), batch[..layout::SIZE]);
+                assert_eq!(checked.body(), &batch[layout::SIZE..]);
+            }
+        }
+    }
+
+    #[test]
+    fn lying_batches_are_refused() {
+        let good = two().build(NOW);
+        let mut broken = good.to_vec();
+        *broken.last_mut().unwrap() ^= 1;
+        assert!(matches!(check(&broken.into(), &rules()), Err(Error::Crc { .. })));
+        let contradictions = [
+            (layout::RECORDS_COUNT, 3_i32),
+            (layout::RECORDS_COUNT, 0),
+            (layout::RECORDS_COUNT, -1),
+            (layout::LAST_OFFSET_DELTA, 7),
+            (layout::LAST_OFFSET_DELTA, i32::MAX),
+        ];
+        for (position, value) in contradictions {
+            let result = check(&lying(&good, position, &value.to_be_bytes()), &rules());
+            assert!(matches!(result, Err(Error::Contradiction(_))), "{position} {value}: {result:?}");
+        }
+        let base = lying(&good, layout::BASE_OFFSET, &5_i64.to_be_bytes());
+        assert!(matches!(check(&base, &rules()), Err(Error::BaseOffset(5))));
+        let control = lying(&good, layout::ATTRIBUTES, &(1_i16 << 5).to_be_bytes());
+        assert!(matches!(check(&control, &rules()), Err(Error::Contradiction(_))));
+        let producer = lying(&good, layout::PRODUCER_ID, &9_i64.to_be_bytes());
+        assert!(matches!(check(&producer, &rules()), Err(Error::Contradiction(_))));
+        let codec = lying(&good, layout::ATTRIBUTES, &7_i16.to_be_bytes());
+        assert!(matches!(check(&codec, &rules()), Err(Error::Codec(7))));
+        assert!(matches!(check(&Bytes::new(), &rules()), Err(Error::Empty)));
+        assert!(matches!(check(&good.slice(..good.len() - 1), &rules()), Err(Error::Empty)));
+        let twice: Bytes = [&good[..], &good[..]].concat().into();
+        assert!(matches!(check(&twice, &rules()), Err(Error::SeveralBatches)));
+    }
+
+    #[test]
+    fn one_more_record_than_bytes_is_found_in_the_walk() {
+        let good = two().build(NOW);
+        let more = lying(&lying(&good, layout::RECORDS_COUNT, &3_i32.to_be_bytes()), layout::LAST_OFFSET_DELTA, &2_i32.to_be_bytes());
+        assert!(matches!(check(&more, &rules()), Err(Error::Record { index: 2, .. })));
+        let fewer = lying(&lying(&good, layout::RECORDS_COUNT, &1_i32.to_be_bytes()), layout::LAST_OFFSET_DELTA, &0_i32.to_be_bytes());
+        assert!(matches!(check(&fewer, &rules()), Err(Error::Record { index: 1, .. })));
+    }
+
+    #[test]
+    fn limits_and_keys_hold() {
+        let batch = two().build(NOW);
+        let max = batch.len() - 1;
+        assert!(matches!(check(&batch, &Rules { message_bytes_max: max, ..rules() }), Err(Error::TooLarge { .. })));
+        assert!(matches!(check(&batch, &Rules { keys: KeyRule::Required, ..rules() }), Err(Error::KeyMissing { index: 0 })));
+        let zipped = two().codec(Codec::Gzip).build(NOW);
+        assert!(matches!(check(&zipped, &Rules { keys: KeyRule::Required, ..rules() }), Err(Error::KeyMissing { index: 0 })));
+        let bomb = Rules { look: Look::Full, decompressed_bytes_max: 10, ..rules() };
+        assert_eq!(check(&zipped, &bomb).unwrap_err(), Error::Bomb(10));
+    }
+
+    #[test]
+    fn timestamps_outside_the_limits_are_refused() {
+        for codec in [Codec::None, Codec::Lz4] {
+            let future = two().codec(codec).build(NOW + 3_600_001);
+            assert!(matches!(check(&future, &rules()), Err(Error::Timestamp { index: 0, .. })));
+            let old = two().codec(codec).build(NOW - 1001);
+            assert!(matches!(check(&old, &Rules { before_max_ms: 1000, ..rules() }), Err(Error::Timestamp { index: 0, .. })));
+            assert!(check(&two().codec(codec).build(-1), &rules()).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_missing_largest_timestamp_is_found_in_the_records() {
+        for codec in [Codec::None, Codec::Zstd] {
+            let unset = lying(&two().codec(codec).build(NOW), layout::MAX_TIMESTAMP, &(-1_i64).to_be_bytes());
+            let checked = check(&unset, &rules()).unwrap();
+            assert_eq!(checked.header().max_timestamp, NOW);
+            assert_eq!(checked.header().crc, checked.header().compute_crc(checked.body()));
+        }
+    }
+
+    #[test]
+    fn log_append_time_is_the_brokers() {
+        let rules = Rules { timestamp_type: TimestampType::LogAppendTime, ..rules() };
+        let checked = check(&two().build(5), &rules).unwrap();
+        assert_eq!((checked.header().timestamp_type(), checked.header().max_timestamp), (TimestampType::LogAppendTime, NOW));
+        assert_eq!(checked.header().crc, checked.header().compute_crc(checked.body()));
+        assert!(matches!(check(&two().attributes(8).build(5), &rules), Err(Error::AppendTime)));
+    }
+
+    #[test]
+    fn another_codec_is_put_in_place_of_the_producers() {
+        for from in [Codec::None, Codec::Gzip] {
+            for to in [Codec::None, Codec::Zstd] {
+                let checked = check(&two().codec(from).build(NOW), &Rules { codec: Some(to), ..rules() }).unwrap();
+                assert_eq!(checked.header().codec(), Ok(to));
+                assert_eq!(checked.header().crc, checked.header().compute_crc(checked.body()));
+                let opened = decompress(to, checked.body(), 1000).unwrap();
+                let values: Vec<_> = Records::new(&opened, 2).map(|r| r.unwrap().value.unwrap().to_vec()).collect();
+                assert_eq!(values, [b"first".to_vec(), b"second".to_vec()]);
+            }
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Record batches: read, check, build, compress.
+//!
+//! A batch is Kafka's format v2 (magic 2): a fixed header of 61 bytes and then the records, compressed as one block where a codec is
+//! named. `protocol-spec/records/record_batch.spec` declares the header; `layout` is generated from it.
+
+mod batch;
+mod build;
+mod check;
+mod compression;
+mod error;
+#[rustfmt::skip]
+pub mod layout;
+mod record;
+
+pub use batch::{BatchHeader, TimestampType, batches};
+pub use build::{BatchBuilder, NewRecord};
+pub use check::{CheckedBatch, KeyRule, Look, Rules, check};
+pub use compression::{Codec, compress, decompress};
+pub use error::Error;
+pub use record::{Header, Record, Records};

@@ -1,0 +1,29 @@
+//! Kafka's small text files: a version, a count, and a line an entry.
+
+use std::path::Path;
+
+use super::Error;
+use crate::env::Disk;
+
+/// Reads the entries' lines; a missing file has none, and a malformed one is treated as missing, since all of them can be made anew.
+pub(super) fn read(disk: &dyn Disk, path: &Path) -> Vec<String> {
+    let Ok(bytes) = disk.read(path) else { return Vec::new() };
+    let text = String::from_utf8_lossy(&bytes);
+    let mut lines = text.lines();
+    let version = lines.next().and_then(|l| l.trim().parse::<u32>().ok());
+    let count = lines.next().and_then(|l| l.trim().parse::<usize>().ok());
+    let entries: Vec<String> = lines.map(str::to_string).collect();
+    if version == Some(0) && count == Some(entries.len()) { entries } else { Vec::new() }
+}
+
+/// Replaces the file.
+pub(super) fn write(disk: &dyn Disk, path: &Path, entries: &[String]) -> Result<(), Error> {
+    let mut text = format!("0\n{}\n", entries.len());
+    for entry in entries {
+        text.push_str(entry);
+        text.push('\n');
+    }
+    let next = path.with_extension("tmp");
+    disk.write(&next, text.as_bytes()).map_err(Error::io("write", &next))?;
+    disk.rename(&next, path).map_err(Error::io("write", path))
+}

@@ -1,0 +1,186 @@
+//! A log directory: whose it is, which partitions lie in it, and how it was left.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `meta.properties` | node, cluster and directory id; `software=dlog` tells our directories from Apache Kafka's |
+//! | `.lock` | held while a broker runs |
+//! | `.kafka_cleanshutdown` | exists after a clean stop, until the next start |
+//! | `recovery-point-offset-checkpoint` | for each partition the offset below which all is durable |
+//! | `topic-partition/` | one log each; `topic-partition.<uuid>-delete/` is on its way out |
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Error, Recovery, checkpoint};
+use crate::env::{Disk, Entropy, Lock};
+use crate::model::{NodeId, Offset, TopicPartition, Uuid};
+
+const META: &str = "meta.properties";
+const LOCK: &str = ".lock";
+const CLEAN: &str = ".kafka_cleanshutdown";
+const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
+const DELETED: &str = "-delete";
+
+/// How the last broker left the directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// It was empty.
+    Fresh,
+    /// It was stopped cleanly.
+    Clean,
+    /// It was killed.
+    Crashed,
+}
+
+/// An open, locked log directory.
+#[derive(Debug)]
+pub struct LogDirectory {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    /// The cluster that it belongs to.
+    pub cluster_id: String,
+    /// How it was left.
+    pub start: Start,
+    recovery_points: BTreeMap<TopicPartition, Offset>,
+    _lock: Lock,
+}
+
+impl LogDirectory {
+    /// Opens or makes the directory for a node. A configured cluster id must be the directory's; without one the directory's is taken, or a
+    /// new one made.
+    pub fn open(disk: Arc<dyn Disk>, entropy: &dyn Entropy, path: &Path, node: NodeId, cluster_id: Option<&str>) -> Result<LogDirectory, Error> {
+        disk.create_dir(path).map_err(Error::io("create the directory", path))?;
+        let lock_path = path.join(LOCK);
+        let lock = disk.lock(&lock_path).map_err(Error::io("write to", path))?.ok_or(Error::Locked(path.to_path_buf()))?;
+        let names = disk.list(path).map_err(Error::io("list", path))?;
+        let meta_path = path.join(META);
+        let (cluster_id, start) = if disk.exists(&meta_path) {
+            let stored = read_meta(&*disk, path, &meta_path, node)?;
+            if let Some(configured) = cluster_id.filter(|id| *id != stored) {
+                let (what, key) = ("cluster", "cluster.id");
+                return Err(Error::Mismatch { path: path.to_path_buf(), what, key, stored, configured: configured.to_string() });
+            }
+            let clean = disk.exists(&path.join(CLEAN));
+            (stored, if clean { Start::Clean } else { Start::Crashed })
+        } else {
+            if let Some(found) = names.iter().find(|n| *n != LOCK && *n != "lost+found" && !n.ends_with(".tmp")) {
+                return Err(Error::Foreign { path: path.to_path_buf(), found: found.clone() });
+            }
+            let cluster_id = cluster_id.map_or_else(|| entropy.uuid().to_string(), str::to_string);
+            let text = format!("version=1\nsoftware=dlog\nnode.id={node}\ncluster.id={cluster_id}\ndirectory.id={}\n", entropy.uuid());
+            disk.replace(&meta_path, text.as_bytes()).map_err(Error::io("write", &meta_path))?;
+            (cluster_id, Start::Fresh)
+        };
+        let clean_path = path.join(CLEAN);
+        disk.remove_file(&clean_path).map_err(Error::io("remove", &clean_path))?;
+        let recovery_points = checkpoint::read(&*disk, &path.join(RECOVERY_POINTS)).iter().filter_map(|l| recovery_point(l)).collect();
+        Ok(LogDirectory { disk, path: path.to_path_buf(), cluster_id, start, recovery_points, _lock: lock })
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory of a partition.
+    pub fn partition_path(&self, partition: &TopicPartition) -> PathBuf {
+        self.path.join(partition.to_string())
+    }
+
+    /// How a partition's log is to be opened.
+    pub fn recovery(&self, partition: &TopicPartition) -> Recovery {
+        match self.start {
+            Start::Clean | Start::Fresh => Recovery::Clean,
+            Start::Crashed => Recovery::From(self.recovery_points.get(partition).copied().unwrap_or(Offset(0))),
+        }
+    }
+
+    /// The partitions that have a directory.
+    pub fn partitions(&self) -> Result<Vec<TopicPartition>, Error> {
+        let names = self.disk.list(&self.path).map_err(Error::io("list", &self.path))?;
+        Ok(names.iter().filter_map(|n| partition_of_directory(n)).collect())
+    }
+
+    /// Makes a partition's directory, with the file that ties it to its topic.
+    pub fn create_partition(&self, partition: &TopicPartition, topic_id: Uuid) -> Result<PathBuf, Error> {
+        let path = self.partition_path(partition);
+        disk_write_metadata(&*self.disk, &path, topic_id)?;
+        Ok(path)
+    }
+
+    /// The topic that a partition's directory belongs to; none where it does not say.
+    pub fn topic_id(&self, partition: &TopicPartition) -> Option<Uuid> {
+        let bytes = self.disk.read(&self.partition_path(partition).join("partition.metadata")).ok()?;
+        let text = String::from_utf8(bytes).ok()?;
+        text.lines().find_map(|l| Uuid::parse(l.strip_prefix("topic_id: ")?))
+    }
+
+    /// Frees a partition's name: its directory gets another one, and [`LogDirectory::remove_deleted`] removes it later.
+    pub fn retire_partition(&self, partition: &TopicPartition, entropy: &dyn Entropy) -> Result<PathBuf, Error> {
+        let from = self.partition_path(partition);
+        let to = self.path.join(format!("{partition}.{}{DELETED}", entropy.uuid().dashed().replace('-', "")));
+        self.disk.rename(&from, &to).map_err(Error::io("rename", &from))?;
+        Ok(to)
+    }
+
+    /// Removes all retired partitions.
+    pub fn remove_deleted(&self) -> Result<usize, Error> {
+        let names = self.disk.list(&self.path).map_err(Error::io("list", &self.path))?;
+        let deleted: Vec<_> = names.iter().filter(|n| n.ends_with(DELETED)).collect();
+        for name in &deleted {
+            let path = self.path.join(name);
+            self.disk.remove_dir_all(&path).map_err(Error::io("remove", &path))?;
+        }
+        Ok(deleted.len())
+    }
+
+    /// Writes the recovery points.
+    pub fn save_recovery_points(&self, points: &[(TopicPartition, Offset)]) -> Result<(), Error> {
+        let lines: Vec<String> = points.iter().map(|(p, offset)| format!("{} {} {offset}", p.topic, p.partition)).collect();
+        checkpoint::write(&*self.disk, &self.path.join(RECOVERY_POINTS), &lines)
+    }
+
+    /// Says that every log is closed.
+    pub fn mark_clean(&self) -> Result<(), Error> {
+        let path = self.path.join(CLEAN);
+        self.disk.replace(&path, b"{\"version\":0,\"brokerEpoch\":-1}").map_err(Error::io("write", &path))
+    }
+}
+
+/// The partition of a directory's name, `topic-3`; none for other names.
+pub fn partition_of_directory(name: &str) -> Option<TopicPartition> {
+    let (topic, partition) = name.rsplit_once('-')?;
+    let number: i32 = partition.parse().ok().filter(|n| *n >= 0)?;
+    (crate::model::is_legal_topic_name(topic) && number.to_string() == partition).then(|| TopicPartition::new(topic, number))
+}
+
+fn disk_write_metadata(disk: &dyn Disk, path: &Path, topic_id: Uuid) -> Result<(), Error> {
+    disk.create_dir(path).map_err(Error::io("create the directory", path))?;
+    let file = path.join("partition.metadata");
+    disk.write(&file, format!("version: 0\ntopic_id: {topic_id}\n").as_bytes()).map_err(Error::io("write", &file))
+}
+
+fn recovery_point(line: &str) -> Option<(TopicPartition, Offset)> {
+    let mut words = line.split(' ');
+    let partition = TopicPartition::new(words.next()?, words.next()?.parse().ok()?);
+    Some((partition, Offset(words.next()?.parse().ok()?)))
+}
+
+/// The cluster id, after checking that the file is whole and names this node.
+fn read_meta(disk: &dyn Disk, directory: &Path, path: &Path, node: NodeId) -> Result<String, Error> {
+    let bytes = disk.read(path).map_err(Error::io("read", path))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let value = |key: &str| text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('=').map(|v| v.trim().to_string()));
+    let damaged = |what: &str| Error::Metadata { path: path.to_path_buf(), what: what.to_string() };
+    let cluster_id = value("cluster.id").filter(|id| !id.is_empty()).ok_or_else(|| damaged("cluster.id is missing"))?;
+    let stored: i32 = value("node.id").and_then(|v| v.parse().ok()).ok_or_else(|| damaged("node.id is missing or no number"))?;
+    if value("software").as_deref() != Some("dlog") {
+        return Err(Error::Kafka(directory.to_path_buf()));
+    }
+    if stored != node.0 {
+        let (what, key) = ("node", "node.id");
+        return Err(Error::Mismatch { path: directory.to_path_buf(), what, key, stored: stored.to_string(), configured: node.to_string() });
+    }
+    Ok(cluster_id)
+}

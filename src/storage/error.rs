@@ -1,0 +1,111 @@
+//! What can go wrong with a log.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::model::{Offset, ProducerEpoch, ProducerId};
+use crate::records;
+
+/// Why storage cannot do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The disk failed.
+    #[error("cannot {deed} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        deed: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// Stored batches that do not parse.
+    #[error("{}: {source}", path.display())]
+    Corrupt {
+        /// The segment.
+        path: PathBuf,
+        /// What is wrong.
+        source: records::Error,
+    },
+    /// A batch that no segment may hold.
+    #[error("a batch of {size} bytes does not fit into segments of {segment_bytes}")]
+    LargerThanSegment {
+        /// Of the batch.
+        size: usize,
+        /// The topic's `segment.bytes`.
+        segment_bytes: u64,
+    },
+    /// An offset outside the log.
+    #[error("offset {offset} lies outside the log, which holds {log_start} to {log_end}")]
+    OffsetOutOfRange {
+        /// Asked for.
+        offset: Offset,
+        /// The first offset.
+        log_start: Offset,
+        /// The offset after the last one.
+        log_end: Offset,
+    },
+    /// An idempotent producer left sequences out.
+    #[error("producer {producer} sent sequence {got}, expected {expected}")]
+    OutOfOrderSequence {
+        /// Who.
+        producer: ProducerId,
+        /// What came.
+        got: i32,
+        /// What should have.
+        expected: i32,
+    },
+    /// A newer instance of the producer is known.
+    #[error("producer {producer} has epoch {current}, and sent {got}")]
+    ProducerFenced {
+        /// Who.
+        producer: ProducerId,
+        /// What came.
+        got: ProducerEpoch,
+        /// The newest.
+        current: ProducerEpoch,
+    },
+    /// Another process uses the directory.
+    #[error("{} is in use by another broker; stop that one, or choose another directory with --data", .0.display())]
+    Locked(PathBuf),
+    /// The directory is not a broker's.
+    #[error("{} holds files that are not a broker's ({found}); choose an empty directory with --data", path.display())]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// One of them.
+        found: String,
+    },
+    /// Apache Kafka's directory.
+    #[error("{} was written by Apache Kafka, and reading such directories is not supported yet; choose an empty directory with --data", .0.display())]
+    Kafka(PathBuf),
+    /// The file that identifies a directory is not readable.
+    #[error("{}: {what}; restore the file, or choose another directory with --data", path.display())]
+    Metadata {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The directory belongs to another cluster or node.
+    #[error("{} belongs to {what} {stored}, but the configuration says {configured}; set {key}={stored}, or choose another directory with --data", path.display())]
+    Mismatch {
+        /// The directory.
+        path: PathBuf,
+        /// `cluster` or `node`.
+        what: &'static str,
+        /// The configuration key.
+        key: &'static str,
+        /// On disk.
+        stored: String,
+        /// In the configuration.
+        configured: String,
+    },
+}
+
+impl Error {
+    /// Adds deed and path to an I/O error.
+    pub(super) fn io(deed: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::Io { deed, path: path.to_path_buf(), source }
+    }
+}

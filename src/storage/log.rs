@@ -1,0 +1,380 @@
+//! A partition's log: segments in order, the last one active.
+
+use std::io::IoSlice;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::epochs::LeaderEpochs;
+use super::producers::{ProducerState, Verdict};
+use super::recovery::{Recovery, Report, recover};
+use super::retention::{Deed, Policy, SegmentFacts, choose};
+use super::scan::read_batch;
+use super::segment::{RollLimits, Segment, file_name};
+use super::Error;
+use crate::env::{Disk, File};
+use crate::model::{LeaderEpoch, Offset};
+use crate::records::{self, BatchHeader, CheckedBatch, Codec, Records, TimestampType, decompress, layout};
+
+/// Producer snapshots that are kept: the two newest, so that one that is damaged does no harm.
+const SNAPSHOTS_KEPT: usize = 2;
+
+/// A topic's settings, as far as the log needs them. Names are Kafka's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogConfig {
+    /// `segment.bytes`.
+    pub segment_bytes: u64,
+    /// `segment.ms`.
+    pub segment_ms: i64,
+    /// `segment.index.bytes`.
+    pub index_bytes_max: u64,
+    /// `index.interval.bytes`.
+    pub index_interval_bytes: u64,
+    /// `retention.ms` and `retention.bytes`; none where `cleanup.policy` does not contain `delete`.
+    pub retention: Option<Policy>,
+    /// `max.decompressed.message.bytes`, for lookups inside compressed batches.
+    pub decompressed_bytes_max: usize,
+}
+
+/// Where a batch went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// The first record's offset; of a duplicate, that of the stored batch.
+    pub base_offset: Offset,
+    /// The batch's largest timestamp as stored.
+    pub max_timestamp: i64,
+    /// Whether the batch was stored before and not again.
+    pub duplicate: bool,
+}
+
+/// A record that was looked for by time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FoundOffset {
+    /// Its offset.
+    pub offset: Offset,
+    /// Its timestamp.
+    pub timestamp_ms: i64,
+    /// The epoch of its batch.
+    pub leader_epoch: LeaderEpoch,
+}
+
+/// Bytes of whole batches in a segment file; the last one may be cut. Holds the file: deletion does not harm a reader.
+#[derive(Debug, Clone)]
+pub struct RecordsSlice {
+    /// The segment's file.
+    pub file: Arc<dyn File>,
+    /// The first byte.
+    pub position: u64,
+    /// The number of bytes.
+    pub length: usize,
+}
+
+impl RecordsSlice {
+    /// The bytes, read into memory.
+    pub fn read(&self) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; self.length];
+        let read = self.file.read_at(self.position, &mut bytes)?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+}
+
+/// The log of one partition.
+#[derive(Debug)]
+pub struct Log {
+    disk: Arc<dyn Disk>,
+    directory: PathBuf,
+    config: LogConfig,
+    segments: Vec<Segment>,
+    log_start: Offset,
+    epochs: LeaderEpochs,
+    producers: ProducerState,
+    /// Everything below is durable.
+    recovery_point: Offset,
+}
+
+impl Log {
+    /// Opens the log in `directory`, which must exist; it may be empty.
+    pub fn open(disk: Arc<dyn Disk>, directory: &Path, config: LogConfig, how: Recovery, now_ms: i64) -> Result<(Log, Report), Error> {
+        let recovered = recover(&*disk, directory, &config, how, now_ms)?;
+        let log_start = recovered.segments.first().map_or(Offset(0), |s| s.base);
+        let mut log = Log {
+            disk,
+            directory: directory.to_path_buf(),
+            config,
+            segments: recovered.segments,
+            log_start,
+            epochs: recovered.epochs,
+            producers: recovered.producers,
+            recovery_point: Offset(0),
+        };
+        log.recovery_point = match how {
+            Recovery::Clean => log.log_end(),
+            Recovery::From(offset) => offset.min(log.log_end()),
+        };
+        Ok((log, recovered.report))
+    }
+
+    /// Appends a batch of the leader of `epoch`, unless it is a duplicate.
+    pub fn append(&mut self, mut batch: CheckedBatch, epoch: LeaderEpoch, now_ms: i64) -> Result<Appended, Error> {
+        if let Verdict::Duplicate { base_offset, timestamp_ms } = self.producers.judge(batch.header())? {
+            return Ok(Appended { base_offset, max_timestamp: timestamp_ms, duplicate: true });
+        }
+        let size = batch.header().size();
+        if size as u64 > self.config.segment_bytes {
+            return Err(Error::LargerThanSegment { size, segment_bytes: self.config.segment_bytes });
+        }
+        let base_offset = self.log_end();
+        let bytes = batch.place(base_offset, epoch);
+        let header = *batch.header();
+        let limits = self.roll_limits();
+        if self.active().must_roll(&header, header.last_offset(), &limits, now_ms) {
+            self.roll(now_ms)?;
+        }
+        let interval = self.config.index_interval_bytes;
+        self.active_mut().append(&header, &[IoSlice::new(&bytes), IoSlice::new(batch.body())], interval)?;
+        self.epochs.note(epoch, base_offset);
+        self.producers.note(&header);
+        Ok(Appended { base_offset, max_timestamp: header.max_timestamp, duplicate: false })
+    }
+
+    /// Finds the bytes of up to `bytes_max` from the batch on that holds `offset`, none of them at or above `end`. Where even the first
+    /// batch is larger it is given whole if `first` says so, and else nothing. Never crosses a segment.
+    pub fn read(&self, offset: Offset, end: Offset, bytes_max: usize, first: FirstBatch) -> Result<RecordsSlice, Error> {
+        let (log_start, log_end) = (self.log_start, self.log_end());
+        if offset < log_start || offset > log_end {
+            return Err(Error::OffsetOutOfRange { offset, log_start, log_end });
+        }
+        let mut at = self.segment_of(offset);
+        while let Some(segment) = self.segments.get(at).filter(|_| offset < end) {
+            if let Some((position, header)) = segment.find(offset)?.filter(|(_, header)| header.base_offset < end) {
+                let limit = if end >= segment.next_offset() { segment.size() } else { segment.find(end)?.map_or(segment.size(), |(p, _)| p) };
+                let size = header.size();
+                let available = (limit - position) as usize;
+                let length = match first {
+                    FirstBatch::Whole => available.min(bytes_max.max(size)),
+                    FirstBatch::IfItFits if size > bytes_max => 0,
+                    FirstBatch::IfItFits => available.min(bytes_max),
+                };
+                return Ok(RecordsSlice { file: segment.file().clone(), position, length });
+            }
+            at += 1;
+        }
+        Ok(RecordsSlice { file: self.active().file().clone(), position: 0, length: 0 })
+    }
+
+    /// The first record, in the order of offsets, that is as new as `timestamp_ms`; looks inside compressed batches.
+    pub fn find_by_time(&self, timestamp_ms: i64) -> Result<Option<FoundOffset>, Error> {
+        for segment in self.segments.iter().filter(|s| s.largest().is_some_and(|(largest, _)| largest >= timestamp_ms)) {
+            let mut from = segment.position_before_time(timestamp_ms);
+            while let Some((position, header)) = segment.find_from(from, |h| h.max_timestamp >= timestamp_ms)? {
+                let found = self.first_record(segment, position, &header, |record_ms| record_ms >= timestamp_ms)?;
+                if let Some(found) = found.filter(|f| f.offset >= self.log_start) {
+                    return Ok(Some(found));
+                }
+                from = position + header.size() as u64;
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first record with the largest timestamp of all.
+    pub fn find_largest_time(&self) -> Result<Option<FoundOffset>, Error> {
+        let largest = self.segments.iter().filter_map(|s| s.largest().map(|(ms, _)| ms)).max();
+        largest.map_or(Ok(None), |timestamp_ms| self.find_by_time(timestamp_ms))
+    }
+
+    fn first_record(&self, segment: &Segment, position: u64, header: &BatchHeader, fits: impl Fn(i64) -> bool) -> Result<Option<FoundOffset>, Error> {
+        let found = |delta: i32, timestamp_ms| FoundOffset { offset: header.base_offset.plus(i64::from(delta)), timestamp_ms, leader_epoch: header.leader_epoch };
+        if header.timestamp_type() == TimestampType::LogAppendTime {
+            return Ok(fits(header.max_timestamp).then(|| found(0, header.max_timestamp)));
+        }
+        let corrupt = |source| Error::Corrupt { path: segment.path("log"), source };
+        let batch = read_batch(&**segment.file(), position, header).map_err(|stop| segment.stopped(stop))?;
+        let body = &batch[layout::SIZE..];
+        let opened;
+        let body = match header.codec().map_err(corrupt)? {
+            Codec::None => body,
+            codec => {
+                opened = decompress(codec, body, self.config.decompressed_bytes_max).map_err(corrupt)?;
+                &opened
+            }
+        };
+        for record in Records::new(body, header.records_count) {
+            let record = record.map_err(corrupt)?;
+            let timestamp_ms = header.base_timestamp.saturating_add(record.timestamp_delta);
+            if fits(timestamp_ms) {
+                return Ok(Some(found(record.offset_delta, timestamp_ms)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Walks all whole batches from `from` on; the bytes are checked against their checksums.
+    pub fn replay<E: From<Error>>(&self, from: Offset, mut each: impl FnMut(&BatchHeader, &[u8]) -> Result<(), E>) -> Result<(), E> {
+        for segment in self.segments.iter().filter(|s| s.next_offset() > from) {
+            let mut next = segment.find(from)?;
+            while let Some((position, header)) = next {
+                let corrupt = |source: records::Error| Error::Corrupt { path: segment.path("log"), source };
+                let batch = read_batch(&**segment.file(), position, &header).map_err(|stop| segment.stopped(stop))?;
+                header.check_crc(&batch).map_err(corrupt)?;
+                each(&header, &batch[layout::SIZE..])?;
+                next = segment.find_from(position + header.size() as u64, |_| true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes what the policy allows; returns the number of deleted segments.
+    pub fn retain(&mut self, high_watermark: Offset, now_ms: i64) -> Result<usize, Error> {
+        let policy = self.config.retention.unwrap_or(Policy { retention_ms: None, retention_bytes: None });
+        let mut deleted = 0;
+        for deed in choose(&self.facts()?, policy, self.log_start, high_watermark, now_ms) {
+            match deed {
+                Deed::Roll => self.roll(now_ms)?,
+                Deed::Delete(_) => {
+                    let oldest = self.segments.remove(0);
+                    self.log_start = self.log_start.max(oldest.next_offset());
+                    oldest.delete(&*self.disk)?;
+                    deleted += 1;
+                }
+            }
+        }
+        self.epochs.truncate(self.log_start, self.log_end());
+        Ok(deleted)
+    }
+
+    /// Takes a topic's changed settings.
+    pub fn configure(&mut self, config: LogConfig) {
+        self.config = config;
+    }
+
+    /// Forgets idle producers.
+    pub fn expire_producers(&mut self, now_ms: i64, expiration_ms: i64) {
+        self.producers.expire(now_ms, expiration_ms);
+    }
+
+    /// Makes everything durable and moves the recovery point.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        let from = self.recovery_point;
+        for segment in self.segments.iter().filter(|s| s.next_offset() > from) {
+            segment.sync()?;
+        }
+        self.epochs.save(&*self.disk, &self.directory)?;
+        self.recovery_point = self.log_end();
+        Ok(())
+    }
+
+    /// Writes what makes the next open quick: indexes, epochs, producers. The log can go on afterwards.
+    pub fn close(&mut self) -> Result<(), Error> {
+        self.snapshot_producers()?;
+        let disk = self.disk.clone();
+        let active = self.active_mut();
+        active.seal(&*disk)?;
+        active.unseal();
+        self.epochs.save(&*self.disk, &self.directory)?;
+        self.recovery_point = self.log_end();
+        Ok(())
+    }
+
+    /// Follows its directory to another name, as before deletion.
+    pub fn moved_to(&mut self, directory: &Path) {
+        self.directory = directory.to_path_buf();
+        self.segments.iter_mut().for_each(|s| s.moved_to(directory));
+    }
+
+    /// The offset of the next record.
+    pub fn log_end(&self) -> Offset {
+        self.active().next_offset()
+    }
+
+    /// The first offset.
+    pub fn log_start(&self) -> Offset {
+        self.log_start
+    }
+
+    /// Everything below is durable.
+    pub fn recovery_point(&self) -> Offset {
+        self.recovery_point
+    }
+
+    /// Where each leader epoch begins.
+    pub fn epochs(&self) -> &LeaderEpochs {
+        &self.epochs
+    }
+
+    /// Its directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Bytes of all segments.
+    pub fn size(&self) -> u64 {
+        self.segments.iter().map(Segment::size).sum()
+    }
+
+    /// The number of segments.
+    pub fn segment_count(&self) -> usize {
+        self.segments.len()
+    }
+
+    fn roll(&mut self, now_ms: i64) -> Result<(), Error> {
+        let disk = self.disk.clone();
+        self.active_mut().seal(&*disk)?;
+        self.snapshot_producers()?;
+        self.segments.push(Segment::create(&*disk, &self.directory, self.log_end(), now_ms)?);
+        Ok(())
+    }
+
+    fn snapshot_producers(&mut self) -> Result<(), Error> {
+        let path = self.directory.join(file_name(self.log_end(), "snapshot"));
+        if self.producers.is_empty() {
+            return Ok(());
+        }
+        self.disk.write(&path, &self.producers.to_snapshot()).map_err(Error::io("write", &path))?;
+        let names = self.disk.list(&self.directory).map_err(Error::io("list", &self.directory))?;
+        let snapshots: Vec<_> = names.iter().filter(|n| n.ends_with(".snapshot")).collect();
+        for old in snapshots.iter().rev().skip(SNAPSHOTS_KEPT) {
+            let path = self.directory.join(old);
+            self.disk.remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+        Ok(())
+    }
+
+    fn facts(&self) -> Result<Vec<SegmentFacts>, Error> {
+        self.segments
+            .iter()
+            .map(|s| {
+                let largest_timestamp_ms = match s.largest() {
+                    Some((ms, _)) if ms >= 0 => ms,
+                    _ => s.file().modified_ms().map_err(Error::io("read", &s.path("log")))?,
+                };
+                Ok(SegmentFacts { base_offset: s.base, next_offset: s.next_offset(), size: s.size(), largest_timestamp_ms })
+            })
+            .collect()
+    }
+
+    fn roll_limits(&self) -> RollLimits {
+        RollLimits { segment_bytes: self.config.segment_bytes, segment_ms: self.config.segment_ms, index_bytes_max: self.config.index_bytes_max }
+    }
+
+    fn segment_of(&self, offset: Offset) -> usize {
+        self.segments.partition_point(|s| s.base <= offset).saturating_sub(1)
+    }
+
+    fn active(&self) -> &Segment {
+        self.segments.last().expect("a log has a segment from open on")
+    }
+
+    fn active_mut(&mut self) -> &mut Segment {
+        self.segments.last_mut().expect("a log has a segment from open on")
+    }
+}
+
+/// What a read does with a first batch above its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstBatch {
+    /// Give it whole, so that a consumer gets past it.
+    Whole,
+    /// Give nothing.
+    IfItFits,
+}

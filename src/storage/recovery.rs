@@ -1,0 +1,164 @@
+//! Opens a log's directory: what was cleanly closed is trusted, the rest is read and checked, and a torn tail is cut off.
+
+use std::path::Path;
+
+use super::epochs::LeaderEpochs;
+use super::log::LogConfig;
+use super::producers::ProducerState;
+use super::scan::{Headers, Stop, read_batch};
+use super::segment::{Segment, file_name};
+use super::Error;
+use crate::env::Disk;
+use crate::model::Offset;
+
+/// How a log was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recovery {
+    /// Closed: everything is as it should be.
+    Clean,
+    /// Not closed: batches from this offset on may be torn or missing.
+    From(Offset),
+}
+
+/// What opening a log did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Bytes that were read and checked.
+    pub scanned_bytes: u64,
+    /// Bytes that were cut off because they are no whole, sound batch.
+    pub cut_bytes: u64,
+}
+
+/// The parts of an opened log.
+pub(super) struct Recovered {
+    pub(super) segments: Vec<Segment>,
+    pub(super) epochs: LeaderEpochs,
+    pub(super) producers: ProducerState,
+    pub(super) report: Report,
+}
+
+/// Opens all segments of `directory`; there is at least one afterwards.
+pub(super) fn recover(disk: &dyn Disk, directory: &Path, config: &LogConfig, how: Recovery, now_ms: i64) -> Result<Recovered, Error> {
+    let names = disk.list(directory).map_err(Error::io("list", directory))?;
+    remove_leftovers(disk, directory, &names)?;
+    let mut bases: Vec<Offset> = names.iter().filter_map(|name| name.strip_suffix(".log")?.parse().ok()).map(Offset).collect();
+    bases.sort();
+    let mut work = Work { disk, directory, config, now_ms, epochs: LeaderEpochs::load(disk, directory), report: Report::default() };
+    let mut segments: Vec<Segment> = Vec::new();
+    for (at, base) in bases.iter().enumerate() {
+        let sealed_below = bases.get(at + 1).copied();
+        let (segment, torn) = work.open(*base, sealed_below, how)?;
+        segments.push(segment);
+        if torn {
+            for later in &bases[at + 1..] {
+                let segment = Segment::open_blank(disk, directory, *later, now_ms)?;
+                work.report.cut_bytes += segment.file().size().map_err(Error::io("read", directory))?;
+                segment.delete(disk)?;
+            }
+            break;
+        }
+    }
+    if segments.is_empty() {
+        segments.push(Segment::create(disk, directory, Offset(0), now_ms)?);
+    }
+    if let Some(active) = segments.last_mut() {
+        active.unseal();
+    }
+    let log_end = segments.last().map_or(Offset(0), Segment::next_offset);
+    let log_start = segments.first().map_or(Offset(0), |s| s.base);
+    work.epochs.truncate(log_start, log_end);
+    let producers = producers(disk, directory, &names, &segments)?;
+    Ok(Recovered { segments, epochs: work.epochs, producers, report: work.report })
+}
+
+/// Removes what a crash may have left half made.
+fn remove_leftovers(disk: &dyn Disk, directory: &Path, names: &[String]) -> Result<(), Error> {
+    for name in names.iter().filter(|n| [".tmp", ".index_tmp", ".deleted", ".cleaned"].iter().any(|suffix| n.ends_with(suffix))) {
+        let path = directory.join(name);
+        disk.remove_file(&path).map_err(Error::io("remove", &path))?;
+    }
+    Ok(())
+}
+
+struct Work<'a> {
+    disk: &'a dyn Disk,
+    directory: &'a Path,
+    config: &'a LogConfig,
+    now_ms: i64,
+    epochs: LeaderEpochs,
+    report: Report,
+}
+
+impl Work<'_> {
+    /// Opens one segment, and says whether it was torn: then nothing may come after it.
+    fn open(&mut self, base: Offset, next_base: Option<Offset>, how: Recovery) -> Result<(Segment, bool), Error> {
+        let trusted = match how {
+            Recovery::Clean => true,
+            Recovery::From(offset) => next_base.is_some_and(|next| next <= offset),
+        };
+        if trusted && let Some(segment) = Segment::open_trusted(self.disk, self.directory, base, self.now_ms)? {
+            return Ok((segment, false));
+        }
+        let mut segment = Segment::open_blank(self.disk, self.directory, base, self.now_ms)?;
+        let torn = self.walk(&mut segment)?;
+        if next_base.is_some() {
+            segment.seal(self.disk)?;
+        }
+        Ok((segment, torn))
+    }
+
+    /// Checks every batch and rebuilds the indexes; cuts the segment at the first that is not sound.
+    fn walk(&mut self, segment: &mut Segment) -> Result<bool, Error> {
+        let file = segment.file().clone();
+        let end = file.size().map_err(Error::io("read", self.directory))?;
+        for step in Headers::new(&*file, 0, end) {
+            let checked = step.and_then(|(position, header)| {
+                let batch = read_batch(&*file, position, &header)?;
+                header.check_crc(&batch).map_err(Stop::Batch)?;
+                Ok(header)
+            });
+            let header = match checked {
+                Ok(header) if header.base_offset >= segment.next_offset() && header.last_offset_delta >= 0 => header,
+                Err(Stop::Io(error)) => return Err(segment.stopped(Stop::Io(error))),
+                _ => break,
+            };
+            segment.note(&header, self.config.index_interval_bytes);
+            self.epochs.note(header.leader_epoch, header.base_offset);
+        }
+        self.report.scanned_bytes += end;
+        self.report.cut_bytes += end - segment.size();
+        if segment.size() < end {
+            segment.cut()?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+}
+
+/// The newest snapshot that the log reaches, and what was appended after it.
+fn producers(disk: &dyn Disk, directory: &Path, names: &[String], segments: &[Segment]) -> Result<ProducerState, Error> {
+    let log_end = segments.last().map_or(Offset(0), Segment::next_offset);
+    let mut snapshots: Vec<Offset> = names.iter().filter_map(|n| n.strip_suffix(".snapshot")?.parse().ok()).map(Offset).collect();
+    snapshots.sort();
+    let mut from = segments.first().map_or(Offset(0), |s| s.base);
+    let mut state = ProducerState::default();
+    for offset in snapshots.into_iter().rev() {
+        let path = directory.join(file_name(offset, "snapshot"));
+        if offset > log_end {
+            disk.remove_file(&path).map_err(Error::io("remove", &path))?;
+        } else if let Some(read) = disk.read(&path).ok().and_then(|bytes| ProducerState::from_snapshot(&bytes)) {
+            (state, from) = (read, offset);
+            break;
+        }
+    }
+    for segment in segments.iter().filter(|s| s.next_offset() > from) {
+        let Some((position, _)) = segment.find(from)? else { continue };
+        for step in Headers::new(&**segment.file(), position, segment.size()) {
+            let (_, header) = step.map_err(|stop| segment.stopped(stop))?;
+            if header.base_offset >= from {
+                state.note(&header);
+            }
+        }
+    }
+    Ok(state)
+}

@@ -1,0 +1,101 @@
+//! Which segments a log may lose. Deciding is apart from doing.
+
+use crate::model::Offset;
+
+/// What retention needs to know of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentFacts {
+    /// Its first offset.
+    pub base_offset: Offset,
+    /// The offset after its last record.
+    pub next_offset: Offset,
+    /// Its bytes.
+    pub size: u64,
+    /// The largest timestamp, or the file's time where records have none.
+    pub largest_timestamp_ms: i64,
+}
+
+/// The topic's settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// `retention.ms`; none keeps for ever.
+    pub retention_ms: Option<i64>,
+    /// `retention.bytes`; none has no limit.
+    pub retention_bytes: Option<u64>,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    /// Seal the active segment and begin a new one: all of it may go.
+    Roll,
+    /// Delete the oldest segment, which begins here.
+    Delete(Offset),
+}
+
+/// Decides, oldest first, and stops at the first segment that stays:
+/// 1. A segment wholly below the log start goes.
+/// 2. A segment goes whose largest timestamp is older than `retention_ms`. One from the future stays, and all after it.
+/// 3. A segment goes while without it `retention_bytes` are still there.
+///
+/// Only what lies below the high watermark goes. The last segment is rolled first, and only if it holds something.
+pub fn choose(segments: &[SegmentFacts], policy: Policy, log_start: Offset, high_watermark: Offset, now_ms: i64) -> Vec<Deed> {
+    let mut left: u64 = segments.iter().map(|s| s.size).sum();
+    let mut deeds = Vec::new();
+    for (at, segment) in segments.iter().enumerate() {
+        let below_start = segment.next_offset <= log_start;
+        let old = policy.retention_ms.is_some_and(|ms| now_ms.saturating_sub(segment.largest_timestamp_ms) > ms);
+        let too_much = policy.retention_bytes.is_some_and(|bytes| left.saturating_sub(segment.size) >= bytes);
+        let empty = segment.next_offset == segment.base_offset;
+        if !(below_start || old || too_much) || segment.next_offset > high_watermark || empty {
+            break;
+        }
+        if at + 1 == segments.len() {
+            deeds.insert(0, Deed::Roll);
+        }
+        left -= segment.size;
+        deeds.push(Deed::Delete(segment.base_offset));
+    }
+    deeds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segments(sizes_and_times: &[(u64, i64)]) -> Vec<SegmentFacts> {
+        let facts = |(at, (size, time)): (usize, &(u64, i64))| SegmentFacts {
+            base_offset: Offset(at as i64 * 10),
+            next_offset: Offset(at as i64 * 10 + 10),
+            size: *size,
+            largest_timestamp_ms: *time,
+        };
+        sizes_and_times.iter().enumerate().map(facts).collect()
+    }
+
+    #[test]
+    fn the_rules_hold_case_by_case() {
+        use Deed::{Delete, Roll};
+        let three = segments(&[(100, 10), (100, 20), (100, 30)]);
+        let keep = Policy { retention_ms: None, retention_bytes: None };
+        let time = |ms| Policy { retention_ms: Some(ms), ..keep };
+        let bytes = |bytes| Policy { retention_bytes: Some(bytes), ..keep };
+        let (d0, d1, d2) = (Delete(Offset(0)), Delete(Offset(10)), Delete(Offset(20)));
+        let cases: Vec<(&str, Policy, i64, i64, i64, Vec<Deed>)> = vec![
+            ("for ever", keep, 0, 30, 1000, vec![]),
+            ("time, one is old", time(85), 0, 30, 100, vec![d0]),
+            ("time, exactly the limit stays", time(90), 0, 30, 100, vec![]),
+            ("time, all are old", time(5), 0, 30, 100, vec![Roll, d0, d1, d2]),
+            ("time, not above the high watermark", time(5), 0, 15, 100, vec![d0]),
+            ("bytes, two are too many", bytes(100), 0, 30, 0, vec![d0, d1]),
+            ("bytes, part of a segment stays", bytes(150), 0, 30, 0, vec![d0]),
+            ("bytes, none may stay", bytes(0), 0, 30, 0, vec![Roll, d0, d1, d2]),
+            ("below the log start", keep, 20, 30, 0, vec![d0, d1]),
+        ];
+        for (what, policy, log_start, high_watermark, now, deeds) in cases {
+            assert_eq!(choose(&three, policy, Offset(log_start), Offset(high_watermark), now), deeds, "{what}");
+        }
+        let future = segments(&[(100, 5000), (100, 20)]);
+        assert_eq!(choose(&future, time(5), Offset(0), Offset(20), 1000), [], "a timestamp from the future blocks");
+    }
+}
