@@ -1,5 +1,7 @@
 //! `dlog`, a Kafka-compatible broker. Each room's first sentence says what belongs there; `docs/architecture.md` has the plan of the house.
 
+pub mod cluster;
+pub mod coordinator;
 pub mod env;
 pub mod model;
 pub mod partition;

@@ -1,0 +1,457 @@
+//! Decides about changes: event in, records and response out; no clock, no disk, no chance.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::image::TOPIC_RESOURCE;
+use super::{Error, MetadataImage, MetadataRecord};
+use crate::model::{Uuid, is_internal_topic, is_legal_topic_name};
+use crate::partition::{SettingError, setting_named};
+use crate::protocol::generated::cluster_metadata::{ConfigRecord, PartitionRecord, ProducerIdsRecord, RegisterBrokerRecord, RemoveTopicRecord, TopicRecord};
+
+/// The most partitions that one request may create, as in Kafka.
+const PARTITIONS_PER_REQUEST_MAX: usize = 10_000;
+/// Producer ids of a block, as in Kafka.
+pub(super) const PRODUCER_ID_BLOCK: i64 = 1000;
+
+/// What happens to a replication factor above the number of brokers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replication {
+    /// It becomes the number of brokers.
+    Clamp,
+    /// The topic is refused, as Kafka does.
+    Refuse,
+}
+
+/// The broker's settings that decide about topics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControllerSettings {
+    /// `num.partitions`.
+    pub num_partitions: i32,
+    /// `default.replication.factor`.
+    pub default_replication_factor: i16,
+    /// For topics of clients; internal topics are always clamped.
+    pub replication: Replication,
+}
+
+/// A topic that is to be created.
+#[derive(Debug, Clone, Default)]
+pub struct NewTopic {
+    /// Its name.
+    pub name: String,
+    /// A fresh id.
+    pub id: Uuid,
+    /// The number of partitions; -1 takes the broker's default.
+    pub partitions: i32,
+    /// The number of replicas; -1 takes the broker's default.
+    pub replication_factor: i16,
+    /// Brokers for each partition, where the client chooses.
+    pub assignments: Vec<(i32, Vec<i32>)>,
+    /// Settings; null is refused.
+    pub configs: Vec<(String, Option<String>)>,
+}
+
+/// A topic by name or id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TopicRef {
+    /// By name.
+    Name(String),
+    /// By id.
+    Id(Uuid),
+}
+
+/// More partitions for a topic.
+#[derive(Debug, Clone)]
+pub struct MorePartitions {
+    /// Its name.
+    pub name: String,
+    /// The number of partitions that it is to have.
+    pub count: i32,
+    /// Brokers for each new partition, where the client chooses.
+    pub assignments: Option<Vec<Vec<i32>>>,
+}
+
+/// Something that is asked of the controller.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A broker has started.
+    RegisterBroker {
+        /// Its id.
+        id: i32,
+        /// New at each start.
+        incarnation: Uuid,
+    },
+    /// Create topics, or only check whether they could be created.
+    CreateTopics {
+        /// Them.
+        topics: Vec<NewTopic>,
+        /// Write nothing.
+        validate_only: bool,
+    },
+    /// Delete topics.
+    DeleteTopics(Vec<TopicRef>),
+    /// Add partitions to topics, or only check.
+    CreatePartitions {
+        /// Them.
+        topics: Vec<MorePartitions>,
+        /// Write nothing.
+        validate_only: bool,
+    },
+    /// Hand out a block of producer ids to a broker.
+    AllocateProducerIds {
+        /// Its id.
+        broker: i32,
+    },
+}
+
+/// A topic that was created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreatedTopic {
+    /// Its id.
+    pub id: Uuid,
+    /// The number of partitions.
+    pub partitions: i32,
+    /// The number of replicas.
+    pub replication_factor: i16,
+    /// Whether the replication factor was lowered to the number of brokers.
+    pub clamped: bool,
+}
+
+/// The controller's answer, each in the order of the event.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Response {
+    /// Done.
+    Done,
+    /// Created, or why not.
+    Topics(Vec<Result<CreatedTopic, Error>>),
+    /// Name and id of what was deleted, or why it was not.
+    Deleted(Vec<Result<(Arc<str>, Uuid), Error>>),
+    /// Grown, or why not.
+    Partitions(Vec<Result<(), Error>>),
+    /// The first and one more than the last of a block.
+    ProducerIds(i64, i64),
+}
+
+/// The state machine. Its image runs ahead of the committed one by what is proposed.
+#[derive(Debug)]
+pub struct Controller {
+    image: MetadataImage,
+    settings: ControllerSettings,
+}
+
+impl Controller {
+    /// A controller that goes on from `image`.
+    pub fn new(image: MetadataImage, settings: ControllerSettings) -> Self {
+        Controller { image, settings }
+    }
+
+    /// Decides. The records are already part of the controller's own image; the response holds once they are committed.
+    pub fn handle(&mut self, event: &Event) -> (Vec<MetadataRecord>, Response) {
+        let mut records = Vec::new();
+        let response = match event {
+            Event::RegisterBroker { id, incarnation } => {
+                let record = RegisterBrokerRecord { broker_id: *id, incarnation_id: *incarnation, fenced: false, ..Default::default() };
+                self.note(&mut records, vec![MetadataRecord::RegisterBroker(record)]);
+                Response::Done
+            }
+            Event::CreateTopics { topics, validate_only } => Response::Topics(self.create_topics(topics, *validate_only, &mut records)),
+            Event::DeleteTopics(topics) => Response::Deleted(topics.iter().map(|topic| self.delete_topic(topic, &mut records)).collect()),
+            Event::CreatePartitions { topics, validate_only } => {
+                Response::Partitions(topics.iter().map(|topic| self.create_partitions(topic, *validate_only, &mut records)).collect())
+            }
+            Event::AllocateProducerIds { broker } => {
+                let first = self.image.next_producer_id;
+                let end = first + PRODUCER_ID_BLOCK;
+                let record = ProducerIdsRecord { broker_id: *broker, next_producer_id: end, ..Default::default() };
+                self.note(&mut records, vec![MetadataRecord::ProducerIds(record)]);
+                Response::ProducerIds(first, end)
+            }
+        };
+        (records, response)
+    }
+
+    /// Goes on from another image: what was proposed is not committed.
+    pub fn reset(&mut self, image: MetadataImage) {
+        self.image = image;
+    }
+
+    fn note(&mut self, records: &mut Vec<MetadataRecord>, new: Vec<MetadataRecord>) {
+        new.iter().for_each(|record| self.image.apply(record));
+        records.extend(new);
+    }
+
+    fn create_topics(&mut self, topics: &[NewTopic], validate_only: bool, records: &mut Vec<MetadataRecord>) -> Vec<Result<CreatedTopic, Error>> {
+        let mut partitions_left = PARTITIONS_PER_REQUEST_MAX;
+        topics
+            .iter()
+            .map(|topic| {
+                let (created, new) = self.plan_topic(topic)?;
+                let too_many = || Error::PolicyViolation(format!("More than {PARTITIONS_PER_REQUEST_MAX} partitions in one request"));
+                partitions_left = partitions_left.checked_sub(created.partitions as usize).ok_or_else(too_many)?;
+                if !validate_only {
+                    self.note(records, new);
+                }
+                Ok(created)
+            })
+            .collect()
+    }
+
+    /// Checks in Kafka's order: name, collision, existence, settings, assignment.
+    fn plan_topic(&self, topic: &NewTopic) -> Result<(CreatedTopic, Vec<MetadataRecord>), Error> {
+        if !is_legal_topic_name(&topic.name) {
+            return Err(Error::InvalidTopic(topic.name.clone()));
+        }
+        if self.image.topic(&topic.name).is_some() {
+            return Err(Error::TopicExists(topic.name.clone()));
+        }
+        if topic.name.contains(['.', '_']) {
+            let plain = topic.name.replace('.', "_");
+            if let Some(existing) = self.image.topics().find(|t| t.name.contains(['.', '_']) && t.name.replace('.', "_") == plain) {
+                return Err(Error::Collision { topic: topic.name.clone(), existing: existing.name.to_string() });
+            }
+        }
+        let configs = check_configs(&topic.configs)?;
+        let (assignments, clamped) = self.assign(topic)?;
+        let mut records = vec![MetadataRecord::Topic(TopicRecord { name: topic.name.clone(), topic_id: topic.id })];
+        records.extend(assignments.iter().enumerate().map(|(number, replicas)| partition_record(topic.id, number as i32, replicas)));
+        records.extend(configs.into_iter().map(|(name, value)| {
+            MetadataRecord::Config(ConfigRecord { resource_type: TOPIC_RESOURCE, resource_name: topic.name.clone(), name, value: Some(value) })
+        }));
+        let replication_factor = assignments.first().map_or(0, Vec::len) as i16;
+        Ok((CreatedTopic { id: topic.id, partitions: assignments.len() as i32, replication_factor, clamped }, records))
+    }
+
+    /// The brokers of each partition, and whether fewer than asked for.
+    fn assign(&self, topic: &NewTopic) -> Result<(Vec<Vec<i32>>, bool), Error> {
+        if !topic.assignments.is_empty() {
+            return Ok((self.check_assignments(topic)?, false));
+        }
+        let partitions = if topic.partitions == -1 { self.settings.num_partitions } else { topic.partitions };
+        if partitions < 1 {
+            return Err(Error::InvalidPartitions("Number of partitions was set to an invalid non-positive value.".into()));
+        }
+        if partitions as usize > PARTITIONS_PER_REQUEST_MAX {
+            return Err(Error::PolicyViolation(format!("More than {PARTITIONS_PER_REQUEST_MAX} partitions in one request")));
+        }
+        let wanted = if topic.replication_factor == -1 { self.settings.default_replication_factor } else { topic.replication_factor };
+        if wanted < 1 {
+            return Err(Error::InvalidReplicationFactor("Replication factor must be larger than 0, or -1 to use the default value.".into()));
+        }
+        let brokers = self.image.brokers();
+        let clamp = self.settings.replication == Replication::Clamp || is_internal_topic(&topic.name);
+        if wanted as usize > brokers.len() && !clamp {
+            let there = brokers.len();
+            return Err(Error::InvalidReplicationFactor(format!("Unable to replicate the partition {wanted} time(s): only {there} broker(s) are registered.")));
+        }
+        let factor = (wanted as usize).min(brokers.len());
+        let replicas = |partition: usize| (0..factor).map(|at| brokers[(partition + at) % brokers.len()]).collect();
+        Ok(((0..partitions as usize).map(replicas).collect(), factor < wanted as usize))
+    }
+
+    fn check_assignments(&self, topic: &NewTopic) -> Result<Vec<Vec<i32>>, Error> {
+        if topic.partitions != -1 {
+            return Err(Error::InvalidRequest("A manual partition assignment was specified, but numPartitions was not set to -1.".into()));
+        }
+        if topic.replication_factor != -1 {
+            return Err(Error::InvalidRequest("A manual partition assignment was specified, but replication factor was not set to -1.".into()));
+        }
+        let by_number: BTreeMap<i32, &Vec<i32>> = topic.assignments.iter().map(|(number, brokers)| (*number, brokers)).collect();
+        if by_number.len() != topic.assignments.len() || !by_number.keys().copied().eq(0..by_number.len() as i32) {
+            return Err(Error::InvalidReplicaAssignment("partitions should be a consecutive 0-based integer sequence".into()));
+        }
+        by_number.into_values().map(|brokers| self.check_replicas(brokers)).collect()
+    }
+
+    fn check_replicas(&self, brokers: &[i32]) -> Result<Vec<i32>, Error> {
+        let different: BTreeSet<&i32> = brokers.iter().collect();
+        if brokers.is_empty() || different.len() != brokers.len() {
+            return Err(Error::InvalidReplicaAssignment("The manual partition assignment is empty or names a broker twice.".into()));
+        }
+        match brokers.iter().find(|id| !self.image.brokers().contains(id)) {
+            Some(id) => Err(Error::InvalidReplicaAssignment(format!("The manual partition assignment includes broker {id}, but no such broker is registered."))),
+            None => Ok(brokers.to_vec()),
+        }
+    }
+
+    fn delete_topic(&mut self, topic: &TopicRef, records: &mut Vec<MetadataRecord>) -> Result<(Arc<str>, Uuid), Error> {
+        let found = match topic {
+            TopicRef::Name(name) => self.image.topic(name).ok_or(Error::UnknownTopic)?,
+            TopicRef::Id(id) => self.image.topic_by_id(*id).ok_or(Error::UnknownTopicId)?,
+        };
+        let gone = (found.name.clone(), found.id);
+        self.note(records, vec![MetadataRecord::RemoveTopic(RemoveTopicRecord { topic_id: gone.1 })]);
+        Ok(gone)
+    }
+
+    fn create_partitions(&mut self, more: &MorePartitions, validate_only: bool, records: &mut Vec<MetadataRecord>) -> Result<(), Error> {
+        let topic = self.image.topic(&more.name).ok_or(Error::UnknownTopic)?;
+        let there = topic.partitions.len() as i32;
+        if more.count <= there {
+            let name = &more.name;
+            return Err(Error::InvalidPartitions(if more.count == there {
+                format!("Topic already has {there} partition(s).")
+            } else {
+                format!("The topic {name} currently has {there} partition(s); {} would not be an increase.", more.count)
+            }));
+        }
+        let added = (more.count - there) as usize;
+        if added > PARTITIONS_PER_REQUEST_MAX {
+            return Err(Error::PolicyViolation(format!("More than {PARTITIONS_PER_REQUEST_MAX} partitions in one request")));
+        }
+        let replicas: Vec<Vec<i32>> = match &more.assignments {
+            Some(lists) if lists.len() != added => {
+                return Err(Error::InvalidReplicaAssignment(format!("Attempted to add {added} additional partition(s), but only {} assignment(s) were specified.", lists.len())));
+            }
+            Some(lists) => lists.iter().map(|brokers| self.check_replicas(brokers)).collect::<Result<_, _>>()?,
+            None => vec![topic.partitions.first().map_or(Vec::new(), |p| p.replicas.clone()); added],
+        };
+        let id = topic.id;
+        let new = replicas.iter().enumerate().map(|(at, replicas)| partition_record(id, there + at as i32, replicas)).collect();
+        if !validate_only {
+            self.note(records, new);
+        }
+        Ok(())
+    }
+}
+
+/// The settings of a new topic, checked; the last of a name twice wins, as in Kafka.
+fn check_configs(configs: &[(String, Option<String>)]) -> Result<BTreeMap<String, String>, Error> {
+    configs
+        .iter()
+        .map(|(name, value)| {
+            let value = value.clone().ok_or_else(|| Error::InvalidRequest(format!("Null value not supported for topic configs: {name}")))?;
+            setting_named(name).ok_or_else(|| SettingError::Unknown(name.clone()))?.check(&value)?;
+            Ok((name.clone(), value))
+        })
+        .collect()
+}
+
+fn partition_record(topic_id: Uuid, partition_id: i32, replicas: &[i32]) -> MetadataRecord {
+    MetadataRecord::Partition(PartitionRecord {
+        partition_id,
+        topic_id,
+        replicas: replicas.to_vec(),
+        isr: replicas.to_vec(),
+        leader: replicas.first().copied().unwrap_or(-1),
+        leader_epoch: 0,
+        partition_epoch: 0,
+        directories: vec![Uuid::ZERO; replicas.len()],
+        ..Default::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn controller(replication: Replication) -> Controller {
+        let settings = ControllerSettings { num_partitions: 3, default_replication_factor: 1, replication };
+        let mut controller = Controller::new(MetadataImage::default(), settings);
+        controller.handle(&Event::RegisterBroker { id: 1, incarnation: Uuid::ZERO });
+        controller
+    }
+
+    fn topic(name: &str) -> NewTopic {
+        NewTopic { name: name.into(), id: Uuid([name.len() as u8; 16]), partitions: -1, replication_factor: -1, ..NewTopic::default() }
+    }
+
+    fn create(controller: &mut Controller, topic: NewTopic) -> Result<CreatedTopic, Error> {
+        match controller.handle(&Event::CreateTopics { topics: vec![topic], validate_only: false }) {
+            (_, Response::Topics(mut results)) => results.remove(0),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_topic_gets_defaults_and_its_records_make_the_same_image() {
+        let mut controller = controller(Replication::Refuse);
+        let with_config = NewTopic { configs: vec![("retention.ms".into(), Some("5".into()))], ..topic("a") };
+        let (records, _) = controller.handle(&Event::CreateTopics { topics: vec![with_config], validate_only: false });
+        let mut image = MetadataImage::default();
+        image.apply(&MetadataRecord::RegisterBroker(RegisterBrokerRecord { broker_id: 1, ..Default::default() }));
+        for record in &records {
+            let stored = MetadataRecord::decode(record.encode()).unwrap();
+            assert_eq!(&stored, record);
+            image.apply(&stored);
+        }
+        assert_eq!(image, controller.image);
+        let topic = image.topic("a").unwrap();
+        assert_eq!((topic.partitions.len(), topic.configs["retention.ms"].as_str()), (3, "5"));
+    }
+
+    #[test]
+    fn bad_topics_are_refused_as_kafka_does() {
+        let mut controller = controller(Replication::Refuse);
+        create(&mut controller, topic("a.b")).unwrap();
+        let cases: Vec<(NewTopic, fn(&Error) -> bool)> = vec![
+            (topic("a b"), |e| matches!(e, Error::InvalidTopic(_))),
+            (topic("a.b"), |e| matches!(e, Error::TopicExists(_))),
+            (topic("a_b"), |e| matches!(e, Error::Collision { .. })),
+            (NewTopic { partitions: 0, ..topic("p") }, |e| matches!(e, Error::InvalidPartitions(_))),
+            (NewTopic { partitions: 10_001, ..topic("p") }, |e| matches!(e, Error::PolicyViolation(_))),
+            (NewTopic { replication_factor: 0, ..topic("p") }, |e| matches!(e, Error::InvalidReplicationFactor(_))),
+            (NewTopic { replication_factor: 3, ..topic("p") }, |e| matches!(e, Error::InvalidReplicationFactor(_))),
+            (NewTopic { configs: vec![("x".into(), Some("1".into()))], ..topic("p") }, |e| matches!(e, Error::InvalidConfig(_))),
+            (NewTopic { configs: vec![("retention.ms".into(), None)], ..topic("p") }, |e| matches!(e, Error::InvalidRequest(_))),
+            (NewTopic { partitions: 1, assignments: vec![(0, vec![1])], ..topic("p") }, |e| matches!(e, Error::InvalidRequest(_))),
+            (NewTopic { assignments: vec![(1, vec![1])], ..topic("p") }, |e| matches!(e, Error::InvalidReplicaAssignment(_))),
+            (NewTopic { assignments: vec![(0, vec![7])], ..topic("p") }, |e| matches!(e, Error::InvalidReplicaAssignment(_))),
+            (NewTopic { assignments: vec![(0, vec![1, 1])], ..topic("p") }, |e| matches!(e, Error::InvalidReplicaAssignment(_))),
+        ];
+        for (new, expected) in cases {
+            let error = create(&mut controller, new.clone()).unwrap_err();
+            assert!(expected(&error), "{new:?}: {error:?}");
+        }
+        assert_eq!(controller.image.topic_count(), 1);
+    }
+
+    #[test]
+    fn replication_is_clamped_where_that_is_set_and_always_for_internal_topics() {
+        let three = |name: &str| NewTopic { replication_factor: 3, ..topic(name) };
+        let created = create(&mut controller(Replication::Clamp), three("a")).unwrap();
+        assert_eq!((created.replication_factor, created.clamped), (1, true));
+        let internal = create(&mut controller(Replication::Refuse), three("__consumer_offsets")).unwrap();
+        assert_eq!((internal.replication_factor, internal.clamped), (1, true));
+    }
+
+    #[test]
+    fn validate_only_writes_nothing() {
+        let mut controller = controller(Replication::Refuse);
+        let (records, response) = controller.handle(&Event::CreateTopics { topics: vec![topic("a")], validate_only: true });
+        assert!(records.is_empty() && matches!(response, Response::Topics(results) if results[0].is_ok()));
+    }
+
+    #[test]
+    fn deleting_and_growing() {
+        let mut controller = controller(Replication::Refuse);
+        create(&mut controller, topic("a")).unwrap();
+        let grow = |count, assignments| Event::CreatePartitions { topics: vec![MorePartitions { name: "a".into(), count, assignments }], validate_only: false };
+        assert!(matches!(controller.handle(&grow(3, None)).1, Response::Partitions(r) if matches!(r[0], Err(Error::InvalidPartitions(_)))));
+        assert!(matches!(controller.handle(&grow(5, Some(vec![vec![1]]))).1, Response::Partitions(r) if matches!(r[0], Err(Error::InvalidReplicaAssignment(_)))));
+        assert!(matches!(controller.handle(&grow(5, None)).1, Response::Partitions(r) if r[0].is_ok()));
+        assert_eq!(controller.image.topic("a").unwrap().partitions.len(), 5);
+        let delete = Event::DeleteTopics(vec![TopicRef::Name("a".into()), TopicRef::Name("a".into()), TopicRef::Id(Uuid::ZERO)]);
+        let Response::Deleted(results) = controller.handle(&delete).1 else { panic!() };
+        assert!(results[0].is_ok());
+        assert_eq!(results[1..], [Err(Error::UnknownTopic), Err(Error::UnknownTopicId)]);
+    }
+
+    #[test]
+    fn a_start_raises_leader_epochs_and_a_new_topic_begins_at_zero() {
+        let mut controller = controller(Replication::Refuse);
+        create(&mut controller, topic("a")).unwrap();
+        controller.handle(&Event::RegisterBroker { id: 1, incarnation: Uuid::ZERO });
+        create(&mut controller, topic("bb")).unwrap();
+        let epoch = |name| controller.image.topic(name).unwrap().partitions[0].leader_epoch;
+        assert_eq!((epoch("a"), epoch("bb")), (1, 0));
+    }
+
+    #[test]
+    fn producer_id_blocks_follow_each_other() {
+        let mut controller = controller(Replication::Refuse);
+        for block in 0..3 {
+            let (_, response) = controller.handle(&Event::AllocateProducerIds { broker: 1 });
+            assert_eq!(response, Response::ProducerIds(block * 1000, block * 1000 + 1000));
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Runs the controller: a mailbox in front, the log behind, and the partitions that follow the image.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info};
+
+use super::{Controller, ControllerSettings, Error, Event, MetadataImage, MetadataLog, Response};
+use crate::model::{LeaderEpoch, TopicPartition};
+use crate::partition::{self, NewReplica, Partitions, TopicSettings};
+
+/// Events that may wait; more senders wait for room.
+const MAILBOX_EVENTS: usize = 1024;
+/// Events that are committed by one sync.
+const BATCH_EVENTS: usize = 256;
+
+type Letter = (Event, oneshot::Sender<Result<Response, Error>>);
+
+/// The way to the controller, and the newest committed image.
+#[derive(Debug, Clone)]
+pub struct ClusterHandle {
+    mailbox: mpsc::Sender<Letter>,
+    image: Arc<ArcSwap<MetadataImage>>,
+}
+
+impl ClusterHandle {
+    /// Asks the controller, and answers when the change is committed and in force on this broker.
+    pub async fn submit(&self, event: Event) -> Result<Response, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.mailbox.send((event, reply)).await.map_err(|_| Error::NotController)?;
+        answer.await.map_err(|_| Error::NotController)?
+    }
+
+    /// The state of the cluster; one call sees one state.
+    pub fn image(&self) -> Arc<MetadataImage> {
+        self.image.load_full()
+    }
+}
+
+/// Replays the log, opens the partitions that this broker leads, and starts the controller. The task ends when all handles are gone.
+pub async fn start(
+    log: Box<dyn MetadataLog>,
+    settings: ControllerSettings,
+    partitions: Arc<Partitions>,
+    broker: i32,
+    registration: Event,
+    broker_topic_settings: BTreeMap<String, String>,
+) -> Result<(ClusterHandle, tokio::task::JoinHandle<()>), Error> {
+    let image: Arc<ArcSwap<MetadataImage>> = Arc::default();
+    let mut driver = Driver {
+        log,
+        controller: Controller::new(MetadataImage::default(), settings.clone()),
+        follower: Follower { image: image.clone(), partitions, broker, broker_topic_settings: Arc::new(broker_topic_settings) },
+    };
+    let mut committed = MetadataImage::default();
+    driver.log.take_committed().iter().flat_map(|entry| &entry.records).for_each(|record| committed.apply(record));
+    driver.controller = Controller::new(committed.clone(), settings);
+    // Partitions are opened once, in the epoch of this start, and not before it is committed.
+    let (records, _) = driver.controller.handle(&registration);
+    let term = driver.log.term();
+    driver.log.propose(&records, term)?;
+    driver.log.take_committed().iter().flat_map(|entry| &entry.records).for_each(|record| committed.apply(record));
+    let driver = tokio::task::spawn_blocking(move || {
+        driver.follower.retire_strangers(&committed)?;
+        driver.follower.follow(committed)?;
+        Ok::<_, Error>(driver)
+    })
+    .await
+    .map_err(|e| Error::Storage(e.to_string()))??;
+    let (mailbox, letters) = mpsc::channel(MAILBOX_EVENTS);
+    Ok((ClusterHandle { mailbox, image }, tokio::spawn(run(driver, letters))))
+}
+
+async fn run(mut driver: Driver, mut letters: mpsc::Receiver<Letter>) {
+    let mut batch = Vec::new();
+    while letters.recv_many(&mut batch, BATCH_EVENTS).await > 0 {
+        let work = std::mem::take(&mut batch);
+        let done = tokio::task::spawn_blocking(move || {
+            driver.commit(work);
+            driver
+        });
+        match done.await {
+            Ok(back) => driver = back,
+            Err(error) => {
+                error!(%error, "the controller stopped");
+                return;
+            }
+        }
+    }
+    if let Err(error) = driver.log.close() {
+        error!(%error, "the metadata log was not closed");
+    }
+}
+
+struct Driver {
+    log: Box<dyn MetadataLog>,
+    controller: Controller,
+    follower: Follower,
+}
+
+impl Driver {
+    /// Decides, commits, follows, answers: in this order.
+    fn commit(&mut self, letters: Vec<Letter>) {
+        let mut records = Vec::new();
+        let mut answers = Vec::with_capacity(letters.len());
+        for (event, reply) in letters {
+            let (new, response) = self.controller.handle(&event);
+            records.extend(new);
+            answers.push((reply, response));
+        }
+        let outcome = if records.is_empty() { Ok(()) } else { self.propose(&records) };
+        for (reply, response) in answers {
+            // Who asked may have gone; the change stands all the same.
+            let _ = reply.send(outcome.clone().map(|()| response));
+        }
+    }
+
+    fn propose(&mut self, records: &[super::MetadataRecord]) -> Result<(), Error> {
+        let term = self.log.term();
+        if let Err(error) = self.log.propose(records, term) {
+            error!(%error, "a change of the cluster could not be committed");
+            // What was decided is not so: go on from what is committed.
+            self.controller.reset(MetadataImage::clone(&self.follower.image.load()));
+            return Err(error);
+        }
+        let mut next = MetadataImage::clone(&self.follower.image.load());
+        self.log.take_committed().iter().flat_map(|entry| &entry.records).for_each(|record| next.apply(record));
+        self.follower.follow(next)
+    }
+}
+
+/// Keeps this broker's partitions as the image says.
+struct Follower {
+    image: Arc<ArcSwap<MetadataImage>>,
+    partitions: Arc<Partitions>,
+    broker: i32,
+    broker_topic_settings: Arc<BTreeMap<String, String>>,
+}
+
+impl Follower {
+    /// Deletes and opens partitions, and then shows the image.
+    fn follow(&self, next: MetadataImage) -> Result<(), Error> {
+        let now = self.image.load();
+        let gone: Vec<Arc<str>> = now.topics().filter(|t| next.topic(&t.name).is_none_or(|n| n.id != t.id)).map(|t| t.name.clone()).collect();
+        let failed = |error: partition::Error| {
+            error!(%error, "partitions do not follow the metadata");
+            Error::Storage(error.to_string())
+        };
+        if !gone.is_empty() {
+            // Readers of the image must not find a topic without its partitions.
+            let mut without = MetadataImage::clone(&now);
+            gone.iter().filter_map(|name| now.topic(name)).for_each(|t| without.forget(t.id));
+            self.image.store(Arc::new(without));
+            self.partitions.delete(&gone).map_err(failed)?;
+            let partitions = self.partitions.clone();
+            tokio::runtime::Handle::current().spawn_blocking(move || {
+                if let Err(error) = partitions.remove_deleted() {
+                    error!(%error, "deleted partitions could not be removed; the next start tries again");
+                }
+            });
+        }
+        let new = self.new_replicas(&now, &next);
+        if !new.is_empty() {
+            let recovered = self.partitions.lead(new).map_err(failed)?;
+            if recovered.scanned_bytes > 0 {
+                let partition::Recovered { replicas, scanned_bytes, cut_bytes } = recovered;
+                info!(replicas, scanned_bytes, cut_bytes, "recovered after a stop that was not clean");
+            }
+        }
+        self.image.store(Arc::new(next));
+        Ok(())
+    }
+
+    fn new_replicas(&self, now: &MetadataImage, next: &MetadataImage) -> Vec<NewReplica> {
+        let mut new = Vec::new();
+        for topic in next.topics() {
+            let known = now.topic(&topic.name).filter(|t| t.id == topic.id).map_or(0, |t| t.partitions.len());
+            if known == topic.partitions.len() {
+                continue;
+            }
+            let settings = TopicSettings::of(&topic.configs, &self.broker_topic_settings);
+            for (number, partition) in topic.partitions.iter().enumerate().skip(known).filter(|(_, p)| p.leader == self.broker) {
+                let id = TopicPartition::new(topic.name.clone(), number as i32);
+                new.push(NewReplica { id, topic_id: topic.id, leader_epoch: LeaderEpoch(partition.leader_epoch), settings: settings.clone() });
+            }
+        }
+        new
+    }
+
+    /// Retires what a crash left of deleted topics.
+    fn retire_strangers(&self, image: &MetadataImage) -> Result<(), Error> {
+        let known: BTreeSet<TopicPartition> = image
+            .topics()
+            .flat_map(|t| (0..t.partitions.len()).map(|n| TopicPartition::new(t.name.clone(), n as i32)))
+            .chain([TopicPartition::new(super::METADATA_TOPIC, 0)])
+            .collect();
+        let retired = self.partitions.retire_strangers(|id| known.contains(id));
+        let removed = retired.and_then(|_| self.partitions.remove_deleted());
+        removed.map(|_| ()).map_err(|e| Error::Storage(e.to_string()))
+    }
+}

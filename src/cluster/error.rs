@@ -1,0 +1,52 @@
+//! Why a change of the cluster is refused.
+
+use crate::partition::SettingError;
+
+/// What is wrong with a change, in words for the client.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A name that Kafka does not allow.
+    #[error("Topic name is invalid: '{0}' must be 1 to 249 of ASCII letters, digits, '.', '_' and '-', and not '.' or '..'")]
+    InvalidTopic(String),
+    /// Names that metrics cannot tell apart.
+    #[error("Topic '{topic}' collides with existing topic: {existing}")]
+    Collision {
+        /// The new one.
+        topic: String,
+        /// The one that is there.
+        existing: String,
+    },
+    /// The name is taken.
+    #[error("Topic '{0}' already exists.")]
+    TopicExists(String),
+    /// No topic of this name.
+    #[error("This server does not host this topic-partition.")]
+    UnknownTopic,
+    /// No topic of this id.
+    #[error("This server does not host this topic ID.")]
+    UnknownTopicId,
+    /// A number of partitions that cannot be.
+    #[error("{0}")]
+    InvalidPartitions(String),
+    /// A replication factor that cannot be.
+    #[error("{0}")]
+    InvalidReplicationFactor(String),
+    /// An assignment that cannot be.
+    #[error("{0}")]
+    InvalidReplicaAssignment(String),
+    /// A setting that is not accepted.
+    #[error(transparent)]
+    InvalidConfig(#[from] SettingError),
+    /// A request that contradicts itself.
+    #[error("{0}")]
+    InvalidRequest(String),
+    /// More than a broker allows.
+    #[error("{0}")]
+    PolicyViolation(String),
+    /// The change could not be made durable.
+    #[error("the metadata log cannot be written: {0}")]
+    Storage(String),
+    /// The broker is stopping, or another one is the controller.
+    #[error("this broker is not the controller")]
+    NotController,
+}

@@ -1,0 +1,132 @@
+//! The state of the cluster: what all committed records add up to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::MetadataRecord;
+use crate::model::Uuid;
+
+/// A topic's resource type in a ConfigRecord.
+pub(super) const TOPIC_RESOURCE: i8 = 2;
+
+/// An immutable state; a change makes a new one that shares what stayed.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MetadataImage {
+    topics: BTreeMap<Arc<str>, Arc<TopicImage>>,
+    names: BTreeMap<Uuid, Arc<str>>,
+    brokers: Vec<i32>,
+    /// The first producer id that no block holds.
+    pub next_producer_id: i64,
+}
+
+/// A topic.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TopicImage {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its id; a topic that is created again has another one.
+    pub id: Uuid,
+    /// Its partitions in order.
+    pub partitions: Vec<PartitionImage>,
+    /// Its own settings.
+    pub configs: BTreeMap<String, String>,
+}
+
+/// A partition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PartitionImage {
+    /// The broker that leads it.
+    pub leader: i32,
+    /// Grows with each leader and each start of it.
+    pub leader_epoch: i32,
+    /// The brokers that have it.
+    pub replicas: Vec<i32>,
+    /// Those of them in sync.
+    pub isr: Vec<i32>,
+}
+
+impl MetadataImage {
+    /// Applies one record.
+    pub fn apply(&mut self, record: &MetadataRecord) {
+        match record {
+            MetadataRecord::RegisterBroker(broker) => self.register(broker.broker_id),
+            MetadataRecord::Topic(topic) => {
+                let name: Arc<str> = topic.name.as_str().into();
+                self.names.insert(topic.topic_id, name.clone());
+                let image = TopicImage { name: name.clone(), id: topic.topic_id, partitions: Vec::new(), configs: BTreeMap::new() };
+                self.topics.insert(name, Arc::new(image));
+            }
+            MetadataRecord::Partition(partition) => {
+                let image = PartitionImage {
+                    leader: partition.leader,
+                    leader_epoch: partition.leader_epoch,
+                    replicas: partition.replicas.clone(),
+                    isr: partition.isr.clone(),
+                };
+                self.change_topic(partition.topic_id, |topic| topic.partitions.push(image));
+            }
+            MetadataRecord::Config(config) if config.resource_type == TOPIC_RESOURCE => {
+                if let Some(topic) = self.topics.get_mut(config.resource_name.as_str()) {
+                    let configs = &mut Arc::make_mut(topic).configs;
+                    match &config.value {
+                        Some(value) => configs.insert(config.name.clone(), value.clone()),
+                        None => configs.remove(&config.name),
+                    };
+                }
+            }
+            MetadataRecord::Config(_) => {}
+            MetadataRecord::RemoveTopic(removed) => self.forget(removed.topic_id),
+            MetadataRecord::ProducerIds(ids) => self.next_producer_id = ids.next_producer_id,
+        }
+    }
+
+    /// Takes a topic away.
+    pub(super) fn forget(&mut self, id: Uuid) {
+        if let Some(name) = self.names.remove(&id) {
+            self.topics.remove(&name);
+        }
+    }
+
+    /// A broker that starts begins a new epoch in every partition that it leads, so that clients notice.
+    fn register(&mut self, broker: i32) {
+        if !self.brokers.contains(&broker) {
+            self.brokers.push(broker);
+        }
+        for topic in self.topics.values_mut() {
+            for partition in Arc::make_mut(topic).partitions.iter_mut().filter(|p| p.leader == broker) {
+                partition.leader_epoch += 1;
+            }
+        }
+    }
+
+    fn change_topic(&mut self, id: Uuid, change: impl FnOnce(&mut TopicImage)) {
+        if let Some(topic) = self.names.get(&id).and_then(|name| self.topics.get_mut(name)) {
+            change(Arc::make_mut(topic));
+        }
+    }
+
+    /// The topic of a name.
+    pub fn topic(&self, name: &str) -> Option<&Arc<TopicImage>> {
+        self.topics.get(name)
+    }
+
+    /// The topic of an id.
+    pub fn topic_by_id(&self, id: Uuid) -> Option<&Arc<TopicImage>> {
+        self.topic(self.names.get(&id)?)
+    }
+
+    /// All topics by name.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<TopicImage>> {
+        self.topics.values()
+    }
+
+    /// The number of topics.
+    pub fn topic_count(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// The ids of the brokers.
+    pub fn brokers(&self) -> &[i32] {
+        &self.brokers
+    }
+}

@@ -1,0 +1,16 @@
+//! What the broker reads of the bytes that consumers exchange: the topics of a subscription.
+
+use bytes::Bytes;
+
+use crate::protocol::Message;
+use crate::protocol::generated::consumer_protocol::ConsumerProtocolSubscription;
+use crate::wire::{self, Frame};
+
+/// The topics that a member subscribes to; none where the bytes are no subscription. A newer version is read as the newest known one:
+/// versions only add fields at the end.
+pub(super) fn subscribed_topics(metadata: &Bytes) -> Option<Vec<String>> {
+    let frame = Frame::new(metadata.clone());
+    let (rest, version) = wire::int16(frame.cursor()).ok()?;
+    let version = (version >= 0).then_some(version.min(ConsumerProtocolSubscription::MAX_VERSION))?;
+    ConsumerProtocolSubscription::decode(rest, version).ok().map(|(_, subscription)| subscription.topics)
+}

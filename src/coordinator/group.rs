@@ -1,0 +1,358 @@
+//! A classic group: its members, its generation, and the offsets that it committed.
+//!
+//! | from | to | when |
+//! |---|---|---|
+//! | Empty, Stable, CompletingRebalance | PreparingRebalance | a member joins, changes, leaves or is lost |
+//! | PreparingRebalance | CompletingRebalance | all members have joined, or their time is up |
+//! | PreparingRebalance | Empty | no member is left |
+//! | CompletingRebalance | Stable | the leader has sent the assignment |
+//! | any | Dead | the group is deleted |
+
+use std::collections::BTreeMap;
+
+use super::join::{JoinReply, SyncReply};
+use super::member::Member;
+use super::offsets::Committed;
+use super::record::GroupRecord;
+use super::shard::{Outcome, Reply};
+use crate::protocol::ErrorCode;
+use crate::protocol::generated::consumer_offsets::{GroupMetadataKey, GroupMetadataValue, MemberMetadata};
+
+/// The longest that a new member may wait for its first rebalance, as in Kafka.
+pub(super) const NEW_MEMBER_TIMEOUT_MS: i64 = 5 * 60 * 1000;
+
+/// The moment of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Monotonic milliseconds, for deadlines.
+    pub mono_ms: i64,
+    /// Wall time in milliseconds, for what is stored.
+    pub wall_ms: i64,
+}
+
+/// The states of a group; see the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum GroupState {
+    Empty,
+    PreparingRebalance,
+    CompletingRebalance,
+    Stable,
+    Dead,
+}
+
+impl GroupState {
+    /// Kafka's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            GroupState::Empty => "Empty",
+            GroupState::PreparingRebalance => "PreparingRebalance",
+            GroupState::CompletingRebalance => "CompletingRebalance",
+            GroupState::Stable => "Stable",
+            GroupState::Dead => "Dead",
+        }
+    }
+}
+
+/// The first rebalance of an empty group waits for more members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct InitialDelay {
+    /// Milliseconds that it may still be extended by.
+    pub(super) left_ms: i64,
+    /// Whether a member came since it began or was extended.
+    pub(super) member_came: bool,
+}
+
+/// A group.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Group {
+    pub(super) id: String,
+    pub(super) state: GroupState,
+    pub(super) generation: i32,
+    pub(super) protocol_type: Option<String>,
+    pub(super) protocol: Option<String>,
+    pub(super) leader: Option<String>,
+    pub(super) members: BTreeMap<String, Member>,
+    /// Member ids by static id.
+    pub(super) static_members: BTreeMap<String, String>,
+    /// Ids that were handed out with MEMBER_ID_REQUIRED, with the deadlines of their first join.
+    pub(super) pending: BTreeMap<String, i64>,
+    /// When the state's wait is over: joins in PreparingRebalance, syncs in CompletingRebalance.
+    pub(super) deadline_ms: Option<i64>,
+    pub(super) initial_delay: Option<InitialDelay>,
+    /// Wall time of the last change of state that is stored.
+    pub(super) state_since_ms: i64,
+    pub(super) offsets: BTreeMap<(String, i32), Committed>,
+}
+
+impl Group {
+    pub(super) fn new(id: &str, now: Now) -> Group {
+        Group {
+            id: id.to_string(),
+            state: GroupState::Empty,
+            generation: 0,
+            protocol_type: None,
+            protocol: None,
+            leader: None,
+            members: BTreeMap::new(),
+            static_members: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            deadline_ms: None,
+            initial_delay: None,
+            state_since_ms: now.wall_ms,
+            offsets: BTreeMap::new(),
+        }
+    }
+
+    /// Restores the group of a stored record; sessions begin anew.
+    pub(super) fn restore(&mut self, value: &GroupMetadataValue, now: Now) {
+        self.generation = value.generation;
+        self.protocol_type = Some(value.protocol_type.clone()).filter(|t| !t.is_empty());
+        self.protocol = value.protocol.clone();
+        self.leader = value.leader.clone();
+        self.state_since_ms = value.current_state_timestamp;
+        self.members.clear();
+        self.static_members.clear();
+        for stored in &value.members {
+            let protocol = value.protocol.clone().unwrap_or_default();
+            let mut member = Member {
+                id: stored.member_id.clone(),
+                instance_id: stored.group_instance_id.clone(),
+                client_id: stored.client_id.clone(),
+                client_host: stored.client_host.clone(),
+                rebalance_timeout_ms: if stored.rebalance_timeout < 0 { stored.session_timeout } else { stored.rebalance_timeout },
+                session_timeout_ms: stored.session_timeout,
+                protocols: vec![(protocol, stored.subscription.clone())],
+                assignment: stored.assignment.clone(),
+                session_deadline_ms: 0,
+                awaiting_join: None,
+                awaiting_sync: None,
+            };
+            member.refresh(now.mono_ms);
+            self.insert(member);
+        }
+        self.state = if self.members.is_empty() { GroupState::Empty } else { GroupState::Stable };
+    }
+
+    /// The record that restores the group.
+    pub(super) fn record(&self) -> GroupRecord {
+        let protocol = self.protocol.clone().unwrap_or_default();
+        let members = self.members.values().map(|m| MemberMetadata {
+            member_id: m.id.clone(),
+            group_instance_id: m.instance_id.clone(),
+            client_id: m.client_id.clone(),
+            client_host: m.client_host.clone(),
+            rebalance_timeout: m.rebalance_timeout_ms,
+            session_timeout: m.session_timeout_ms,
+            subscription: m.metadata(&protocol),
+            assignment: m.assignment.clone(),
+        });
+        let value = GroupMetadataValue {
+            protocol_type: self.protocol_type.clone().unwrap_or_default(),
+            generation: self.generation,
+            protocol: self.protocol.clone(),
+            leader: self.leader.clone(),
+            current_state_timestamp: self.state_since_ms,
+            members: members.collect(),
+        };
+        GroupRecord::Group(GroupMetadataKey { group: self.id.clone() }, Some(value))
+    }
+
+    pub(super) fn insert(&mut self, member: Member) {
+        if let Some(instance) = &member.instance_id {
+            self.static_members.insert(instance.clone(), member.id.clone());
+        }
+        self.members.insert(member.id.clone(), member);
+    }
+
+    /// Takes a member out; who waits for it is told.
+    pub(super) fn remove(&mut self, id: &str, error: ErrorCode, outcome: &mut Outcome) {
+        let Some(member) = self.members.remove(id) else { return };
+        if let Some(instance) = member.instance_id.as_ref().filter(|i| self.static_members.get(*i).is_some_and(|m| m == id)) {
+            self.static_members.remove(instance);
+        }
+        if let Some(token) = member.awaiting_join {
+            outcome.reply(token, Reply::Join(JoinReply::failed(error, id)));
+        }
+        if let Some(token) = member.awaiting_sync {
+            outcome.reply(token, Reply::Sync(SyncReply::failed(error)));
+        }
+        if self.leader.as_deref() == Some(id) {
+            self.leader = self.members.keys().next().cloned();
+        }
+    }
+
+    /// Checks that a request comes from a member, in Kafka's order.
+    pub(super) fn check_member(&self, id: &str, instance: Option<&str>) -> Result<(), ErrorCode> {
+        if let Some(instance) = instance {
+            match self.static_members.get(instance) {
+                None => return Err(ErrorCode::UnknownMemberId),
+                Some(known) if known != id => return Err(ErrorCode::FencedInstanceId),
+                Some(_) => {}
+            }
+        }
+        if self.members.contains_key(id) { Ok(()) } else { Err(ErrorCode::UnknownMemberId) }
+    }
+
+    /// Whether a protocol of the list is supported by all members, and the type is theirs.
+    pub(super) fn supports(&self, protocol_type: &str, protocols: &[(String, bytes::Bytes)]) -> bool {
+        if protocol_type.is_empty() || protocols.is_empty() {
+            return false;
+        }
+        if self.members.is_empty() {
+            return true;
+        }
+        let by_all = |name: &String| self.members.values().all(|m| m.protocols.iter().any(|(n, _)| n == name));
+        self.protocol_type.as_deref() == Some(protocol_type) && protocols.iter().any(|(name, _)| by_all(name))
+    }
+
+    /// Begins a rebalance, or goes on with the one that waits for joins.
+    pub(super) fn rebalance(&mut self, now: Now, initial_delay_ms: i64, outcome: &mut Outcome) {
+        match self.state {
+            GroupState::PreparingRebalance => {}
+            GroupState::Empty if initial_delay_ms > 0 => {
+                let longest = self.rebalance_timeout_ms();
+                let delay = initial_delay_ms.min(longest);
+                self.initial_delay = Some(InitialDelay { left_ms: longest - delay, member_came: false });
+                self.deadline_ms = Some(now.mono_ms + delay);
+                self.state = GroupState::PreparingRebalance;
+            }
+            _ => {
+                for member in self.members.values_mut() {
+                    if let Some(token) = member.awaiting_sync.take() {
+                        outcome.reply(token, Reply::Sync(SyncReply::failed(ErrorCode::RebalanceInProgress)));
+                    }
+                }
+                self.deadline_ms = Some(now.mono_ms + self.rebalance_timeout_ms());
+                self.state = GroupState::PreparingRebalance;
+            }
+        }
+        self.try_complete_join(now, outcome);
+    }
+
+    /// Ends the wait for joins once nobody is missing.
+    pub(super) fn try_complete_join(&mut self, now: Now, outcome: &mut Outcome) {
+        let all = self.pending.is_empty() && self.members.values().all(|m| m.awaiting_join.is_some());
+        if self.state == GroupState::PreparingRebalance && all && self.initial_delay.is_none() {
+            self.complete_join(now, outcome);
+        }
+    }
+
+    /// Makes the next generation of who has joined.
+    pub(super) fn complete_join(&mut self, now: Now, outcome: &mut Outcome) {
+        self.initial_delay = None;
+        let late: Vec<String> =
+            self.members.values().filter(|m| m.awaiting_join.is_none() && m.instance_id.is_none()).map(|m| m.id.clone()).collect();
+        late.iter().for_each(|id| self.remove(id, ErrorCode::UnknownMemberId, outcome));
+        if self.members.is_empty() {
+            self.generation += 1;
+            (self.state, self.deadline_ms) = (GroupState::Empty, None);
+            (self.protocol, self.leader) = (None, None);
+            self.members_gone(now, outcome);
+            return;
+        }
+        let joined = |m: &&Member| m.awaiting_join.is_some();
+        let leader_joined = self.leader.as_ref().and_then(|id| self.members.get(id)).is_some_and(|m| joined(&m));
+        if !leader_joined {
+            match self.members.values().find(joined) {
+                Some(member) => self.leader = Some(member.id.clone()),
+                None => {
+                    // Only static members, and none of them has come back yet: go on waiting.
+                    self.deadline_ms = Some(now.mono_ms + self.rebalance_timeout_ms());
+                    return;
+                }
+            }
+        }
+        self.generation += 1;
+        self.protocol = self.choose_protocol();
+        self.state = GroupState::CompletingRebalance;
+        self.state_since_ms = now.wall_ms;
+        self.deadline_ms = Some(now.mono_ms + self.rebalance_timeout_ms());
+        let replies: Vec<_> = self.members.values().filter_map(|m| Some((m.awaiting_join?, m.id.clone()))).collect();
+        for (token, id) in replies {
+            outcome.reply(token, Reply::Join(self.joined(&id)));
+        }
+        for member in self.members.values_mut() {
+            member.awaiting_join = None;
+            member.assignment = bytes::Bytes::new();
+            member.refresh(now.mono_ms);
+        }
+    }
+
+    fn members_gone(&mut self, now: Now, outcome: &mut Outcome) {
+        self.state_since_ms = now.wall_ms;
+        outcome.records.push(self.record());
+    }
+
+    /// The answer to a member's join: who leads, and for the leader what all members say.
+    pub(super) fn joined(&self, id: &str) -> JoinReply {
+        let protocol = self.protocol.clone().unwrap_or_default();
+        let is_leader = self.leader.as_deref() == Some(id);
+        let members = if is_leader { self.members.values().map(|m| (m.id.clone(), m.instance_id.clone(), m.metadata(&protocol))).collect() } else { Vec::new() };
+        JoinReply {
+            error: ErrorCode::None,
+            generation: self.generation,
+            protocol_type: self.protocol_type.clone(),
+            protocol: self.protocol.clone(),
+            leader: self.leader.clone().unwrap_or_default(),
+            skip_assignment: false,
+            member_id: id.to_string(),
+            members,
+        }
+    }
+
+    /// Among the protocols that all members support, the one that most members prefer.
+    pub(super) fn choose_protocol(&self) -> Option<String> {
+        let by_all = |name: &str| self.members.values().all(|m| m.protocols.iter().any(|(n, _)| n == name));
+        let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
+        for member in self.members.values() {
+            if let Some((name, _)) = member.protocols.iter().find(|(name, _)| by_all(name)) {
+                *votes.entry(name).or_default() += 1;
+            }
+        }
+        votes.into_iter().max_by_key(|(_, count)| *count).map(|(name, _)| name.to_string())
+    }
+
+    /// The longest that any member wants to be waited for.
+    pub(super) fn rebalance_timeout_ms(&self) -> i64 {
+        self.members.values().map(|m| i64::from(m.rebalance_timeout_ms)).max().unwrap_or(0)
+    }
+
+    /// Does what time demands: lost members, joins and syncs that are overdue.
+    pub(super) fn tick(&mut self, now: Now, initial_delay_ms: i64, outcome: &mut Outcome) {
+        let due = |deadline: i64| deadline <= now.mono_ms;
+        let pending_before = self.pending.len();
+        self.pending.retain(|_, deadline| !due(*deadline));
+        let silent = |m: &&Member| due(m.session_deadline_ms) && m.awaiting_sync.is_none();
+        let lost: Vec<String> = self.members.values().filter(silent).map(|m| m.id.clone()).collect();
+        lost.iter().for_each(|id| self.remove(id, ErrorCode::UnknownMemberId, outcome));
+        if !lost.is_empty() && self.state != GroupState::Dead {
+            self.rebalance(now, 0, outcome);
+        } else if self.pending.len() < pending_before {
+            self.try_complete_join(now, outcome);
+        }
+        if !self.deadline_ms.is_some_and(due) {
+            return;
+        }
+        match (self.state, self.initial_delay) {
+            (GroupState::PreparingRebalance, Some(delay)) if delay.member_came && delay.left_ms > 0 => {
+                let more = initial_delay_ms.min(delay.left_ms);
+                self.initial_delay = Some(InitialDelay { left_ms: delay.left_ms - more, member_came: false });
+                self.deadline_ms = Some(now.mono_ms + more);
+            }
+            (GroupState::PreparingRebalance, _) => self.complete_join(now, outcome),
+            (GroupState::CompletingRebalance, _) => {
+                let late: Vec<String> = self.members.values().filter(|m| m.awaiting_sync.is_none()).map(|m| m.id.clone()).collect();
+                late.iter().for_each(|id| self.remove(id, ErrorCode::UnknownMemberId, outcome));
+                self.rebalance(now, 0, outcome);
+            }
+            _ => self.deadline_ms = None,
+        }
+    }
+
+    /// The next moment at which [`Group::tick`] has something to do.
+    pub(super) fn next_deadline_ms(&self) -> Option<i64> {
+        let sessions = self.members.values().filter(|m| m.awaiting_sync.is_none()).map(|m| m.session_deadline_ms);
+        sessions.chain(self.pending.values().copied()).chain(self.deadline_ms).min()
+    }
+}

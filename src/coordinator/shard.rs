@@ -1,0 +1,375 @@
+//! The groups of one partition of `__consumer_offsets`: events in, records and replies out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use super::consumer_protocol::subscribed_topics;
+use super::group::{Group, GroupState, Now};
+use super::join::{JoinReply, JoinRequest, JoinRules, SyncReply, SyncRequest};
+use super::member::{LeavingMember, MemberView};
+use super::offsets::{CommitRequest, Committed};
+use super::record::{GroupRecord, offset_value};
+use crate::protocol::ErrorCode;
+use crate::protocol::generated::consumer_offsets::{GroupMetadataKey, OffsetCommitKey};
+
+/// Names a request that waits for its reply.
+pub type Token = u64;
+
+/// The broker's settings for groups; names are Kafka's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupSettings {
+    /// `group.min.session.timeout.ms`.
+    pub session_timeout_min_ms: i32,
+    /// `group.max.session.timeout.ms`.
+    pub session_timeout_max_ms: i32,
+    /// `group.initial.rebalance.delay.ms`.
+    pub initial_rebalance_delay_ms: i64,
+    /// `group.max.size`.
+    pub members_max: usize,
+    /// `offset.metadata.max.bytes`.
+    pub metadata_bytes_max: usize,
+    /// `offsets.retention.minutes`, in milliseconds.
+    pub offsets_retention_ms: i64,
+    /// `offsets.retention.check.interval.ms`.
+    pub retention_check_ms: i64,
+    /// `offsets.topic.num.partitions`.
+    pub partitions: i32,
+}
+
+/// What a waiting request is answered with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// To a JoinGroup.
+    Join(JoinReply),
+    /// To a SyncGroup.
+    Sync(SyncReply),
+}
+
+/// What an event leads to: the records go into the partition first, then the replies leave.
+#[derive(Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// Changes to be stored.
+    pub records: Vec<GroupRecord>,
+    /// Answers to requests that wait.
+    pub replies: Vec<(Token, Reply)>,
+}
+
+impl Outcome {
+    pub(super) fn reply(&mut self, token: Token, reply: Reply) {
+        self.replies.push((token, reply));
+    }
+}
+
+/// A group as DescribeGroups and ListGroups show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupView {
+    /// Its id.
+    pub id: String,
+    /// Its state.
+    pub state: GroupState,
+    /// `consumer`, or empty where there never was a member.
+    pub protocol_type: String,
+    /// The chosen protocol; only while stable.
+    pub protocol: String,
+    /// Its members.
+    pub members: Vec<MemberView>,
+}
+
+/// The partition of `__consumer_offsets` that has a group: Java's `String.hashCode`, without its sign.
+pub fn partition_for(group: &str, partitions: i32) -> i32 {
+    let hash = group.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    let positive = if hash == i32::MIN { 0 } else { hash.abs() };
+    positive % partitions.max(1)
+}
+
+/// The state machine of one partition's groups.
+#[derive(Debug)]
+pub struct Shard {
+    groups: BTreeMap<String, Group>,
+    settings: GroupSettings,
+    retention_check_at_ms: i64,
+}
+
+impl Shard {
+    /// No group yet.
+    pub fn new(settings: GroupSettings, now: Now) -> Shard {
+        Shard { groups: BTreeMap::new(), retention_check_at_ms: now.mono_ms + settings.retention_check_ms, settings }
+    }
+
+    /// Applies a record that is in the partition.
+    pub fn replay(&mut self, record: &GroupRecord, now: Now) {
+        match record {
+            GroupRecord::Offset(key, Some(value)) => {
+                let group = self.groups.entry(key.group.clone()).or_insert_with(|| Group::new(&key.group, now));
+                let committed = Committed {
+                    offset: value.offset,
+                    leader_epoch: value.leader_epoch,
+                    metadata: value.metadata.clone(),
+                    commit_ms: value.commit_timestamp,
+                    expire_ms: (value.expire_timestamp >= 0).then_some(value.expire_timestamp),
+                };
+                group.offsets.insert((key.topic.clone(), key.partition), committed);
+            }
+            GroupRecord::Offset(key, None) => {
+                if let Some(group) = self.groups.get_mut(&key.group) {
+                    group.offsets.remove(&(key.topic.clone(), key.partition));
+                    if group.offsets.is_empty() && group.generation == 0 && group.members.is_empty() && group.pending.is_empty() {
+                        self.groups.remove(&key.group);
+                    }
+                }
+            }
+            GroupRecord::Group(key, Some(value)) => {
+                let group = self.groups.entry(key.group.clone()).or_insert_with(|| Group::new(&key.group, now));
+                group.restore(value, now);
+            }
+            GroupRecord::Group(key, None) => {
+                self.groups.remove(&key.group);
+            }
+        }
+    }
+
+    /// A member joins.
+    pub fn join(&mut self, token: Token, request: JoinRequest, now: Now) -> Outcome {
+        let mut outcome = Outcome::default();
+        let refuse = |error| Outcome { records: Vec::new(), replies: vec![(token, Reply::Join(JoinReply::failed(error, &request.member_id)))] };
+        if request.group.is_empty() {
+            return refuse(ErrorCode::InvalidGroupId);
+        }
+        if !(self.settings.session_timeout_min_ms..=self.settings.session_timeout_max_ms).contains(&request.session_timeout_ms) {
+            return refuse(ErrorCode::InvalidSessionTimeout);
+        }
+        if !request.member_id.is_empty() && !self.groups.contains_key(&request.group) {
+            return refuse(ErrorCode::UnknownMemberId);
+        }
+        let rules = JoinRules { initial_delay_ms: self.settings.initial_rebalance_delay_ms, members_max: self.settings.members_max };
+        let id = request.group.clone();
+        let group = self.groups.entry(id.clone()).or_insert_with(|| Group::new(&id, now));
+        group.join(token, request, rules, now, &mut outcome);
+        outcome
+    }
+
+    /// A member asks for its part of the assignment.
+    pub fn sync(&mut self, token: Token, request: SyncRequest, now: Now) -> Outcome {
+        let mut outcome = Outcome::default();
+        match self.groups.get_mut(&request.group) {
+            _ if request.group.is_empty() => outcome.reply(token, Reply::Sync(SyncReply::failed(ErrorCode::InvalidGroupId))),
+            Some(group) => group.sync(token, request, now, &mut outcome),
+            None => outcome.reply(token, Reply::Sync(SyncReply::failed(ErrorCode::UnknownMemberId))),
+        }
+        outcome
+    }
+
+    /// A member is alive.
+    pub fn heartbeat(&mut self, group: &str, member: &str, instance: Option<&str>, generation: i32, now: Now) -> ErrorCode {
+        if group.is_empty() {
+            return ErrorCode::InvalidGroupId;
+        }
+        let Some(group) = self.groups.get_mut(group) else { return ErrorCode::UnknownMemberId };
+        if let Err(error) = group.check_member(member, instance) {
+            return error;
+        }
+        if generation != group.generation {
+            return ErrorCode::IllegalGeneration;
+        }
+        if let Some(member) = group.members.get_mut(member).filter(|m| m.awaiting_join.is_none()) {
+            member.refresh(now.mono_ms);
+        }
+        match group.state {
+            GroupState::PreparingRebalance => ErrorCode::RebalanceInProgress,
+            GroupState::CompletingRebalance | GroupState::Stable => ErrorCode::None,
+            GroupState::Empty | GroupState::Dead => ErrorCode::UnknownMemberId,
+        }
+    }
+
+    /// Members leave; each has a result of its own.
+    pub fn leave(&mut self, group: &str, leaving: &[LeavingMember], now: Now) -> (Result<Vec<ErrorCode>, ErrorCode>, Outcome) {
+        let mut outcome = Outcome::default();
+        if group.is_empty() {
+            return (Err(ErrorCode::InvalidGroupId), outcome);
+        }
+        let Some(group) = self.groups.get_mut(group) else {
+            return (Ok(vec![ErrorCode::UnknownMemberId; leaving.len()]), outcome);
+        };
+        let before = (group.members.len(), group.pending.len());
+        let results = leaving.iter().map(|member| leave_one(group, member, &mut outcome)).collect();
+        if group.members.len() < before.0 {
+            group.rebalance(now, 0, &mut outcome);
+        } else if group.pending.len() < before.1 {
+            group.try_complete_join(now, &mut outcome);
+        }
+        (Ok(results), outcome)
+    }
+
+    /// Checks a commit and gives its records; they count once [`Shard::replay`] got them. Errors of single partitions are in the list.
+    pub fn commit(&mut self, request: &CommitRequest, now: Now) -> Result<(Vec<ErrorCode>, Vec<GroupRecord>), ErrorCode> {
+        match self.groups.get_mut(&request.group) {
+            None if request.generation < 0 => {}
+            None => return Err(request.missing_group),
+            Some(group) => check_commit(group, request, now)?,
+        }
+        let expire_ms = request.retention_ms.map(|ms| now.wall_ms.saturating_add(ms));
+        let mut records = Vec::with_capacity(request.offsets.len());
+        let codes = request
+            .offsets
+            .iter()
+            .map(|entry| {
+                if entry.metadata.encode_utf16().count() > self.settings.metadata_bytes_max {
+                    return ErrorCode::OffsetMetadataTooLarge;
+                }
+                let key = OffsetCommitKey { group: request.group.clone(), topic: entry.topic.clone(), partition: entry.partition };
+                let value = offset_value(entry.offset, entry.leader_epoch, &entry.metadata, now.wall_ms, expire_ms);
+                records.push(GroupRecord::Offset(key, Some(value)));
+                ErrorCode::None
+            })
+            .collect();
+        Ok((codes, records))
+    }
+
+    /// A committed offset.
+    pub fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<&Committed> {
+        self.groups.get(group)?.offsets.get(&(topic.to_string(), partition))
+    }
+
+    /// All committed offsets of a group.
+    pub fn all_committed(&self, group: &str) -> Vec<(&str, i32, &Committed)> {
+        let offsets = self.groups.get(group).map(|g| &g.offsets);
+        offsets.into_iter().flatten().map(|((topic, partition), committed)| (topic.as_str(), *partition, committed)).collect()
+    }
+
+    /// The offsets of deleted topics end.
+    pub fn topics_deleted(&self, topics: &BTreeSet<&str>) -> Vec<GroupRecord> {
+        let of_group = |group: &Group| -> Vec<GroupRecord> {
+            let gone = group.offsets.keys().filter(|(topic, _)| topics.contains(topic.as_str()));
+            gone.map(|(topic, partition)| GroupRecord::offset_tombstone(&group.id, topic, *partition)).collect()
+        };
+        self.groups.values().flat_map(of_group).collect()
+    }
+
+    /// Does what time demands, and at intervals ends expired offsets and groups.
+    pub fn tick(&mut self, now: Now) -> Outcome {
+        let mut outcome = Outcome::default();
+        for group in self.groups.values_mut() {
+            group.tick(now, self.settings.initial_rebalance_delay_ms, &mut outcome);
+        }
+        if now.mono_ms >= self.retention_check_at_ms {
+            self.retention_check_at_ms = now.mono_ms + self.settings.retention_check_ms;
+            outcome.records.extend(self.expired(now));
+        }
+        outcome
+    }
+
+    /// The next moment at which [`Shard::tick`] has something to do.
+    pub fn next_deadline_ms(&self) -> i64 {
+        self.groups.values().filter_map(Group::next_deadline_ms).min().unwrap_or(i64::MAX).min(self.retention_check_at_ms)
+    }
+
+    /// Tombstones for offsets whose time is over, and for groups that hold nothing more.
+    fn expired(&self, now: Now) -> Vec<GroupRecord> {
+        let mut records = Vec::new();
+        for group in self.groups.values() {
+            let subscribed = subscriptions(group);
+            let over = |(topic, committed): (&str, &Committed)| -> bool {
+                if let Some(expire_ms) = committed.expire_ms {
+                    return now.wall_ms >= expire_ms;
+                }
+                let since = match (&group.protocol_type, group.state) {
+                    (None, _) => committed.commit_ms,
+                    (Some(_), GroupState::Empty) => group.state_since_ms.max(committed.commit_ms),
+                    (Some(kind), GroupState::Stable) if kind == "consumer" && subscribed.as_ref().is_some_and(|s| !s.contains(topic)) => committed.commit_ms,
+                    _ => return false,
+                };
+                now.wall_ms.saturating_sub(since) >= self.settings.offsets_retention_ms
+            };
+            let gone: Vec<_> = group.offsets.iter().filter(|((topic, _), committed)| over((topic, committed))).map(|(key, _)| key).collect();
+            let nothing_left = gone.len() == group.offsets.len();
+            records.extend(gone.into_iter().map(|(topic, partition)| GroupRecord::offset_tombstone(&group.id, topic, *partition)));
+            if nothing_left && group.state == GroupState::Empty && group.members.is_empty() && group.pending.is_empty() {
+                records.push(GroupRecord::Group(GroupMetadataKey { group: group.id.clone() }, None));
+            }
+        }
+        records
+    }
+
+    /// Undoes what could not be stored: the groups of these records rebalance, so that no member acts on a lost assignment.
+    pub fn not_stored(&mut self, records: &[GroupRecord], now: Now) -> Outcome {
+        let mut outcome = Outcome::default();
+        for record in records {
+            if let GroupRecord::Group(key, Some(_)) = record
+                && let Some(group) = self.groups.get_mut(&key.group).filter(|g| !g.members.is_empty())
+            {
+                group.rebalance(now, 0, &mut outcome);
+            }
+        }
+        outcome
+    }
+
+    /// One group.
+    pub fn describe(&self, group: &str) -> Option<GroupView> {
+        self.groups.get(group).map(view)
+    }
+
+    /// All groups, without their members.
+    pub fn list(&self) -> Vec<GroupView> {
+        self.groups.values().map(|g| GroupView { members: Vec::new(), ..view(g) }).collect()
+    }
+}
+
+fn view(group: &Group) -> GroupView {
+    let stable = group.state == GroupState::Stable;
+    let protocol = group.protocol.clone().filter(|_| stable).unwrap_or_default();
+    let members = group.members.values().map(|m| MemberView {
+        id: m.id.clone(),
+        instance_id: m.instance_id.clone(),
+        client_id: m.client_id.clone(),
+        client_host: m.client_host.clone(),
+        metadata: if stable { m.metadata(&protocol) } else { Bytes::new() },
+        assignment: if stable { m.assignment.clone() } else { Bytes::new() },
+    });
+    let protocol_type = group.protocol_type.clone().unwrap_or_default();
+    GroupView { id: group.id.clone(), state: group.state, protocol_type, members: members.collect(), protocol }
+}
+
+/// The topics of all members of a consumer group; none where one of them cannot be read.
+fn subscriptions(group: &Group) -> Option<BTreeSet<String>> {
+    let protocol = group.protocol.clone()?;
+    let mut topics = BTreeSet::new();
+    for member in group.members.values() {
+        topics.extend(subscribed_topics(&member.metadata(&protocol))?);
+    }
+    Some(topics)
+}
+
+fn leave_one(group: &mut Group, member: &LeavingMember, outcome: &mut Outcome) -> ErrorCode {
+    let id = match (&member.instance_id, member.id.as_str()) {
+        (Some(instance), id) => match group.static_members.get(instance) {
+            None => return ErrorCode::UnknownMemberId,
+            Some(known) if !id.is_empty() && known != id => return ErrorCode::FencedInstanceId,
+            Some(known) => known.clone(),
+        },
+        (None, id) if group.pending.remove(id).is_some() => return ErrorCode::None,
+        (None, id) => id.to_string(),
+    };
+    if !group.members.contains_key(&id) {
+        return ErrorCode::UnknownMemberId;
+    }
+    group.remove(&id, ErrorCode::UnknownMemberId, outcome);
+    ErrorCode::None
+}
+
+fn check_commit(group: &mut Group, request: &CommitRequest, now: Now) -> Result<(), ErrorCode> {
+    if request.generation < 0 && group.state == GroupState::Empty {
+        return Ok(());
+    }
+    group.check_member(&request.member_id, request.instance_id.as_deref())?;
+    if request.generation != group.generation {
+        return Err(ErrorCode::IllegalGeneration);
+    }
+    if group.state == GroupState::CompletingRebalance {
+        return Err(ErrorCode::RebalanceInProgress);
+    }
+    if let Some(member) = group.members.get_mut(&request.member_id).filter(|m| m.awaiting_join.is_none()) {
+        member.refresh(now.mono_ms);
+    }
+    Ok(())
+}
