@@ -68,14 +68,17 @@ impl GroupCoordinator {
 
     /// Loads every instance whose partition is here and that is not active on it. Blocks while it reads.
     pub fn load(&self) {
+        let mut work = Vec::new();
         for number in 0..self.settings.partitions {
             let Some(replica) = self.partitions.get(OFFSETS_TOPIC, number) else { continue };
             let mut status = self.lock(number);
-            if matches!(&*status, Status::Active(active) if Arc::ptr_eq(&active.replica, &replica)) || matches!(*status, Status::Loading) {
-                continue;
+            let loaded = matches!(&*status, Status::Active(active) if Arc::ptr_eq(&active.replica, &replica));
+            if !loaded && !matches!(*status, Status::Loading) {
+                *status = Status::Loading;
+                work.push((number, replica));
             }
-            *status = Status::Loading;
-            drop(status);
+        }
+        for (number, replica) in work {
             let loaded = self.load_one(replica);
             *self.lock(number) = match loaded {
                 Ok(active) => Status::Active(Box::new(active)),

@@ -1,0 +1,153 @@
+//! A broker from start to stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info};
+
+use super::{Config, Error, metrics_handle};
+use crate::cluster::{self, Event, LocalMetadataLog};
+use crate::coordinator::GroupCoordinator;
+use crate::env::{Env, Listener};
+use crate::http::{self, Pages};
+use crate::partition::Partitions;
+use crate::server::{self, Endpoint, Services};
+use crate::storage::LogDirectory;
+
+/// How long the parts of a broker may take to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A running broker. Several can live in one process, each with its own world, directory and ports.
+pub struct Broker {
+    listeners: Vec<(String, SocketAddr)>,
+    http: SocketAddr,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    partitions: Arc<Partitions>,
+    controller: JoinHandle<()>,
+}
+
+impl Broker {
+    /// Starts a broker; when this returns, clients are served.
+    pub async fn start(config: Config, env: Env) -> Result<Broker, Error> {
+        let directory = LogDirectory::open(env.disk.clone(), &*env.entropy, &config.data, config.node_id, config.cluster_id.as_deref())?;
+        let cluster_id = directory.cluster_id.clone();
+        let (bound, http_listener) = bind(&config).await?;
+        let log = LocalMetadataLog::open(env.disk.clone(), env.clock.clone(), directory.path())?;
+        let partitions = Arc::new(Partitions::new(env.clone(), directory));
+        let node = config.node_id.0;
+        let registration = Event::RegisterBroker { id: node, incarnation: env.entropy.uuid() };
+        let (handle, controller) =
+            cluster::start(Box::new(log), config.controller.clone(), partitions.clone(), node, registration, config.topic_settings.clone()).await?;
+        let groups = GroupCoordinator::new(env.clone(), partitions.clone(), config.groups.clone());
+        let services = Services::new(env, node, cluster_id, handle, partitions.clone(), groups.clone(), config.server.clone());
+
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let loading = groups.clone();
+        tasks.spawn_blocking(move || loading.load());
+        tasks.spawn(groups.run(stop.clone()));
+        tasks.spawn(maintain(partitions.clone(), config.clone(), stop.clone()));
+        let mut listeners = Vec::new();
+        for (listener, endpoint) in bound {
+            listeners.push((endpoint.name.clone(), listener.local_address().map_err(|e| Error::Close(e.to_string()))?));
+            tasks.spawn(server::serve(listener, endpoint, services.clone(), stop.clone()));
+        }
+        let ready = Arc::new(AtomicBool::new(true));
+        let http = http_listener.local_address().map_err(|e| Error::Close(e.to_string()))?;
+        let pages = Pages { ready, metrics: metrics_handle(), partitions: partitions.clone() };
+        let not_ready = pages.ready.clone();
+        let (http_stop, stopping) = (stop.clone(), stop.clone());
+        tasks.spawn(async move {
+            if let Err(error) = http::serve(http_listener, pages, http_stop).await {
+                error!(%error, "HTTP stopped");
+            }
+        });
+        tasks.spawn(async move {
+            stopping.cancelled().await;
+            not_ready.store(false, Ordering::Release);
+        });
+        Ok(Broker { listeners, http, stop, tasks, partitions, controller })
+    }
+
+    /// Names and addresses of the listeners, as they were bound.
+    pub fn listeners(&self) -> &[(String, SocketAddr)] {
+        &self.listeners
+    }
+
+    /// Where HTTP is served.
+    pub fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Stops: no new connections, answers that are due leave, logs are closed.
+    pub async fn stop(self) -> Result<(), Error> {
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(STOP_PATIENCE, self.tasks.wait()).await.is_err() {
+            return Err(Error::Close("connections did not end in time".into()));
+        }
+        // With the last task the last handle of the controller went; it closes the metadata log and ends.
+        let closed = tokio::time::timeout(STOP_PATIENCE, self.controller).await;
+        closed.map_err(|_| Error::Close("the controller did not end in time".into()))?.map_err(|e| Error::Close(e.to_string()))?;
+        let partitions = self.partitions;
+        let closed = tokio::task::spawn_blocking(move || partitions.close()).await;
+        closed.map_err(|e| Error::Close(e.to_string()))?.map_err(|e| Error::Close(e.to_string()))
+    }
+}
+
+/// Takes the addresses before anything else is done: a port that is taken is known at once.
+async fn bind(config: &Config) -> Result<(Vec<(Listener, Endpoint)>, Listener), Error> {
+    let one = async |host: &str, port: u16, flag: &'static str| {
+        Listener::bind(host, port).await.map_err(|source| Error::Bind { address: format!("{host}:{port}"), flag, source })
+    };
+    let mut bound = Vec::new();
+    for listener in &config.listeners {
+        let mut endpoint = listener.endpoint.clone();
+        let taken = one(&listener.host, listener.port, "listen").await?;
+        if let (server::Advertised::Address(host, 0), Ok(address)) = (&endpoint.advertised, taken.local_address()) {
+            endpoint.advertised = server::Advertised::Address(host.clone(), address.port());
+        }
+        bound.push((taken, endpoint));
+    }
+    let http = one(&config.http.0, config.http.1, "http").await?;
+    Ok((bound, http))
+}
+
+/// Runs retention and background flushes at their intervals. What is due when the broker stops is left to closing.
+async fn maintain(partitions: Arc<Partitions>, config: Config, stop: CancellationToken) {
+    let mut retention = tokio::time::interval(config.retention_check);
+    let mut flush = tokio::time::interval(config.flush);
+    retention.reset();
+    flush.reset();
+    loop {
+        let partitions = partitions.clone();
+        let expiration_ms = config.producer_expiration_ms;
+        let work = tokio::select! {
+            () = stop.cancelled() => return,
+            _ = retention.tick() => tokio::task::spawn_blocking(move || retain(&partitions, expiration_ms)),
+            _ = flush.tick() => tokio::task::spawn_blocking(move || {
+                if let Err(error) = partitions.flush() {
+                    error!(%error, "logs could not be made durable");
+                }
+            }),
+        };
+        if let Err(error) = work.await {
+            error!(%error, "maintenance failed");
+        }
+    }
+}
+
+fn retain(partitions: &Partitions, expiration_ms: i64) {
+    for (partition, result) in partitions.maintain(expiration_ms) {
+        match result {
+            Ok(0) => {}
+            Ok(segments) => info!(%partition, segments, "retention deleted segments"),
+            Err(error) => error!(%partition, %error, "retention failed"),
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The configuration of a broker: defaults, then a file, then the environment, then flags.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use figment::{Figment, Provider};
+use tracing::warn;
+
+use super::providers::Flat;
+use super::settings::{KEYS, Key};
+use super::{Error, ListenerConfig, listeners};
+use crate::cluster::{ControllerSettings, Replication};
+use crate::coordinator::GroupSettings;
+use crate::model::{NodeId, Uuid};
+use crate::partition::SETTINGS;
+use crate::server::{BrokerSetting, ServerLimits, ServerSettings, SettingSource};
+
+/// Keys that every Kafka configuration has and that mean nothing here: there is one node, and no one to agree with.
+const IGNORED_IN_SILENCE: &[&str] = &[
+    "broker.id",
+    "cluster.id",
+    "controller.listener.names",
+    "controller.quorum.bootstrap.servers",
+    "controller.quorum.voters",
+    "inter.broker.listener.name",
+    "log.dir",
+    "share.coordinator.state.topic.min.isr",
+    "share.coordinator.state.topic.replication.factor",
+    "transaction.state.log.min.isr",
+    "transaction.state.log.replication.factor",
+];
+
+/// Which defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// For development: quick and forgiving.
+    Dev,
+    /// Kafka's.
+    Serve,
+}
+
+/// Where settings come from.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// A properties file.
+    pub file: Option<PathBuf>,
+    /// Environment variables.
+    pub environment: Vec<(String, String)>,
+    /// `key=value` flags.
+    pub flags: BTreeMap<String, String>,
+    /// Where data lies if nobody says.
+    pub default_data: PathBuf,
+}
+
+/// A broker's configuration, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Which defaults.
+    pub mode: Mode,
+    /// Our id.
+    pub node_id: NodeId,
+    /// The cluster's id, where somebody set one.
+    pub cluster_id: Option<String>,
+    /// Where data lies.
+    pub data: PathBuf,
+    /// Where to listen.
+    pub listeners: Vec<ListenerConfig>,
+    /// HTTP's host and port.
+    pub http: (String, u16),
+    /// For the controller.
+    pub controller: ControllerSettings,
+    /// For groups.
+    pub groups: GroupSettings,
+    /// For the server.
+    pub server: ServerSettings,
+    /// Topic settings that the broker sets for topics that do not, by the topics' names.
+    pub topic_settings: BTreeMap<String, String>,
+    /// How often retention runs.
+    pub retention_check: Duration,
+    /// How often logs are made durable.
+    pub flush: Duration,
+    /// How long an idle producer is remembered.
+    pub producer_expiration_ms: i64,
+}
+
+/// Values by key, each with where it comes from.
+struct Values {
+    set: BTreeMap<String, String>,
+    mode: Mode,
+}
+
+impl Values {
+    fn text(&self, name: &str) -> Option<String> {
+        if let Some(value) = self.set.get(name) {
+            return Some(value.clone());
+        }
+        let key = Key::named(name)?;
+        let default = if self.mode == Mode::Dev { key.dev_default.unwrap_or(key.default) } else { key.default };
+        (!default.is_empty()).then(|| default.to_string())
+    }
+
+    /// A number that was checked or is a default.
+    fn long(&self, name: &str) -> i64 {
+        self.text(name).and_then(|text| text.parse().ok()).unwrap_or_default()
+    }
+
+    fn is_true(&self, name: &str) -> bool {
+        self.text(name).as_deref() == Some("true")
+    }
+}
+
+impl Config {
+    /// Gathers the settings and checks them. Keys that are not known are named in a warning.
+    pub fn read(mode: Mode, sources: &Sources, http: &str) -> Result<Config, Error> {
+        let mut figment = Figment::new();
+        if let Some(path) = &sources.file {
+            let shown = path.display().to_string();
+            let text = std::fs::read_to_string(path).map_err(|e| Error::File { path: shown.clone(), what: e.to_string() })?;
+            figment = figment.merge(Flat::properties(&shown, &text)?);
+        }
+        figment = figment.merge(Flat::environment(sources.environment.iter().cloned())).merge(Flat::new("the flags", sources.flags.clone()));
+        let values = Values { set: checked(&figment)?, mode };
+        let set = |name: &str| values.set.get(name).map(String::as_str);
+        let node = set("node.id").or(set("broker.id")).unwrap_or("1");
+        let node_id = node.parse().ok().filter(|id| *id >= 0).map(NodeId).ok_or_else(|| refuse("node.id", node, "must be a number from 0 on"))?;
+        let default_listeners = if set("advertised.listeners").is_none() { values.text("listeners") } else { None };
+        let listen = set("listeners").map(str::to_string).or(default_listeners);
+        let protocols = values.text("listener.security.protocol.map").unwrap_or_default();
+        let controllers = set("controller.listener.names").unwrap_or("CONTROLLER");
+        let cluster_id = set("cluster.id").map(str::to_string);
+        if let Some(id) = cluster_id.as_ref().filter(|id| Uuid::parse(id).is_none() && (id.is_empty() || id.len() > 64)) {
+            return Err(refuse("cluster.id", id, "must be 1 to 64 characters"));
+        }
+        Ok(Config {
+            mode,
+            node_id,
+            cluster_id,
+            data: data_directory(set("log.dirs").or(set("log.dir")), sources),
+            listeners: listeners::listeners(listen.as_deref(), set("advertised.listeners"), &protocols, controllers)?,
+            http: http_address(http)?,
+            controller: ControllerSettings {
+                num_partitions: values.long("num.partitions") as i32,
+                default_replication_factor: values.long("default.replication.factor") as i16,
+                replication: if mode == Mode::Dev { Replication::Clamp } else { Replication::Refuse },
+            },
+            groups: group_settings(&values),
+            server: server_settings(&values),
+            topic_settings: topic_settings(&values)?,
+            retention_check: Duration::from_millis(values.long("log.retention.check.interval.ms") as u64),
+            flush: Duration::from_millis(values.long("log.flush.offset.checkpoint.interval.ms").max(100) as u64),
+            producer_expiration_ms: values.long("producer.id.expiration.ms"),
+        })
+    }
+}
+
+fn refuse(key: &str, value: &str, what: &str) -> Error {
+    Error::Setting { key: key.into(), value: value.into(), what: what.into() }
+}
+
+fn checked(figment: &Figment) -> Result<BTreeMap<String, String>, Error> {
+    let data = figment.data().map_err(|e| refuse("configuration", "", &e.to_string()))?;
+    let mut set = BTreeMap::new();
+    for (name, value) in data.into_values().flatten() {
+        let value = value.into_string().unwrap_or_default();
+        match Key::named(&name) {
+            Some(key) => key.check(&value).map_err(|what| refuse(&name, &value, &what))?,
+            None if IGNORED_IN_SILENCE.contains(&name.as_str()) => {}
+            None => warn!(key = %name, "this setting is not used"),
+        }
+        set.insert(name, value);
+    }
+    Ok(set)
+}
+
+fn data_directory(configured: Option<&str>, sources: &Sources) -> PathBuf {
+    let mut all = configured.unwrap_or_default().split(',').map(str::trim).filter(|d| !d.is_empty());
+    let first = all.next().map_or_else(|| sources.default_data.clone(), PathBuf::from);
+    if let Some(second) = all.next() {
+        warn!(used = %first.display(), unused = second, "only the first of log.dirs is used");
+    }
+    first
+}
+
+fn http_address(text: &str) -> Result<(String, u16), Error> {
+    let parsed = text.rsplit_once(':').and_then(|(host, port)| Some((host.trim_matches(['[', ']']).to_string(), port.parse().ok()?)));
+    parsed.ok_or_else(|| refuse("DLOG_HTTP_LISTEN", text, "must be host:port, as in 127.0.0.1:9644"))
+}
+
+fn group_settings(values: &Values) -> GroupSettings {
+    GroupSettings {
+        session_timeout_min_ms: values.long("group.min.session.timeout.ms") as i32,
+        session_timeout_max_ms: values.long("group.max.session.timeout.ms") as i32,
+        initial_rebalance_delay_ms: values.long("group.initial.rebalance.delay.ms"),
+        members_max: values.long("group.max.size") as usize,
+        metadata_bytes_max: values.long("offset.metadata.max.bytes").max(0) as usize,
+        offsets_retention_ms: values.long("offsets.retention.minutes") * 60_000,
+        retention_check_ms: values.long("offsets.retention.check.interval.ms"),
+        partitions: values.long("offsets.topic.num.partitions") as i32,
+    }
+}
+
+fn server_settings(values: &Values) -> ServerSettings {
+    let queued = values.long("queued.max.request.bytes");
+    ServerSettings {
+        auto_create_topics: values.is_true("auto.create.topics.enable"),
+        delete_topics: values.is_true("delete.topic.enable"),
+        fetch_bytes_max: values.long("fetch.max.bytes") as i32,
+        fetch_sessions_max: values.long("max.incremental.fetch.session.cache.slots") as usize,
+        rack: values.text("broker.rack"),
+        broker: KEYS.iter().map(|key| broker_setting(values, key)).collect(),
+        limits: ServerLimits {
+            frame_bytes_max: values.long("socket.request.max.bytes") as usize,
+            queued_bytes_max: if queued > 0 { queued as usize } else { usize::MAX >> 4 },
+            connections_max: values.long("max.connections") as usize,
+            idle: Duration::from_millis(u64::try_from(values.long("connections.max.idle.ms")).unwrap_or(u64::MAX >> 12)),
+        },
+    }
+}
+
+fn broker_setting(values: &Values, key: &'static Key) -> BrokerSetting {
+    let source = if values.set.contains_key(key.name) { SettingSource::Static } else { SettingSource::Default };
+    BrokerSetting { name: key.name, value: values.text(key.name), kind: key.kind, source, doc: key.doc }
+}
+
+/// The broker's values for topics, under the topics' names.
+fn topic_settings(values: &Values) -> Result<BTreeMap<String, String>, Error> {
+    let mut settings = BTreeMap::new();
+    for setting in SETTINGS {
+        if let Some(value) = values.set.get(setting.broker_synonym) {
+            setting.check(value).map_err(|e| refuse(setting.broker_synonym, value, &e.to_string()))?;
+            settings.insert(setting.name.to_string(), value.clone());
+        }
+    }
+    let finer = |name: &str, coarser: &[(&str, i64)]| -> Option<String> {
+        if values.set.contains_key(name) {
+            return None;
+        }
+        let (key, unit) = coarser.iter().find(|(key, _)| values.set.contains_key(*key))?;
+        let count: i64 = values.set.get(*key)?.parse().ok()?;
+        Some(if count < 0 { "-1".to_string() } else { count.saturating_mul(*unit).to_string() })
+    };
+    if let Some(ms) = finer("log.retention.ms", &[("log.retention.minutes", 60_000), ("log.retention.hours", 3_600_000)]) {
+        settings.insert("retention.ms".into(), ms);
+    }
+    if let Some(ms) = finer("log.roll.ms", &[("log.roll.hours", 3_600_000)]) {
+        settings.insert("segment.ms".into(), ms);
+    }
+    Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(mode: Mode, file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Config, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("server.properties");
+        std::fs::write(&path, file).unwrap();
+        let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect::<Vec<_>>();
+        let sources = Sources {
+            file: Some(path),
+            environment: pairs(environment),
+            flags: pairs(flags).into_iter().collect(),
+            default_data: "/default".into(),
+        };
+        Config::read(mode, &sources, "127.0.0.1:0")
+    }
+
+    #[test]
+    fn flags_win_over_environment_and_environment_over_the_file() {
+        let file = "num.partitions=2\ndefault.replication.factor=2\nlog.dirs=/file\n";
+        let config = read(Mode::Serve, file, &[("KAFKA_NUM_PARTITIONS", "3"), ("KAFKA_LOG_DIRS", "/environment")], &[("num.partitions", "4")]).unwrap();
+        assert_eq!((config.controller.num_partitions, config.controller.default_replication_factor), (4, 2));
+        assert_eq!(config.data, PathBuf::from("/environment"));
+    }
+
+    #[test]
+    fn dev_mode_differs_where_it_says_so() {
+        let (dev, serve) = (read(Mode::Dev, "", &[], &[]).unwrap(), read(Mode::Serve, "", &[], &[]).unwrap());
+        assert_eq!((dev.groups.initial_rebalance_delay_ms, serve.groups.initial_rebalance_delay_ms), (0, 3000));
+        assert_eq!((dev.controller.replication, serve.controller.replication), (Replication::Clamp, Replication::Refuse));
+        assert_eq!(dev.data, PathBuf::from("/default"));
+    }
+
+    #[test]
+    fn coarse_times_become_milliseconds_and_finer_ones_win() {
+        let config = read(Mode::Serve, "log.retention.hours=2\nlog.roll.hours=1\n", &[], &[]).unwrap();
+        assert_eq!((config.topic_settings["retention.ms"].as_str(), config.topic_settings["segment.ms"].as_str()), ("7200000", "3600000"));
+        let config = read(Mode::Serve, "log.retention.hours=2\nlog.retention.minutes=5\nlog.retention.ms=9\n", &[], &[]).unwrap();
+        assert_eq!(config.topic_settings["retention.ms"], "9");
+    }
+
+    #[test]
+    fn bad_values_name_their_key() {
+        for (file, key) in [("num.partitions=x", "num.partitions"), ("node.id=-1", "node.id"), ("log.cleanup.policy=x", "log.cleanup.policy"), ("listeners=x", "listeners")] {
+            let error = read(Mode::Dev, file, &[], &[]).unwrap_err().to_string();
+            assert!(error.starts_with(key), "{error}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Why a broker does not start: each a sentence that says what to do.
+
+use crate::{cluster, storage};
+
+/// What keeps a broker from starting or from stopping cleanly.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A setting that is not accepted.
+    #[error("{key}={value}: {what}")]
+    Setting {
+        /// Kafka's name.
+        key: String,
+        /// What was set.
+        value: String,
+        /// What is wrong, and what would be right.
+        what: String,
+    },
+    /// The configuration file.
+    #[error("the configuration file {path}: {what}")]
+    File {
+        /// Where.
+        path: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// An address that cannot be listened on.
+    #[error("cannot listen on {address}: {source}; stop what uses it, or choose another address with --{flag}")]
+    Bind {
+        /// Host and port.
+        address: String,
+        /// The flag that changes it.
+        flag: &'static str,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// The log directory.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    /// The metadata.
+    #[error("the cluster's metadata: {0}")]
+    Cluster(#[from] cluster::Error),
+    /// Closing the logs.
+    #[error("the logs were not closed cleanly, the next start will check them: {0}")]
+    Close(String),
+}

@@ -1,0 +1,114 @@
+//! The broker's settings: Kafka's keys that are honoured, with types, defaults and limits.
+
+use crate::partition::Kind;
+
+/// One setting of the broker.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Kafka's name.
+    pub name: &'static str,
+    /// The type of its value.
+    pub kind: Kind,
+    /// Kafka's default; empty where there is none.
+    pub default: &'static str,
+    /// The default in dev mode, where it is another one.
+    pub dev_default: Option<&'static str>,
+    /// The smallest number.
+    pub min: i64,
+    /// One sentence.
+    pub doc: &'static str,
+}
+
+const fn key(name: &'static str, kind: Kind, default: &'static str, dev_default: Option<&'static str>, min: i64, doc: &'static str) -> Key {
+    Key { name, kind, default, dev_default, min, doc }
+}
+
+/// All settings that are honoured, by name.
+#[rustfmt::skip]
+pub const KEYS: &[Key] = &[
+    key("advertised.listeners", Kind::List, "", None, i64::MIN, "What clients are told to connect to."),
+    key("auto.create.topics.enable", Kind::Boolean, "true", None, i64::MIN, "Whether a Metadata request creates topics that are missing."),
+    key("broker.rack", Kind::String, "", None, i64::MIN, "The rack of this broker."),
+    key("compression.type", Kind::String, "producer", None, i64::MIN, "The codec of stored batches, for topics that do not say."),
+    key("connections.max.idle.ms", Kind::Long, "600000", None, i64::MIN, "How long a connection may be silent."),
+    key("default.replication.factor", Kind::Int, "1", None, i64::MIN, "Replicas of a topic that does not say."),
+    key("delete.topic.enable", Kind::Boolean, "true", None, i64::MIN, "Whether topics can be deleted."),
+    key("fetch.max.bytes", Kind::Int, "57671680", None, 1024, "The most bytes of one Fetch answer."),
+    key("group.initial.rebalance.delay.ms", Kind::Int, "3000", Some("0"), i64::MIN, "How long an empty group waits for more members."),
+    key("group.max.session.timeout.ms", Kind::Int, "1800000", None, i64::MIN, "The longest session timeout that a member may ask for."),
+    key("group.max.size", Kind::Int, "2147483647", None, 1, "The most members of a group."),
+    key("group.min.session.timeout.ms", Kind::Int, "6000", None, i64::MIN, "The shortest session timeout that a member may ask for."),
+    key("listener.security.protocol.map", Kind::String, "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT", None, i64::MIN, "The protocol of each listener; only PLAINTEXT is served yet."),
+    key("listeners", Kind::List, "PLAINTEXT://127.0.0.1:9092", None, i64::MIN, "Where the broker listens."),
+    key("log.cleanup.policy", Kind::List, "delete", None, i64::MIN, "What happens to old segments, for topics that do not say."),
+    key("log.dirs", Kind::List, "", None, i64::MIN, "Where the data lies."),
+    key("log.flush.offset.checkpoint.interval.ms", Kind::Int, "60000", None, 0, "How often logs are made durable in the background and recovery points written."),
+    key("log.index.interval.bytes", Kind::Int, "4096", None, 0, "Bytes between two entries of an offset index."),
+    key("log.index.size.max.bytes", Kind::Int, "10485760", None, 4, "The most bytes of an index."),
+    key("log.message.timestamp.after.max.ms", Kind::Long, "3600000", None, 0, "How far a timestamp may lie in the future."),
+    key("log.message.timestamp.before.max.ms", Kind::Long, "9223372036854775807", None, 0, "How far a timestamp may lie in the past."),
+    key("log.message.timestamp.type", Kind::String, "CreateTime", None, i64::MIN, "Who sets timestamps."),
+    key("log.retention.bytes", Kind::Long, "-1", None, i64::MIN, "Bytes above which the oldest segments of a partition go."),
+    key("log.retention.check.interval.ms", Kind::Long, "300000", None, 1, "How often retention runs."),
+    key("log.retention.hours", Kind::Int, "168", None, i64::MIN, "Hours after which segments go, where neither minutes nor milliseconds are set."),
+    key("log.retention.minutes", Kind::Int, "", None, i64::MIN, "Minutes after which segments go, where no milliseconds are set."),
+    key("log.retention.ms", Kind::Long, "", None, i64::MIN, "Milliseconds after which segments go."),
+    key("log.roll.hours", Kind::Int, "168", None, 1, "Hours after which a new segment begins, where no milliseconds are set."),
+    key("log.roll.ms", Kind::Long, "", None, i64::MIN, "Milliseconds after which a new segment begins."),
+    key("log.segment.bytes", Kind::Int, "1073741824", None, 1048576, "Bytes after which a new segment begins."),
+    key("max.connections", Kind::Int, "2147483647", None, 0, "The most open connections."),
+    key("max.incremental.fetch.session.cache.slots", Kind::Int, "1000", None, 0, "The most incremental fetch sessions."),
+    key("message.max.bytes", Kind::Int, "1048588", None, 0, "The largest batch, as it is sent."),
+    key("min.insync.replicas", Kind::Int, "1", None, 1, "Replicas that must be in sync for a write with acks=all."),
+    key("node.id", Kind::Int, "1", None, 0, "The id of this node."),
+    key("num.partitions", Kind::Int, "1", None, 1, "Partitions of a topic that does not say."),
+    key("offset.metadata.max.bytes", Kind::Int, "4096", None, i64::MIN, "The longest text beside a committed offset."),
+    key("offsets.retention.check.interval.ms", Kind::Long, "600000", None, 1, "How often expired offsets are looked for."),
+    key("offsets.retention.minutes", Kind::Int, "10080", None, 1, "How long the offsets of an empty group are kept."),
+    key("offsets.topic.num.partitions", Kind::Int, "50", None, 1, "Partitions of the offsets topic."),
+    key("offsets.topic.replication.factor", Kind::Int, "3", None, 1, "Replicas of the offsets topic, at most the number of brokers."),
+    key("process.roles", Kind::List, "broker,controller", None, i64::MIN, "The roles of this node; always both."),
+    key("producer.id.expiration.ms", Kind::Int, "86400000", None, 1, "How long an idle producer is remembered."),
+    key("queued.max.request.bytes", Kind::Long, "268435456", None, i64::MIN, "The most bytes of requests in memory, over all connections."),
+    key("socket.request.max.bytes", Kind::Int, "104857600", None, 1, "The longest request."),
+];
+
+impl Key {
+    /// The key of a name.
+    pub fn named(name: &str) -> Option<&'static Key> {
+        KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// What is wrong with a value, or nothing.
+    pub(super) fn check(&self, value: &str) -> Result<(), String> {
+        let number = match self.kind {
+            Kind::Boolean if !matches!(value, "true" | "false") => return Err("must be true or false".into()),
+            Kind::Int => value.parse::<i32>().map(i64::from).map_err(|_| "must be a whole number of 32 bits")?,
+            Kind::Long => value.parse::<i64>().map_err(|_| "must be a whole number of 64 bits")?,
+            _ => return Ok(()),
+        };
+        if number < self.min { Err(format!("must be at least {}", self.min)) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_pass_their_own_check_and_names_are_sorted() {
+        for key in KEYS {
+            for default in [Some(key.default), key.dev_default].into_iter().flatten().filter(|d| !d.is_empty()) {
+                assert_eq!(key.check(default), Ok(()), "{}", key.name);
+            }
+        }
+        assert!(KEYS.is_sorted_by_key(|key| key.name));
+    }
+
+    #[test]
+    fn bad_values_are_refused() {
+        for (name, value) in [("num.partitions", "0"), ("num.partitions", "x"), ("num.partitions", "3000000000"), ("auto.create.topics.enable", "yes")] {
+            assert!(Key::named(name).unwrap().check(value).is_err(), "{name}={value}");
+        }
+    }
+}

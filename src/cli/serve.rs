@@ -1,0 +1,86 @@
+//! `dlog` and `dlog serve`: a broker until SIGTERM or SIGINT.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use super::ServeOptions;
+use crate::broker::{Broker, Config, Mode, Sources, init_logging, metrics_handle};
+use crate::env::{Env, raise_open_files};
+
+/// Open files below which many partitions or connections get into trouble.
+const OPEN_FILES_WANTED: u64 = 4096;
+
+/// Starts a broker and waits for the signal to stop.
+pub(super) fn serve(mode: Mode, options: ServeOptions) -> Result<(), String> {
+    init_logging(&options.log)?;
+    let env = Env::real();
+    let ephemeral = options.ephemeral.then(|| std::env::temp_dir().join(format!("dlog-{}", env.entropy.uuid().dashed())));
+    let config = configure(mode, &options, ephemeral.as_ref())?;
+    if let Some(limit) = raise_open_files().filter(|limit| *limit < OPEN_FILES_WANTED) {
+        warn!(limit, "few open files are allowed; each partition needs one, and each connection");
+    }
+    metrics_handle();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let outcome = runtime.block_on(run(config, env.clone()));
+    if let Some(path) = ephemeral.filter(|path| env.disk.exists(path)) {
+        env.disk.remove_dir_all(&path).map_err(|e| format!("cannot remove {}: {e}", path.display()))?;
+    }
+    outcome
+}
+
+fn configure(mode: Mode, options: &ServeOptions, ephemeral: Option<&PathBuf>) -> Result<Config, String> {
+    let mut flags: BTreeMap<String, String> = options.settings.iter().cloned().collect();
+    if let Some(data) = ephemeral.or(options.data.as_ref()) {
+        flags.insert("log.dirs".into(), data.display().to_string());
+    }
+    if let Some(listen) = &options.listen {
+        flags.insert("listeners".into(), format!("PLAINTEXT://{listen}"));
+    }
+    let sources = Sources { file: options.config.clone(), environment: std::env::vars().collect(), flags, default_data: default_data() };
+    Config::read(mode, &sources, &options.http).map_err(|e| e.to_string())
+}
+
+/// `$XDG_DATA_HOME/dlog`, else `~/.local/share/dlog`, else `./dlog-data`.
+fn default_data() -> PathBuf {
+    let home = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    match (home("XDG_DATA_HOME"), home("HOME")) {
+        (Some(data), _) => data.join("dlog"),
+        (None, Some(home)) => home.join(".local/share/dlog"),
+        (None, None) => PathBuf::from("dlog-data"),
+    }
+}
+
+async fn run(config: Config, env: Env) -> Result<(), String> {
+    let (mode, data) = (config.mode, config.data.clone());
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
+    let broker = Broker::start(config, env).await.map_err(|e| e.to_string())?;
+    announce(&broker, mode, &data);
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    info!(signal = name, "stopping");
+    broker.stop().await.map_err(|e| e.to_string())?;
+    info!("stopped");
+    Ok(())
+}
+
+fn announce(broker: &Broker, mode: Mode, data: &std::path::Path) {
+    let words = match mode {
+        Mode::Dev => "dev mode",
+        Mode::Serve => "standard defaults",
+    };
+    println!("dlog {} ({words})", env!("CARGO_PKG_VERSION"));
+    for (name, address) in broker.listeners() {
+        println!("  {:<9} {address}", name.to_lowercase());
+    }
+    println!("  http      http://{}", broker.http());
+    println!("  data      {}", data.display());
+    if let Some((_, address)) = broker.listeners().first() {
+        println!("  try       echo hello | kcat -b {address} -P -t test && kcat -b {address} -C -t test -e");
+    }
+}

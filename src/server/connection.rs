@@ -1,0 +1,178 @@
+//! One connection: frames in, answers out.
+//!
+//! The length of a frame is checked before anything is reserved, and its bytes are taken from a budget over all connections. Frames are slices
+//! of the read buffer; a frame that does not fit gets the room it needs at once.
+
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::dispatch::{Answer, Refusal, Running, dispatch};
+use super::limits::{BUFFER_IDLE, LAST_ANSWERS, PENDING_ANSWERS_MAX, STALLED_ANSWER, STALLED_FRAME};
+use super::services::Caller;
+use crate::env::{ReadHalf, WriteHalf};
+
+/// Room that a read is given at least.
+const READ_BYTES: usize = 4096;
+/// Bytes of a frame's length.
+const LENGTH_BYTES: usize = 4;
+
+/// Why a connection ends.
+#[derive(Debug)]
+enum End {
+    /// The peer has closed it, or is gone.
+    Peer(std::io::Error),
+    /// Between two frames.
+    Closed,
+    /// A length that is not allowed.
+    Length(i32),
+    /// A peer that stands still.
+    Stalled(&'static str),
+    /// A request that cannot be answered.
+    Refused(Refusal),
+    /// The broker is stopping.
+    Stopping,
+}
+
+/// An answer in the queue: ready, or still to come.
+enum Queued {
+    Ready(Answer),
+    Waiting(Running, OwnedSemaphorePermit),
+}
+
+/// Serves a connection to its end.
+pub(super) async fn run(read: ReadHalf, write: WriteHalf, caller: Caller, stop: CancellationToken) {
+    let peer = caller.peer;
+    metrics::gauge!("dlog_connections").increment(1.0);
+    let (queue, answers) = mpsc::channel(PENDING_ANSWERS_MAX);
+    let mut reader = Reader { half: read, buffer: BytesMut::new(), caller, queue };
+    let reading = async move {
+        loop {
+            if let Err(end) = reader.one(&stop).await {
+                return end;
+            }
+        }
+    };
+    let writing = write_answers(write, answers);
+    tokio::pin!(reading, writing);
+    // A write side that fails ends the read side. When the read side ends, its queue ends with it, and what is due still leaves.
+    let end = tokio::select! {
+        end = &mut writing => end,
+        end = &mut reading => {
+            if !matches!(end, End::Peer(_)) {
+                let _ = timeout(LAST_ANSWERS, &mut writing).await;
+            }
+            end
+        }
+    };
+    metrics::gauge!("dlog_connections").decrement(1.0);
+    match end {
+        End::Closed | End::Stopping => debug!(%peer, "connection closed"),
+        End::Peer(error) => debug!(%peer, %error, "connection lost"),
+        End::Length(length) => warn!(%peer, length, "connection closed: a frame of this length is not allowed"),
+        End::Stalled(what) => warn!(%peer, "connection closed: {what}"),
+        End::Refused(refusal) => warn!(%peer, %refusal, "connection closed"),
+    }
+}
+
+struct Reader {
+    half: ReadHalf,
+    buffer: BytesMut,
+    caller: Caller,
+    queue: mpsc::Sender<Queued>,
+}
+
+impl Reader {
+    /// Reads one request and runs it up to its first wait.
+    async fn one(&mut self, stop: &CancellationToken) -> Result<(), End> {
+        let (frame, permit) = self.frame(stop).await?;
+        let mut work = dispatch(self.caller.clone(), frame).map_err(End::Refused)?;
+        let first = std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
+        let queued = match first {
+            Poll::Ready(Ok(Answer::None)) => return Ok(()),
+            Poll::Ready(Ok(answer)) => Queued::Ready(answer),
+            Poll::Ready(Err(refusal)) => return Err(End::Refused(refusal)),
+            Poll::Pending => Queued::Waiting(work, permit),
+        };
+        self.queue.send(queued).await.map_err(|_| End::Closed)
+    }
+
+    async fn frame(&mut self, stop: &CancellationToken) -> Result<(Bytes, OwnedSemaphorePermit), End> {
+        while self.buffer.len() < LENGTH_BYTES {
+            // Cancelling a read loses nothing: bytes are in the buffer or still in the socket.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Err(End::Stopping),
+                read = self.first_bytes() => read?,
+            }
+        }
+        let services = &self.caller.services;
+        let length = self.buffer.get_i32();
+        let size = usize::try_from(length).ok().filter(|size| *size <= services.settings.limits.frame_bytes_max).ok_or(End::Length(length))?;
+        let budget = services.budgets.frame_bytes.clone();
+        let permit = budget.acquire_many_owned(size as u32).await.map_err(|_| End::Stopping)?;
+        if self.buffer.len() < size {
+            self.buffer.reserve(size - self.buffer.len());
+        }
+        while self.buffer.len() < size {
+            self.read(STALLED_FRAME, "a frame came only in part").await?;
+        }
+        Ok((self.buffer.split_to(size).freeze(), permit))
+    }
+
+    /// Waits for the next frame. A connection that is silent for a while gives its buffer back, and one that stays so is closed.
+    async fn first_bytes(&mut self) -> Result<(), End> {
+        if self.buffer.is_empty() {
+            match self.read(BUFFER_IDLE, "").await {
+                Err(End::Stalled(_)) => self.buffer = BytesMut::new(),
+                result => return result,
+            }
+        }
+        let idle = self.caller.services.settings.limits.idle;
+        self.read(idle, "it was idle").await
+    }
+
+    async fn read(&mut self, patience: Duration, stalled: &'static str) -> Result<(), End> {
+        self.buffer.reserve(READ_BYTES);
+        match timeout(patience, self.half.read(&mut self.buffer)).await {
+            Err(_) => Err(End::Stalled(stalled)),
+            Ok(Err(error)) => Err(End::Peer(error)),
+            Ok(Ok(0)) if self.buffer.is_empty() => Err(End::Closed),
+            Ok(Ok(0)) => Err(End::Peer(std::io::ErrorKind::UnexpectedEof.into())),
+            Ok(Ok(_)) => Ok(()),
+        }
+    }
+}
+
+/// Writes answers in the order of their requests.
+async fn write_answers(mut half: WriteHalf, mut answers: mpsc::Receiver<Queued>) -> End {
+    while let Some(queued) = answers.recv().await {
+        let answer = match queued {
+            Queued::Ready(answer) => Ok(answer),
+            Queued::Waiting(work, permit) => {
+                let answer = work.await;
+                drop(permit);
+                answer
+            }
+        };
+        let parts = match answer {
+            Ok(Answer::Parts(parts)) => parts,
+            Ok(Answer::None) => continue,
+            Err(refusal) => return End::Refused(refusal),
+        };
+        for part in &parts {
+            match timeout(STALLED_ANSWER, half.write(part)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return End::Peer(error),
+                Err(_) => return End::Stalled("the peer does not read its answers"),
+            }
+        }
+    }
+    let _ = half.shut_down().await;
+    End::Closed
+}

@@ -1,0 +1,200 @@
+//! From a frame to its handler and back to an answer.
+
+use std::pin::Pin;
+use std::time::Instant;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::handlers;
+use super::services::Caller;
+use crate::env::Part;
+use crate::partition::RecordsSlice;
+use crate::protocol::generated::headers::{RequestHeader, ResponseHeader};
+use crate::protocol::{ApiKey, Message, Request, request_header_version, response_header_version};
+use crate::wire::{self, Cursor, Frame, Writer};
+
+/// An API with the versions that are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Served {
+    /// Which.
+    pub key: ApiKey,
+    /// The first version.
+    pub min: i16,
+    /// The last version.
+    pub max: i16,
+}
+
+/// The only statement of support: what is here is served in full, and ApiVersions answers from it.
+pub const SERVED: &[Served] = &[
+    Served { key: ApiKey::Produce, min: 3, max: 13 },
+    Served { key: ApiKey::Fetch, min: 4, max: 18 },
+    Served { key: ApiKey::ListOffsets, min: 1, max: 11 },
+    Served { key: ApiKey::Metadata, min: 0, max: 13 },
+    Served { key: ApiKey::OffsetCommit, min: 2, max: 10 },
+    Served { key: ApiKey::OffsetFetch, min: 1, max: 10 },
+    Served { key: ApiKey::FindCoordinator, min: 0, max: 5 },
+    Served { key: ApiKey::JoinGroup, min: 0, max: 9 },
+    Served { key: ApiKey::Heartbeat, min: 0, max: 4 },
+    Served { key: ApiKey::LeaveGroup, min: 0, max: 5 },
+    Served { key: ApiKey::SyncGroup, min: 0, max: 5 },
+    Served { key: ApiKey::DescribeGroups, min: 0, max: 6 },
+    Served { key: ApiKey::ListGroups, min: 0, max: 5 },
+    Served { key: ApiKey::ApiVersions, min: 0, max: 4 },
+    Served { key: ApiKey::CreateTopics, min: 2, max: 7 },
+    Served { key: ApiKey::DeleteTopics, min: 1, max: 6 },
+    Served { key: ApiKey::InitProducerId, min: 0, max: 5 },
+    Served { key: ApiKey::OffsetForLeaderEpoch, min: 2, max: 4 },
+    Served { key: ApiKey::DescribeConfigs, min: 1, max: 4 },
+    Served { key: ApiKey::CreatePartitions, min: 0, max: 3 },
+    Served { key: ApiKey::DescribeCluster, min: 0, max: 2 },
+];
+
+/// The entry of an API.
+pub fn served(key: ApiKey) -> Option<&'static Served> {
+    SERVED.iter().find(|served| served.key == key)
+}
+
+/// A request that the protocol has no answer for: its connection is closed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    /// An API key that is not offered.
+    #[error("API {0} is not offered")]
+    Api(i16),
+    /// A version that is not offered.
+    #[error("{name} version {1} is not offered", name = .0.name())]
+    Version(ApiKey, i16),
+    /// Bytes that are no request.
+    #[error("a {0} request is malformed: {1}")]
+    Malformed(&'static str, wire::Error),
+    /// A Produce without acknowledgement failed, and closing is the only way to say so.
+    #[error("a Produce with acks=0 failed: {0}")]
+    Unacknowledged(&'static str),
+}
+
+/// What goes back.
+pub(super) enum Answer {
+    /// A frame in parts.
+    Parts(Vec<Part>),
+    /// Nothing, as for acks=0.
+    None,
+}
+
+/// A request with what its header said.
+pub(super) struct Call<R> {
+    pub(super) caller: Caller,
+    pub(super) version: i16,
+    pub(super) client_id: String,
+    pub(super) request: R,
+}
+
+/// A request on its way: decoded, and run as far as it is polled.
+pub(super) type Running = Pin<Box<dyn Future<Output = Result<Answer, Refusal>> + Send>>;
+
+/// Decodes a request; the future runs it.
+pub(super) fn dispatch(caller: Caller, bytes: Bytes) -> Result<Running, Refusal> {
+    let frame = Frame::new(bytes);
+    let (code, version) = key_and_version(frame.cursor()).map_err(|e| Refusal::Malformed("request header", e.into()))?;
+    let key = ApiKey::from_code(code).filter(|key| served(*key).is_some()).ok_or(Refusal::Api(code))?;
+    let versions = served(key).map_or(0..=-1, |s| s.min..=s.max);
+    let header = RequestHeader::decode(frame.cursor(), request_header_version(key, version));
+    let (body, header) = header.map_err(|e| Refusal::Malformed("request header", e.into()))?;
+    if !versions.contains(&version) {
+        if key == ApiKey::ApiVersions {
+            let answer = encode(key, 0, header.correlation_id, &handlers::api_versions::unsupported(), &[]);
+            return Ok(Box::pin(std::future::ready(Ok(answer))));
+        }
+        return Err(Refusal::Version(key, version));
+    }
+    route(key, caller, version, header, body)
+}
+
+fn key_and_version(input: Cursor<'_>) -> Result<(i16, i16), nom::Err<wire::Error>> {
+    let (rest, key) = wire::int16(input)?;
+    let (_, version) = wire::int16(rest)?;
+    Ok((key, version))
+}
+
+fn call<R: Request>(caller: Caller, version: i16, header: &RequestHeader, body: Cursor<'_>) -> Result<Call<R>, Refusal> {
+    let (_, request) = R::decode(body, version).map_err(|e| Refusal::Malformed(R::NAME, e.into()))?;
+    Ok(Call { caller, version, client_id: header.client_id.clone().unwrap_or_default(), request })
+}
+
+/// Decodes now; later runs the handler, encodes its response and takes the time.
+macro_rules! handle {
+    ($key:ident, $caller:ident, $version:ident, $header:ident, $body:ident, $handler:expr) => {{
+        let call = call($caller, $version, &$header, $body)?;
+        Ok(Box::pin(async move {
+            let begin = Instant::now();
+            let handler = $handler;
+            let answer = handler(call, $key, $header.correlation_id).await;
+            metrics::histogram!("dlog_request_seconds", "request" => $key.name()).record(begin.elapsed().as_secs_f64());
+            answer
+        }))
+    }};
+    ($module:ident: $key:ident, $caller:ident, $version:ident, $header:ident, $body:ident) => {
+        handle!($key, $caller, $version, $header, $body, async |call, key, correlation_id| {
+            let response = handlers::$module::handle(call).await;
+            Ok(encode(key, $version, correlation_id, &response, &[]))
+        })
+    };
+}
+
+fn route(key: ApiKey, caller: Caller, version: i16, header: RequestHeader, body: Cursor<'_>) -> Result<Running, Refusal> {
+    match key {
+        ApiKey::Produce => handle!(key, caller, version, header, body, async |call, key, correlation_id| {
+            let response = handlers::produce::handle(call).await?;
+            Ok(response.map_or(Answer::None, |response| encode(key, version, correlation_id, &response, &[])))
+        }),
+        ApiKey::Fetch => handle!(key, caller, version, header, body, async |call, key, correlation_id| {
+            let (response, slices) = handlers::fetch::handle(call).await;
+            Ok(encode(key, version, correlation_id, &response, &slices))
+        }),
+        ApiKey::ListOffsets => handle!(list_offsets: key, caller, version, header, body),
+        ApiKey::Metadata => handle!(metadata: key, caller, version, header, body),
+        ApiKey::OffsetCommit => handle!(offset_commit: key, caller, version, header, body),
+        ApiKey::OffsetFetch => handle!(offset_fetch: key, caller, version, header, body),
+        ApiKey::FindCoordinator => handle!(find_coordinator: key, caller, version, header, body),
+        ApiKey::JoinGroup => handle!(join_group: key, caller, version, header, body),
+        ApiKey::Heartbeat => handle!(heartbeat: key, caller, version, header, body),
+        ApiKey::LeaveGroup => handle!(leave_group: key, caller, version, header, body),
+        ApiKey::SyncGroup => handle!(sync_group: key, caller, version, header, body),
+        ApiKey::DescribeGroups => handle!(describe_groups: key, caller, version, header, body),
+        ApiKey::ListGroups => handle!(list_groups: key, caller, version, header, body),
+        ApiKey::ApiVersions => handle!(api_versions: key, caller, version, header, body),
+        ApiKey::CreateTopics => handle!(create_topics: key, caller, version, header, body),
+        ApiKey::DeleteTopics => handle!(delete_topics: key, caller, version, header, body),
+        ApiKey::InitProducerId => handle!(init_producer_id: key, caller, version, header, body),
+        ApiKey::OffsetForLeaderEpoch => handle!(offset_for_leader_epoch: key, caller, version, header, body),
+        ApiKey::DescribeConfigs => handle!(describe_configs: key, caller, version, header, body),
+        ApiKey::CreatePartitions => handle!(create_partitions: key, caller, version, header, body),
+        ApiKey::DescribeCluster => handle!(describe_cluster: key, caller, version, header, body),
+        other => Err(Refusal::Api(other as i16)),
+    }
+}
+
+/// The frame of a response; `slices` fill its holes in order.
+fn encode<M: Message>(key: ApiKey, version: i16, correlation_id: i32, response: &M, slices: &[RecordsSlice]) -> Answer {
+    let mut writer = Writer::with_capacity(128);
+    writer.int32(0);
+    ResponseHeader { correlation_id }.encode(&mut writer, response_header_version(key, version));
+    response.encode(&mut writer, version);
+    let length = (writer.message_len() - 4) as i32;
+    let (mut bytes, holes) = writer.into_parts();
+    (&mut bytes[..4]).put_i32(length);
+    assert_eq!(holes.len(), slices.len(), "each hole is filled by a slice");
+    let mut parts = Vec::with_capacity(1 + 2 * slices.len());
+    let mut taken = 0;
+    for (hole, slice) in holes.iter().zip(slices) {
+        push(&mut parts, bytes.split_to(hole.position - taken));
+        taken = hole.position;
+        parts.push(Part::File { file: slice.file.clone(), position: slice.position, length: slice.length });
+    }
+    push(&mut parts, bytes);
+    Answer::Parts(parts)
+}
+
+fn push(parts: &mut Vec<Part>, bytes: BytesMut) {
+    if !bytes.is_empty() {
+        parts.push(Part::Bytes(bytes.freeze()));
+    }
+}

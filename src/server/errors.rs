@@ -1,0 +1,72 @@
+//! Which error code a client gets for what went wrong in the rooms below: the only place where that is decided.
+
+use crate::protocol::ErrorCode;
+use crate::{cluster, partition, records, storage};
+
+/// The code of a partition's error. Versions of an API that know less get theirs from [`for_produce`].
+pub(super) fn of_partition(error: &partition::Error) -> ErrorCode {
+    match error {
+        partition::Error::Records(error) => of_records(error),
+        partition::Error::Storage(error) => of_storage(error),
+        partition::Error::FencedLeaderEpoch { .. } => ErrorCode::FencedLeaderEpoch,
+        partition::Error::UnknownLeaderEpoch { .. } => ErrorCode::UnknownLeaderEpoch,
+        partition::Error::Closed(_) => ErrorCode::NotLeaderOrFollower,
+    }
+}
+
+fn of_storage(error: &storage::Error) -> ErrorCode {
+    match error {
+        storage::Error::Corrupt { .. } => ErrorCode::CorruptMessage,
+        storage::Error::LargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
+        storage::Error::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        storage::Error::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
+        storage::Error::ProducerFenced { .. } => ErrorCode::InvalidProducerEpoch,
+        storage::Error::Io { .. }
+        | storage::Error::Locked(_)
+        | storage::Error::Foreign { .. }
+        | storage::Error::Kafka(_)
+        | storage::Error::Metadata { .. }
+        | storage::Error::Mismatch { .. } => ErrorCode::KafkaStorageError,
+    }
+}
+
+fn of_records(error: &records::Error) -> ErrorCode {
+    match error {
+        records::Error::Crc { .. } | records::Error::Length(_) | records::Error::Codec(_) | records::Error::Decompress { .. } => ErrorCode::CorruptMessage,
+        records::Error::TooLarge { .. } | records::Error::Bomb(_) => ErrorCode::MessageTooLarge,
+        records::Error::Timestamp { .. } | records::Error::AppendTime => ErrorCode::InvalidTimestamp,
+        records::Error::Empty
+        | records::Error::SeveralBatches
+        | records::Error::Magic(_)
+        | records::Error::BaseOffset(_)
+        | records::Error::Contradiction(_)
+        | records::Error::Record { .. }
+        | records::Error::KeyMissing { .. } => ErrorCode::InvalidRecord,
+    }
+}
+
+/// The record at fault, where a batch was refused for one.
+pub(super) fn record_index(error: &partition::Error) -> Option<usize> {
+    match error {
+        partition::Error::Records(error) => error.record_index(),
+        _ => None,
+    }
+}
+
+/// The code of a refused change of the cluster.
+pub(super) fn of_cluster(error: &cluster::Error) -> ErrorCode {
+    match error {
+        cluster::Error::InvalidTopic(_) | cluster::Error::Collision { .. } => ErrorCode::InvalidTopicException,
+        cluster::Error::TopicExists(_) => ErrorCode::TopicAlreadyExists,
+        cluster::Error::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
+        cluster::Error::UnknownTopicId => ErrorCode::UnknownTopicId,
+        cluster::Error::InvalidPartitions(_) => ErrorCode::InvalidPartitions,
+        cluster::Error::InvalidReplicationFactor(_) => ErrorCode::InvalidReplicationFactor,
+        cluster::Error::InvalidReplicaAssignment(_) => ErrorCode::InvalidReplicaAssignment,
+        cluster::Error::InvalidConfig(_) => ErrorCode::InvalidConfig,
+        cluster::Error::InvalidRequest(_) => ErrorCode::InvalidRequest,
+        cluster::Error::PolicyViolation(_) => ErrorCode::PolicyViolation,
+        cluster::Error::Storage(_) => ErrorCode::KafkaStorageError,
+        cluster::Error::NotController => ErrorCode::NotController,
+    }
+}

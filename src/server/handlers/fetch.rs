@@ -1,0 +1,196 @@
+//! Fetch: slices of segments, or a wait until there is enough.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
+use tracing::{debug, warn};
+
+use crate::model::{LeaderEpoch, Uuid};
+use crate::partition::{Error, FirstBatch, Isolation, RecordsSlice, Replica, Subscription, Wake};
+use crate::protocol::ErrorCode;
+use crate::protocol::generated::fetch::{EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData};
+use crate::server::dispatch::Call;
+use crate::server::errors;
+use crate::server::fetch_sessions::{Answered, Key, Opened, Wanted};
+use crate::server::services::Services;
+use crate::wire::Records;
+
+/// The first version that names topics by id.
+const BY_ID_FROM: i16 = 13;
+/// The last version that does not know of storage errors.
+const NO_STORAGE_ERROR_UP_TO: i16 = 5;
+
+/// The response, and the slices that fill its records in order.
+pub(in crate::server) async fn handle(call: Call<FetchRequest>) -> (FetchResponse, Vec<RecordsSlice>) {
+    let services = &call.caller.services;
+    let opened = match services.sessions.open(&call.request, call.version, services.env.entropy.positive()) {
+        Ok(opened) => opened,
+        Err(error) => return (FetchResponse { error_code: error.code(), ..Default::default() }, Vec::new()),
+    };
+    let fetch = Fetch::of(&call, &opened);
+    let deadline = Instant::now() + Duration::from_millis(call.request.max_wait_ms.max(0) as u64);
+    let mut read = fetch.read();
+    if !fetch.is_enough(&read) {
+        let wake = Wake::default();
+        let _subscriptions: Vec<Subscription> = fetch.replicas().map(|replica| replica.subscribe(&wake)).collect();
+        // What came before the subscription is seen by this read, what comes after it wakes.
+        read = fetch.read();
+        while !fetch.is_enough(&read) && timeout_at(deadline, wake.notified()).await.is_ok() {
+            read = fetch.read();
+        }
+    }
+    respond(services, &opened, read)
+}
+
+/// A fetch with its limits.
+struct Fetch<'a> {
+    parts: Vec<(&'a Wanted, Result<Arc<Replica>, ErrorCode>)>,
+    version: i16,
+    isolation: Isolation,
+    bytes_max: usize,
+    bytes_min: usize,
+    may_wait: bool,
+}
+
+/// What was read of a partition.
+struct Read {
+    data: PartitionData,
+    slice: Option<RecordsSlice>,
+}
+
+impl<'a> Fetch<'a> {
+    fn of(call: &Call<FetchRequest>, opened: &'a Opened) -> Fetch<'a> {
+        let services = &call.caller.services;
+        let bytes_max = call.request.max_bytes.min(services.settings.fetch_bytes_max).max(0) as usize;
+        let find = |key: &Key| -> Result<Arc<Replica>, ErrorCode> {
+            if call.version < BY_ID_FROM {
+                return services.partitions.get(&key.topic, key.partition).ok_or(ErrorCode::UnknownTopicOrPartition);
+            }
+            let image = services.cluster.image();
+            let topic = image.topic_by_id(key.topic_id).filter(|_| key.topic_id != Uuid::ZERO).ok_or(ErrorCode::UnknownTopicId)?;
+            let replica = services.partitions.get(&topic.name, key.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+            if replica.topic_id() == key.topic_id { Ok(replica) } else { Err(ErrorCode::InconsistentTopicId) }
+        };
+        Fetch {
+            parts: opened.wanted.iter().map(|wanted| (wanted, find(&wanted.key))).collect(),
+            version: call.version,
+            isolation: if call.request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted },
+            bytes_max,
+            bytes_min: (call.request.min_bytes.max(0) as usize).min(bytes_max),
+            may_wait: call.request.max_wait_ms > 0,
+        }
+    }
+
+    fn replicas(&self) -> impl Iterator<Item = &Arc<Replica>> {
+        self.parts.iter().filter_map(|(_, replica)| replica.as_ref().ok())
+    }
+
+    /// Reads all partitions in order. The first batch of all is given whole, whatever the limits say; after it nothing above them.
+    fn read(&self) -> Vec<Read> {
+        let mut left = self.bytes_max;
+        let mut first = FirstBatch::Whole;
+        let mut one = |(wanted, replica): &(&Wanted, Result<Arc<Replica>, ErrorCode>)| {
+            let read = match replica {
+                Ok(replica) => self.read_one(wanted, replica, left, first).unwrap_or_else(|error| self.failed(wanted, replica, &error)),
+                Err(error) => refused(wanted.key.partition, *error),
+            };
+            let length = read.slice.as_ref().map_or(0, |s| s.length);
+            left = left.saturating_sub(length);
+            if length > 0 {
+                first = FirstBatch::IfItFits;
+            }
+            read
+        };
+        self.parts.iter().map(&mut one).collect()
+    }
+
+    fn read_one(&self, wanted: &Wanted, replica: &Replica, left: usize, first: FirstBatch) -> Result<Read, Error> {
+        let fetch = &wanted.fetch;
+        replica.check_epoch(fetch.current_leader_epoch)?;
+        let view = replica.view();
+        let mut data = PartitionData {
+            partition_index: wanted.key.partition,
+            high_watermark: view.high_watermark.0,
+            last_stable_offset: view.last_stable.0,
+            log_start_offset: view.log_start.0,
+            aborted_transactions: (self.isolation == Isolation::ReadCommitted).then(Vec::new),
+            ..Default::default()
+        };
+        if let Some(diverging) = diverging(replica, fetch.last_fetched_epoch, fetch.fetch_offset) {
+            data.diverging_epoch = diverging;
+            return Ok(Read { data, slice: None });
+        }
+        let bytes_max = left.min(fetch.partition_max_bytes.max(0) as usize);
+        let slice = replica.read(crate::model::Offset(fetch.fetch_offset), self.isolation, bytes_max, first)?;
+        Ok(Read { data, slice: Some(slice).filter(|s| s.length > 0) })
+    }
+
+    fn failed(&self, wanted: &Wanted, replica: &Replica, error: &Error) -> Read {
+        let mut code = errors::of_partition(error);
+        if code == ErrorCode::KafkaStorageError || code == ErrorCode::CorruptMessage {
+            warn!(partition = %replica.id(), %error, "a fetch failed");
+        } else {
+            debug!(partition = %replica.id(), %error, "a fetch was refused");
+        }
+        if code == ErrorCode::KafkaStorageError && self.version <= NO_STORAGE_ERROR_UP_TO {
+            code = ErrorCode::NotLeaderOrFollower;
+        }
+        refused(wanted.key.partition, code)
+    }
+
+    /// Whether the answer leaves now: enough bytes, an error, or nothing to wait for.
+    fn is_enough(&self, read: &[Read]) -> bool {
+        let bytes: usize = read.iter().filter_map(|r| Some(r.slice.as_ref()?.length)).sum();
+        let tells = |r: &Read| r.data.error_code != 0 || r.data.diverging_epoch != EpochEndOffset::default();
+        !self.may_wait || read.is_empty() || bytes >= self.bytes_min || read.iter().any(tells)
+    }
+}
+
+/// Where the reader's history leaves ours (KIP-595): its last epoch ended here before the offset at which it wants to go on.
+fn diverging(replica: &Replica, last_epoch: i32, offset: i64) -> Option<EpochEndOffset> {
+    if last_epoch < 0 {
+        return None;
+    }
+    let (epoch, end) = replica.epoch_end(LeaderEpoch(last_epoch))?;
+    let differs = epoch.0 < last_epoch || end.0 < offset;
+    differs.then_some(EpochEndOffset { epoch: epoch.0, end_offset: end.0 })
+}
+
+fn refused(partition_index: i32, error: ErrorCode) -> Read {
+    let data = PartitionData { partition_index, error_code: error.code(), high_watermark: -1, aborted_transactions: None, ..Default::default() };
+    Read { data, slice: None }
+}
+
+fn respond(services: &Services, opened: &Opened, read: Vec<Read>) -> (FetchResponse, Vec<RecordsSlice>) {
+    let answered = |r: &Read| Answered {
+        error: r.data.error_code != 0 || r.data.diverging_epoch != EpochEndOffset::default(),
+        has_records: r.slice.is_some(),
+        high_watermark: r.data.high_watermark,
+        log_start: r.data.log_start_offset,
+    };
+    let answers: Vec<Answered> = read.iter().map(answered).collect();
+    let included = services.sessions.answer(opened, &answers);
+    let mut responses: Vec<FetchableTopicResponse> = Vec::new();
+    let mut slices = Vec::new();
+    let mut sent = 0;
+    for ((wanted, mut read), _) in opened.wanted.iter().zip(read).zip(included).filter(|(_, included)| *included) {
+        let records = match &read.slice {
+            Some(slice) => Records::Elsewhere { length: slice.length },
+            None => Records::Bytes(Bytes::new()),
+        };
+        read.data.records = Some(records);
+        sent += read.slice.as_ref().map_or(0, |s| s.length);
+        slices.extend(read.slice);
+        match responses.last_mut().filter(|t| t.topic == wanted.key.topic && t.topic_id == wanted.key.topic_id) {
+            Some(topic) => topic.partitions.push(read.data),
+            None => {
+                let (topic, topic_id) = (wanted.key.topic.clone(), wanted.key.topic_id);
+                responses.push(FetchableTopicResponse { topic, topic_id, partitions: vec![read.data] });
+            }
+        }
+    }
+    metrics::counter!("dlog_fetched_bytes_total").increment(sent as u64);
+    (FetchResponse { session_id: opened.session_id, responses, ..Default::default() }, slices)
+}

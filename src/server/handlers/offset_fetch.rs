@@ -1,0 +1,108 @@
+//! OffsetFetch: where a group stands. What is not committed is -1, never an error: errors here are fatal to clients.
+
+use crate::cluster::MetadataImage;
+use crate::coordinator::Committed;
+use crate::model::Uuid;
+use crate::protocol::ErrorCode;
+use crate::protocol::generated::offset_fetch::{
+    OffsetFetchRequest, OffsetFetchRequestTopics, OffsetFetchResponse, OffsetFetchResponseGroup, OffsetFetchResponsePartition,
+    OffsetFetchResponsePartitions, OffsetFetchResponseTopic, OffsetFetchResponseTopics,
+};
+use crate::server::dispatch::Call;
+use crate::server::services::Services;
+
+/// The first version with an error for the whole answer.
+const TOP_LEVEL_ERROR_FROM: i16 = 2;
+/// The first version that asks for several groups.
+const GROUPS_FROM: i16 = 8;
+/// The first version that names topics by id.
+const BY_ID_FROM: i16 = 10;
+
+pub(in crate::server) async fn handle(call: Call<OffsetFetchRequest>) -> OffsetFetchResponse {
+    let services = &call.caller.services;
+    let request = &call.request;
+    if call.version >= GROUPS_FROM {
+        let one = |g: &crate::protocol::generated::offset_fetch::OffsetFetchRequestGroup| {
+            let (error, topics) = fetch(services, call.version, &g.group_id, g.topics.as_deref());
+            OffsetFetchResponseGroup { group_id: g.group_id.clone(), topics, error_code: error.code() }
+        };
+        return OffsetFetchResponse { groups: request.groups.iter().map(one).collect(), ..Default::default() };
+    }
+    let by_name = |t: &crate::protocol::generated::offset_fetch::OffsetFetchRequestTopic| OffsetFetchRequestTopics {
+        name: t.name.clone(),
+        topic_id: Uuid::ZERO,
+        partition_indexes: t.partition_indexes.clone(),
+    };
+    let wanted: Option<Vec<_>> = request.topics.as_ref().map(|topics| topics.iter().map(by_name).collect());
+    let (error, mut topics) = fetch(services, call.version, &request.group_id, wanted.as_deref());
+    if error != ErrorCode::None && call.version < TOP_LEVEL_ERROR_FROM {
+        // An empty list would be read as "nothing is committed".
+        topics = wanted.unwrap_or_default().iter().map(|t| all_partitions(t, |index| partition(index, None, error))).collect();
+    }
+    let older = |t: OffsetFetchResponseTopics| OffsetFetchResponseTopic {
+        name: t.name,
+        partitions: t.partitions.into_iter().map(older_partition).collect(),
+    };
+    OffsetFetchResponse { topics: topics.into_iter().map(older).collect(), error_code: error.code(), ..Default::default() }
+}
+
+fn older_partition(p: OffsetFetchResponsePartitions) -> OffsetFetchResponsePartition {
+    OffsetFetchResponsePartition {
+        partition_index: p.partition_index,
+        committed_offset: p.committed_offset,
+        committed_leader_epoch: p.committed_leader_epoch,
+        metadata: p.metadata,
+        error_code: p.error_code,
+    }
+}
+
+fn fetch(services: &Services, version: i16, group: &str, topics: Option<&[OffsetFetchRequestTopics]>) -> (ErrorCode, Vec<OffsetFetchResponseTopics>) {
+    let image = services.cluster.image();
+    let result = match topics {
+        None => all(services, version, group, &image),
+        Some(topics) => topics.iter().map(|topic| one_topic(services, version, group, topic, &image)).collect(),
+    };
+    match result {
+        Ok(topics) => (ErrorCode::None, topics),
+        Err(error) => (error, Vec::new()),
+    }
+}
+
+fn all(services: &Services, version: i16, group: &str, image: &MetadataImage) -> Result<Vec<OffsetFetchResponseTopics>, ErrorCode> {
+    let committed = services.groups.all_committed(group)?;
+    let with_id = |(name, offsets): (String, Vec<(i32, Committed)>)| {
+        let topic_id = image.topic(&name).map_or(Uuid::ZERO, |t| t.id);
+        let partitions = offsets.into_iter().map(|(index, committed)| partition(index, Some(committed), ErrorCode::None)).collect();
+        (version < BY_ID_FROM || topic_id != Uuid::ZERO).then_some(OffsetFetchResponseTopics { name, topic_id, partitions })
+    };
+    Ok(committed.into_iter().filter_map(with_id).collect())
+}
+
+fn one_topic(
+    services: &Services,
+    version: i16,
+    group: &str,
+    topic: &OffsetFetchRequestTopics,
+    image: &MetadataImage,
+) -> Result<OffsetFetchResponseTopics, ErrorCode> {
+    let name = if version >= BY_ID_FROM {
+        match image.topic_by_id(topic.topic_id) {
+            Some(found) => found.name.to_string(),
+            None => return Ok(all_partitions(topic, |index| partition(index, None, ErrorCode::UnknownTopicId))),
+        }
+    } else {
+        topic.name.clone()
+    };
+    let mut committed = services.groups.committed(group, &name, &topic.partition_indexes)?.into_iter();
+    Ok(all_partitions(topic, |index| partition(index, committed.next().flatten(), ErrorCode::None)))
+}
+
+fn all_partitions(topic: &OffsetFetchRequestTopics, one: impl FnMut(i32) -> OffsetFetchResponsePartitions) -> OffsetFetchResponseTopics {
+    let partitions = topic.partition_indexes.iter().copied().map(one).collect();
+    OffsetFetchResponseTopics { name: topic.name.clone(), topic_id: topic.topic_id, partitions }
+}
+
+fn partition(partition_index: i32, committed: Option<Committed>, error: ErrorCode) -> OffsetFetchResponsePartitions {
+    let (committed_offset, committed_leader_epoch, metadata) = committed.map_or((-1, -1, String::new()), |c| (c.offset, c.leader_epoch, c.metadata));
+    OffsetFetchResponsePartitions { partition_index, committed_offset, committed_leader_epoch, metadata: Some(metadata), error_code: error.code() }
+}

@@ -1,0 +1,30 @@
+//! OffsetForLeaderEpoch: where a leader epoch ends.
+
+use crate::model::LeaderEpoch;
+use crate::protocol::ErrorCode;
+use crate::protocol::generated::offset_for_leader_epoch::{
+    EpochEndOffset, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition, OffsetForLeaderTopicResult,
+};
+use crate::server::dispatch::Call;
+use crate::server::errors;
+
+pub(in crate::server) async fn handle(call: Call<OffsetForLeaderEpochRequest>) -> OffsetForLeaderEpochResponse {
+    let one = |topic: &str, p: &OffsetForLeaderPartition| {
+        let nothing = EpochEndOffset { error_code: 0, partition: p.partition, leader_epoch: -1, end_offset: -1 };
+        let Some(replica) = call.caller.services.partitions.get(topic, p.partition) else {
+            return EpochEndOffset { error_code: ErrorCode::UnknownTopicOrPartition.code(), ..nothing };
+        };
+        if let Err(error) = replica.check_epoch(p.current_leader_epoch) {
+            return EpochEndOffset { error_code: errors::of_partition(&error).code(), ..nothing };
+        }
+        match replica.epoch_end(LeaderEpoch(p.leader_epoch)) {
+            Some((epoch, end)) => EpochEndOffset { leader_epoch: epoch.0, end_offset: end.0, ..nothing },
+            None => nothing,
+        }
+    };
+    let topics = call.request.topics.iter().map(|t| OffsetForLeaderTopicResult {
+        topic: t.topic.clone(),
+        partitions: t.partitions.iter().map(|p| one(&t.topic, p)).collect(),
+    });
+    OffsetForLeaderEpochResponse { topics: topics.collect(), ..Default::default() }
+}

@@ -1,0 +1,122 @@
+//! Produce: checked batches go into partitions. Every partition has its own result.
+
+use std::sync::Arc;
+
+use tracing::{debug, warn};
+
+use crate::model::is_internal_topic;
+use crate::partition::Replica;
+use crate::protocol::ErrorCode;
+use crate::protocol::generated::produce::{
+    BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData, TopicProduceResponse,
+};
+use crate::records::{BatchHeader, Codec, TimestampType};
+use crate::server::dispatch::{Call, Refusal};
+use crate::server::errors;
+
+/// The first version that names topics by id.
+const BY_ID_FROM: i16 = 13;
+/// The first version in which a client may send zstd.
+const ZSTD_FROM: i16 = 7;
+/// The client id of Kafka's own admin tools, which may write into internal topics.
+const ADMIN_CLIENT: &str = "__admin_client";
+
+/// None where the client wants no answer.
+pub(in crate::server) async fn handle(call: Call<ProduceRequest>) -> Result<Option<ProduceResponse>, Refusal> {
+    let acks = call.request.acks;
+    let refused = if !matches!(acks, -1..=1) {
+        Some(ErrorCode::InvalidRequiredAcks)
+    } else if call.request.transactional_id.is_some() {
+        Some(ErrorCode::TransactionalIdAuthorizationFailed)
+    } else {
+        None
+    };
+    let mut responses = Vec::with_capacity(call.request.topic_data.len());
+    for topic in &call.request.topic_data {
+        responses.push(produce_topic(&call, topic, refused));
+    }
+    if acks == 0 {
+        let failed = responses.iter().flat_map(|t| &t.partition_responses).find_map(|p| ErrorCode::from_code(p.error_code).filter(|e| *e != ErrorCode::None));
+        return failed.map_or(Ok(None), |error| Err(Refusal::Unacknowledged(error.name())));
+    }
+    Ok(Some(ProduceResponse { responses, ..Default::default() }))
+}
+
+fn produce_topic(call: &Call<ProduceRequest>, topic: &TopicProduceData, refused: Option<ErrorCode>) -> TopicProduceResponse {
+    let name = if call.version >= BY_ID_FROM {
+        call.caller.services.cluster.image().topic_by_id(topic.topic_id).map(|t| t.name.clone())
+    } else {
+        Some(Arc::from(topic.name.as_str()))
+    };
+    let refused = refused.or(match &name {
+        None => Some(ErrorCode::UnknownTopicId),
+        Some(name) if is_internal_topic(name) && call.client_id != ADMIN_CLIENT => Some(ErrorCode::InvalidTopicException),
+        Some(_) => None,
+    });
+    let partition = |data: &PartitionProduceData| {
+        let refusal = |error: ErrorCode| failed(data.index, error, None, None);
+        match (refused, &name) {
+            (Some(error), _) => refusal(error),
+            (None, Some(name)) => match call.caller.services.partitions.get(name, data.index) {
+                Some(replica) => produce_partition(call, &replica, data),
+                None => refusal(ErrorCode::UnknownTopicOrPartition),
+            },
+            (None, None) => refusal(ErrorCode::UnknownTopicId),
+        }
+    };
+    TopicProduceResponse { name: topic.name.clone(), topic_id: topic.topic_id, partition_responses: topic.partition_data.iter().map(partition).collect() }
+}
+
+fn produce_partition(call: &Call<ProduceRequest>, replica: &Replica, data: &PartitionProduceData) -> PartitionProduceResponse {
+    let Some(bytes) = data.records.as_ref().and_then(|r| r.bytes()).filter(|b| !b.is_empty()) else {
+        return failed(data.index, ErrorCode::InvalidRecord, Some("there is no record batch".into()), None);
+    };
+    if let Ok(header) = BatchHeader::read(bytes) {
+        if call.version < ZSTD_FROM && header.codec() == Ok(Codec::Zstd) {
+            return failed(data.index, ErrorCode::UnsupportedCompressionType, None, None);
+        }
+        if header.is_transactional() {
+            return failed(data.index, ErrorCode::TransactionalIdAuthorizationFailed, Some("transactions are not supported yet".into()), None);
+        }
+    }
+    let settings = replica.settings();
+    if call.request.acks == -1 && settings.min_insync_replicas > 1 {
+        // One replica is in sync, and Kafka asks for min(min.insync.replicas, replicas) of them: that is one.
+        debug!(partition = %replica.id(), "min.insync.replicas is above the number of replicas");
+    }
+    let now_ms = call.caller.services.env.clock.wall_ms();
+    match replica.produce(bytes, now_ms) {
+        Ok(appended) => {
+            metrics::counter!("dlog_produced_bytes_total").increment(bytes.len() as u64);
+            let append_time = settings.timestamp_type() == TimestampType::LogAppendTime;
+            PartitionProduceResponse {
+                index: data.index,
+                base_offset: appended.base_offset.0,
+                log_append_time_ms: if append_time { appended.max_timestamp } else { -1 },
+                log_start_offset: replica.view().log_start.0,
+                ..Default::default()
+            }
+        }
+        Err(error) => {
+            let code = errors::of_partition(&error);
+            if code == ErrorCode::KafkaStorageError {
+                warn!(partition = %replica.id(), %error, "an append failed");
+            } else {
+                debug!(partition = %replica.id(), %error, "an append was refused");
+            }
+            failed(data.index, code, Some(error.to_string()), errors::record_index(&error))
+        }
+    }
+}
+
+fn failed(index: i32, error: ErrorCode, message: Option<String>, record: Option<usize>) -> PartitionProduceResponse {
+    let at = |record: usize| BatchIndexAndErrorMessage { batch_index: record as i32, batch_index_error_message: message.clone() };
+    PartitionProduceResponse {
+        index,
+        error_code: error.code(),
+        base_offset: -1,
+        record_errors: record.map(at).into_iter().collect(),
+        error_message: message.clone(),
+        ..Default::default()
+    }
+}

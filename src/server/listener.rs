@@ -1,0 +1,52 @@
+//! Accepts connections.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use super::connection;
+use super::services::{Caller, Endpoint, Services};
+use crate::env::Listener;
+
+/// The first and the longest wait after an accept that failed, as at the limit of open files.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// Serves a listener until told to stop, and then until its connections have ended.
+pub async fn serve(listener: Listener, endpoint: Endpoint, services: Arc<Services>, stop: CancellationToken) {
+    let endpoint = Arc::new(endpoint);
+    let connections = TaskTracker::new();
+    let mut back_off = BACK_OFF.0;
+    loop {
+        let budget = services.budgets.connections.clone();
+        // Cancelling gives up a permit or a connection that was not yet spoken with.
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = async {
+                let permit = budget.acquire_owned().await.ok()?;
+                Some((permit, listener.accept().await))
+            } => accepted,
+        };
+        match accepted {
+            Some((permit, Ok((read, write, peer, local)))) => {
+                back_off = BACK_OFF.0;
+                let caller = Caller { services: services.clone(), endpoint: endpoint.clone(), local, peer };
+                let stop = stop.clone();
+                connections.spawn(async move {
+                    connection::run(read, write, caller, stop).await;
+                    drop(permit);
+                });
+            }
+            Some((_, Err(error))) => {
+                warn!(listener = %endpoint.name, %error, "a connection could not be accepted; is the limit of open files reached?");
+                tokio::time::sleep(back_off).await;
+                back_off = (back_off * 2).min(BACK_OFF.1);
+            }
+            None => break,
+        }
+    }
+    connections.close();
+    connections.wait().await;
+}

@@ -1,0 +1,134 @@
+//! What handlers work with.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::fetch_sessions::FetchSessions;
+use super::limits::{Budgets, ServerLimits};
+use crate::cluster::{ClusterHandle, ProducerIds};
+use crate::coordinator::GroupCoordinator;
+use crate::env::Env;
+use crate::partition::{Kind, Partitions};
+
+/// What clients of a listener are told to connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Advertised {
+    /// A configured address.
+    Address(String, u16),
+    /// The address that the client has reached us at: right wherever there is no address translation in between.
+    AsReached,
+}
+
+/// A listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its name, as in `listeners`.
+    pub name: String,
+    /// What its clients are told.
+    pub advertised: Advertised,
+}
+
+/// Where a setting's value comes from; the number is that of DescribeConfigs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SettingSource {
+    /// A topic's own.
+    Topic = 1,
+    /// File, environment or flag.
+    Static = 4,
+    /// Nobody set it.
+    Default = 5,
+}
+
+/// A broker setting as DescribeConfigs shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokerSetting {
+    /// Kafka's name.
+    pub name: &'static str,
+    /// The value in force.
+    pub value: Option<String>,
+    /// Its type.
+    pub kind: Kind,
+    /// Where it comes from.
+    pub source: SettingSource,
+    /// One sentence.
+    pub doc: &'static str,
+}
+
+/// Settings of the server; names are Kafka's.
+#[derive(Debug, Clone)]
+pub struct ServerSettings {
+    /// `auto.create.topics.enable`.
+    pub auto_create_topics: bool,
+    /// `delete.topic.enable`.
+    pub delete_topics: bool,
+    /// `fetch.max.bytes`.
+    pub fetch_bytes_max: i32,
+    /// `max.incremental.fetch.session.cache.slots`.
+    pub fetch_sessions_max: usize,
+    /// `broker.rack`.
+    pub rack: Option<String>,
+    /// All broker settings, for DescribeConfigs.
+    pub broker: Vec<BrokerSetting>,
+    /// Limits.
+    pub limits: ServerLimits,
+}
+
+/// The rooms below, as the handlers see them.
+pub struct Services {
+    /// The world.
+    pub env: Env,
+    /// Our id.
+    pub node_id: i32,
+    /// The cluster's id.
+    pub cluster_id: String,
+    /// Metadata.
+    pub cluster: ClusterHandle,
+    /// The replicas.
+    pub partitions: Arc<Partitions>,
+    /// Groups.
+    pub groups: Arc<GroupCoordinator>,
+    /// Producer ids.
+    pub producer_ids: ProducerIds,
+    /// Settings.
+    pub settings: ServerSettings,
+    pub(super) sessions: FetchSessions,
+    pub(super) budgets: Budgets,
+}
+
+impl Services {
+    /// Puts the rooms together.
+    pub fn new(
+        env: Env,
+        node_id: i32,
+        cluster_id: String,
+        cluster: ClusterHandle,
+        partitions: Arc<Partitions>,
+        groups: Arc<GroupCoordinator>,
+        settings: ServerSettings,
+    ) -> Arc<Services> {
+        let sessions = FetchSessions::new(settings.fetch_sessions_max);
+        let budgets = Budgets::of(&settings.limits);
+        let producer_ids = ProducerIds::default();
+        Arc::new(Services { env, node_id, cluster_id, cluster, partitions, groups, producer_ids, settings, sessions, budgets })
+    }
+}
+
+/// Who sent a request, and over what.
+#[derive(Clone)]
+pub(super) struct Caller {
+    pub(super) services: Arc<Services>,
+    pub(super) endpoint: Arc<Endpoint>,
+    /// The address that the client reached.
+    pub(super) local: SocketAddr,
+    pub(super) peer: SocketAddr,
+}
+
+impl Caller {
+    /// Host and port that this client is told to connect to.
+    pub(super) fn advertised(&self) -> (String, i32) {
+        match &self.endpoint.advertised {
+            Advertised::Address(host, port) => (host.clone(), i32::from(*port)),
+            Advertised::AsReached => (self.local.ip().to_canonical().to_string(), i32::from(self.local.port())),
+        }
+    }
+}
