@@ -9,7 +9,7 @@ mod progress;
 mod replica;
 mod settings;
 
-pub use crate::storage::{Appended, FirstBatch, FoundOffset, RecordsSlice};
+pub use crate::storage::{Appended, Error as StorageError, FirstBatch, FoundOffset, RecordsSlice};
 pub use error::Error;
 pub use partitions::{NewReplica, Partitions, Recovered};
 pub use progress::{Subscription, Wake};

@@ -1,7 +1,8 @@
 //! Which error code a client gets for what went wrong in the rooms below: the only place where that is decided.
 
 use crate::protocol::ErrorCode;
-use crate::{cluster, partition, records, storage};
+use crate::partition::StorageError;
+use crate::{cluster, partition, records};
 
 /// The code of a partition's error. Versions of an API that know less get theirs from [`for_produce`].
 pub(super) fn of_partition(error: &partition::Error) -> ErrorCode {
@@ -14,19 +15,19 @@ pub(super) fn of_partition(error: &partition::Error) -> ErrorCode {
     }
 }
 
-fn of_storage(error: &storage::Error) -> ErrorCode {
+fn of_storage(error: &StorageError) -> ErrorCode {
     match error {
-        storage::Error::Corrupt { .. } => ErrorCode::CorruptMessage,
-        storage::Error::LargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
-        storage::Error::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
-        storage::Error::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
-        storage::Error::ProducerFenced { .. } => ErrorCode::InvalidProducerEpoch,
-        storage::Error::Io { .. }
-        | storage::Error::Locked(_)
-        | storage::Error::Foreign { .. }
-        | storage::Error::Kafka(_)
-        | storage::Error::Metadata { .. }
-        | storage::Error::Mismatch { .. } => ErrorCode::KafkaStorageError,
+        StorageError::Corrupt { .. } => ErrorCode::CorruptMessage,
+        StorageError::LargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
+        StorageError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        StorageError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
+        StorageError::ProducerFenced { .. } => ErrorCode::InvalidProducerEpoch,
+        StorageError::Io { .. }
+        | StorageError::Locked(_)
+        | StorageError::Foreign { .. }
+        | StorageError::Kafka(_)
+        | StorageError::Metadata { .. }
+        | StorageError::Mismatch { .. } => ErrorCode::KafkaStorageError,
     }
 }
 

@@ -1,0 +1,161 @@
+//! A broker in this process and a client that speaks the protocol's values.
+#![allow(dead_code)]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use dlog::broker::{Broker, Config, Mode, Sources};
+use dlog::env::Env;
+use dlog::protocol::generated::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
+use dlog::protocol::generated::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic};
+use dlog::protocol::generated::headers::ResponseHeader;
+use dlog::protocol::generated::produce::{PartitionProduceData, PartitionProduceResponse, ProduceRequest, TopicProduceData};
+use dlog::protocol::{Message, Request, encode_request, response_header_version};
+use dlog::wire::{Frame, Records};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// How long any one answer may take.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub async fn start(data: &Path, settings: &[(&str, &str)]) -> Broker {
+    let mut flags: BTreeMap<String, String> = settings.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    flags.insert("log.dirs".into(), data.display().to_string());
+    flags.entry("listeners".into()).or_insert("PLAINTEXT://127.0.0.1:0".into());
+    let sources = Sources { flags, ..Sources::default() };
+    let config = Config::read(Mode::Dev, &sources, "127.0.0.1:0").expect("the settings are sound");
+    Broker::start(config, Env::real()).await.expect("the broker starts")
+}
+
+pub fn address(broker: &Broker) -> SocketAddr {
+    broker.listeners()[0].1
+}
+
+pub struct Client {
+    stream: TcpStream,
+    correlation_id: i32,
+}
+
+impl Client {
+    pub async fn connect(broker: &Broker) -> Client {
+        Client::connect_to(address(broker)).await
+    }
+
+    pub async fn connect_to(address: SocketAddr) -> Client {
+        let stream = TcpStream::connect(address).await.expect("the broker listens");
+        stream.set_nodelay(true).expect("a socket option");
+        Client { stream, correlation_id: 0 }
+    }
+
+    pub async fn send<R: Request>(&mut self, request: &R, version: i16) {
+        self.correlation_id += 1;
+        let frame = encode_request(request, version, self.correlation_id, "test");
+        self.send_frame(&frame).await;
+    }
+
+    pub async fn send_frame(&mut self, frame: &[u8]) {
+        let mut bytes = (frame.len() as i32).to_be_bytes().to_vec();
+        bytes.extend_from_slice(frame);
+        self.send_raw(&bytes).await;
+    }
+
+    pub async fn send_raw(&mut self, bytes: &[u8]) {
+        // A broker that has hung up is found when reading.
+        let _ = self.stream.write_all(bytes).await;
+    }
+
+    /// The next frame, or none where the broker has closed the connection.
+    pub async fn frame(&mut self) -> Option<Bytes> {
+        let read = async {
+            let length = self.stream.read_i32().await.ok()?;
+            let mut bytes = vec![0; length as usize];
+            self.stream.read_exact(&mut bytes).await.ok()?;
+            Some(Bytes::from(bytes))
+        };
+        tokio::time::timeout(PATIENCE, read).await.expect("an answer or the end comes in time")
+    }
+
+    pub async fn receive<R: Request>(&mut self, version: i16) -> (i32, R::Response) {
+        let frame = self.frame().await.unwrap_or_else(|| panic!("{} v{version}: the connection was closed", R::NAME));
+        let frame = Frame::new(frame);
+        let (rest, header) = ResponseHeader::decode(frame.cursor(), response_header_version(R::KEY, version)).expect("a header");
+        let (rest, response) = R::Response::decode(rest, version).unwrap_or_else(|e| panic!("{} v{version}: {e:?}", R::NAME));
+        assert!(rest.is_empty(), "{} v{version}: {} bytes left over", R::NAME, rest.len());
+        (header.correlation_id, response)
+    }
+
+    pub async fn call<R: Request>(&mut self, request: &R, version: i16) -> R::Response {
+        self.send(request, version).await;
+        let (correlation_id, response) = self.receive::<R>(version).await;
+        assert_eq!(correlation_id, self.correlation_id, "answers come in order");
+        response
+    }
+
+    pub async fn create_topic(&mut self, name: &str, partitions: i32, configs: &[(&str, &str)]) {
+        let configs = configs.iter().map(|(n, v)| CreatableTopicConfig { name: n.to_string(), value: Some(v.to_string()) }).collect();
+        let topic = CreatableTopic { name: name.into(), num_partitions: partitions, replication_factor: 1, configs, ..Default::default() };
+        let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 5000, ..Default::default() };
+        let response = self.call(&request, 7).await;
+        assert_eq!(response.topics[0].error_code, 0, "{:?}", response.topics[0].error_message);
+    }
+
+    pub async fn produce(&mut self, topic: &str, partition: i32, batch: &Bytes) -> PartitionProduceResponse {
+        self.call(&produce_request(topic, partition, batch, -1), 9).await.responses.remove(0).partition_responses.remove(0)
+    }
+
+    /// The bytes of a partition from an offset on.
+    pub async fn fetch(&mut self, topic: &str, partition: i32, offset: i64) -> FetchResponse {
+        self.call(&fetch_request(topic, &[(partition, offset)], 1, 500), 12).await
+    }
+}
+
+pub fn produce_request(topic: &str, partition: i32, batch: &Bytes, acks: i16) -> ProduceRequest {
+    let data = PartitionProduceData { index: partition, records: Some(Records::Bytes(batch.clone())) };
+    let topic = TopicProduceData { name: topic.into(), partition_data: vec![data], ..Default::default() };
+    ProduceRequest { acks, timeout_ms: 5000, topic_data: vec![topic], ..Default::default() }
+}
+
+pub fn fetch_request(topic: &str, partitions: &[(i32, i64)], min_bytes: i32, max_wait_ms: i32) -> FetchRequest {
+    let partition = |(partition, fetch_offset): &(i32, i64)| FetchPartition {
+        partition: *partition,
+        fetch_offset: *fetch_offset,
+        partition_max_bytes: 1 << 20,
+        ..Default::default()
+    };
+    let topics = vec![FetchTopic { topic: topic.into(), partitions: partitions.iter().map(partition).collect(), ..Default::default() }];
+    FetchRequest { max_wait_ms, min_bytes, max_bytes: 50 << 20, session_epoch: -1, topics, ..Default::default() }
+}
+
+/// The records' bytes of the first partition.
+pub fn fetched(response: &FetchResponse) -> Bytes {
+    let partition = &response.responses[0].partitions[0];
+    assert_eq!(partition.error_code, 0);
+    partition.records.as_ref().and_then(|r| r.bytes()).cloned().unwrap_or_default()
+}
+
+/// The values of all records in these batches, decompressed.
+pub fn values(bytes: &[u8]) -> Vec<(i64, Vec<u8>)> {
+    use dlog::records::{Codec, Records, batches, decompress, layout};
+    let mut values = Vec::new();
+    for batch in batches(bytes) {
+        let (header, batch) = batch.expect("whole batches");
+        header.check_crc(batch).expect("sound batches");
+        let body = match header.codec().expect("a codec") {
+            Codec::None => batch[layout::SIZE..].to_vec(),
+            codec => decompress(codec, &batch[layout::SIZE..], 1 << 30).expect("it decompresses"),
+        };
+        for record in Records::new(&body, header.records_count) {
+            let record = record.expect("sound records");
+            values.push((header.base_offset.0 + i64::from(record.offset_delta), record.value.unwrap_or_default().to_vec()));
+        }
+    }
+    values
+}
+
+pub fn int(bytes: &[u8]) -> i32 {
+    let mut bytes = bytes;
+    bytes.get_i32()
+}

@@ -1,0 +1,328 @@
+//! Everything that is advertised is served: each (API, version) gets a valid request and gives a whole answer.
+
+mod common;
+
+use bytes::Bytes;
+use common::{Client, fetch_request, produce_request, start};
+use dlog::protocol::generated::*;
+use dlog::protocol::{ApiKey, ErrorCode, Message, Request, encode_request};
+use dlog::records::{BatchBuilder, NewRecord};
+use dlog::server::SERVED;
+
+async fn versions<R: Request>(client: &mut Client, make: impl Fn(i16) -> R, check: impl Fn(i16, &R::Response)) -> usize {
+    let served = dlog::server::served(R::KEY).unwrap_or_else(|| panic!("{} is not served", R::NAME));
+    for version in served.min..=served.max {
+        let response = client.call(&make(version), version).await;
+        check(version, &response);
+    }
+    (served.max - served.min + 1) as usize
+}
+
+fn batch() -> Bytes {
+    BatchBuilder::new().record(NewRecord::keyed(b"k", Some(b"v"))).build(1_700_000_000_000)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_advertised_version_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = start(folder.path(), &[]).await;
+    let client = &mut Client::connect(&broker).await;
+    client.create_topic("t", 2, &[]).await;
+    let described = client.call(&metadata::MetadataRequest { topics: None, ..Default::default() }, 12).await;
+    let id = described.topics[0].topic_id;
+    let mut count = 0;
+    let fine = |code: i16| assert_eq!(code, 0, "{:?}", ErrorCode::from_code(code));
+
+    count += versions::<api_versions::ApiVersionsRequest>(
+        client,
+        |_| api_versions::ApiVersionsRequest { client_software_name: "test".into(), client_software_version: "1".into(), ..Default::default() },
+        |_, response| {
+            fine(response.error_code);
+            assert_eq!(response.api_keys.len(), SERVED.len());
+        },
+    )
+    .await;
+    count += versions::<metadata::MetadataRequest>(
+        client,
+        |_| {
+            let topic = metadata::MetadataRequestTopic { name: Some("t".into()), ..Default::default() };
+            metadata::MetadataRequest { topics: Some(vec![topic]), ..Default::default() }
+        },
+        |_, response| {
+            fine(response.topics[0].error_code);
+            assert_eq!(response.topics[0].partitions.len(), 2);
+        },
+    )
+    .await;
+    count += versions::<produce::ProduceRequest>(
+        client,
+        |version| {
+            let mut request = produce_request("t", 0, &batch(), -1);
+            if version >= 13 {
+                request.topic_data[0].topic_id = id;
+            }
+            request
+        },
+        |_, response| fine(response.responses[0].partition_responses[0].error_code),
+    )
+    .await;
+    count += versions::<fetch::FetchRequest>(
+        client,
+        |version| {
+            let mut request = fetch_request("t", &[(0, 0)], 1, 100);
+            if version >= 13 {
+                request.topics[0].topic_id = id;
+            }
+            request
+        },
+        |_, response| {
+            let partition = &response.responses[0].partitions[0];
+            fine(partition.error_code);
+            assert!(partition.records.as_ref().is_some_and(|r| !r.is_empty()));
+        },
+    )
+    .await;
+    count += versions::<list_offsets::ListOffsetsRequest>(
+        client,
+        |_| {
+            let partition = list_offsets::ListOffsetsPartition { timestamp: -1, ..Default::default() };
+            let topic = list_offsets::ListOffsetsTopic { name: "t".into(), partitions: vec![partition] };
+            list_offsets::ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..Default::default() }
+        },
+        |_, response| {
+            fine(response.topics[0].partitions[0].error_code);
+            assert_eq!(response.topics[0].partitions[0].offset, 11);
+        },
+    )
+    .await;
+    count += versions::<offset_for_leader_epoch::OffsetForLeaderEpochRequest>(
+        client,
+        |_| {
+            let partition = offset_for_leader_epoch::OffsetForLeaderPartition { leader_epoch: 0, current_leader_epoch: -1, ..Default::default() };
+            let topic = offset_for_leader_epoch::OffsetForLeaderTopic { topic: "t".into(), partitions: vec![partition] };
+            offset_for_leader_epoch::OffsetForLeaderEpochRequest { topics: vec![topic], ..Default::default() }
+        },
+        |_, response| {
+            fine(response.topics[0].partitions[0].error_code);
+            assert_eq!(response.topics[0].partitions[0].end_offset, 11);
+        },
+    )
+    .await;
+    count += versions::<find_coordinator::FindCoordinatorRequest>(
+        client,
+        |_| find_coordinator::FindCoordinatorRequest { key: "g".into(), coordinator_keys: vec!["g".into()], ..Default::default() },
+        |version, response| fine(if version >= 4 { response.coordinators[0].error_code } else { response.error_code }),
+    )
+    .await;
+    count += versions::<offset_commit::OffsetCommitRequest>(
+        client,
+        |version| {
+            let partition = offset_commit::OffsetCommitRequestPartition { committed_offset: 5, ..Default::default() };
+            let topic = offset_commit::OffsetCommitRequestTopic { name: "t".into(), topic_id: id, partitions: vec![partition] };
+            let topic = if version >= 10 { topic } else { offset_commit::OffsetCommitRequestTopic { topic_id: Default::default(), ..topic } };
+            offset_commit::OffsetCommitRequest { group_id: "g".into(), generation_id_or_member_epoch: -1, topics: vec![topic], ..Default::default() }
+        },
+        |_, response| fine(response.topics[0].partitions[0].error_code),
+    )
+    .await;
+    count += versions::<offset_fetch::OffsetFetchRequest>(
+        client,
+        |_| {
+            let topics = offset_fetch::OffsetFetchRequestTopics { name: "t".into(), topic_id: id, partition_indexes: vec![0] };
+            let group = offset_fetch::OffsetFetchRequestGroup { group_id: "g".into(), topics: Some(vec![topics]), ..Default::default() };
+            let topic = offset_fetch::OffsetFetchRequestTopic { name: "t".into(), partition_indexes: vec![0] };
+            offset_fetch::OffsetFetchRequest { group_id: "g".into(), topics: Some(vec![topic]), groups: vec![group], ..Default::default() }
+        },
+        |version, response| {
+            let offset = if version >= 8 {
+                response.groups[0].topics[0].partitions[0].committed_offset
+            } else {
+                response.topics[0].partitions[0].committed_offset
+            };
+            assert_eq!(offset, 5);
+        },
+    )
+    .await;
+    count += versions::<join_group::JoinGroupRequest>(
+        client,
+        |version| join_group::JoinGroupRequest {
+            group_id: format!("join-{version}"),
+            session_timeout_ms: 10_000,
+            rebalance_timeout_ms: 10_000,
+            protocol_type: "consumer".into(),
+            protocols: vec![join_group::JoinGroupRequestProtocol { name: "range".into(), metadata: Bytes::new() }],
+            ..Default::default()
+        },
+        |version, response| {
+            let expected = if version >= 4 { ErrorCode::MemberIdRequired } else { ErrorCode::None };
+            assert_eq!(response.error_code, expected.code());
+            assert!(response.member_id.starts_with("test-"));
+        },
+    )
+    .await;
+    let unknown = ErrorCode::UnknownMemberId.code();
+    count += versions::<sync_group::SyncGroupRequest>(
+        client,
+        |_| sync_group::SyncGroupRequest { group_id: "nobody".into(), member_id: "m".into(), ..Default::default() },
+        |_, response| assert_eq!(response.error_code, unknown),
+    )
+    .await;
+    count += versions::<heartbeat::HeartbeatRequest>(
+        client,
+        |_| heartbeat::HeartbeatRequest { group_id: "nobody".into(), member_id: "m".into(), ..Default::default() },
+        |_, response| assert_eq!(response.error_code, unknown),
+    )
+    .await;
+    count += versions::<leave_group::LeaveGroupRequest>(
+        client,
+        |_| {
+            let member = leave_group::MemberIdentity { member_id: "m".into(), ..Default::default() };
+            leave_group::LeaveGroupRequest { group_id: "nobody".into(), member_id: "m".into(), members: vec![member] }
+        },
+        |version, response| assert_eq!(if version >= 3 { response.members[0].error_code } else { response.error_code }, unknown),
+    )
+    .await;
+    count += versions::<describe_groups::DescribeGroupsRequest>(
+        client,
+        |_| describe_groups::DescribeGroupsRequest { groups: vec!["g".into(), "nobody".into()], ..Default::default() },
+        |version, response| {
+            fine(response.groups[0].error_code);
+            assert_eq!(response.groups[0].group_state, "Empty");
+            assert_eq!(response.groups[1].group_state, "Dead");
+            assert_eq!(response.groups[1].error_code, if version >= 6 { ErrorCode::GroupIdNotFound.code() } else { 0 });
+        },
+    )
+    .await;
+    count += versions::<list_groups::ListGroupsRequest>(
+        client,
+        |_| list_groups::ListGroupsRequest::default(),
+        |_, response| {
+            fine(response.error_code);
+            assert!(response.groups.iter().any(|g| g.group_id == "g"));
+        },
+    )
+    .await;
+    count += versions::<create_topics::CreateTopicsRequest>(
+        client,
+        |version| {
+            let name = format!("created-{version}");
+            let topic = create_topics::CreatableTopic { name, num_partitions: 1, replication_factor: 1, ..Default::default() };
+            create_topics::CreateTopicsRequest { topics: vec![topic], ..Default::default() }
+        },
+        |version, response| {
+            fine(response.topics[0].error_code);
+            if version >= 5 {
+                assert!(response.topics[0].configs.as_ref().is_some_and(|c| c.iter().any(|c| c.name == "retention.ms")));
+            }
+        },
+    )
+    .await;
+    count += versions::<create_partitions::CreatePartitionsRequest>(
+        client,
+        |version| {
+            let topic = create_partitions::CreatePartitionsTopic { name: "created-7".into(), count: 2 + i32::from(version), assignments: None };
+            create_partitions::CreatePartitionsRequest { topics: vec![topic], ..Default::default() }
+        },
+        |_, response| fine(response.results[0].error_code),
+    )
+    .await;
+    count += versions::<delete_topics::DeleteTopicsRequest>(
+        client,
+        |version| {
+            let name = format!("created-{}", version + 1);
+            let state = delete_topics::DeleteTopicState { name: Some(name.clone()), ..Default::default() };
+            if version >= 6 {
+                delete_topics::DeleteTopicsRequest { topics: vec![state], ..Default::default() }
+            } else {
+                delete_topics::DeleteTopicsRequest { topic_names: vec![name], ..Default::default() }
+            }
+        },
+        |_, response| fine(response.responses[0].error_code),
+    )
+    .await;
+    count += versions::<init_producer_id::InitProducerIdRequest>(
+        client,
+        |_| init_producer_id::InitProducerIdRequest { transactional_id: None, ..Default::default() },
+        |_, response| {
+            fine(response.error_code);
+            assert!(response.producer_id >= 0);
+        },
+    )
+    .await;
+    count += versions::<describe_configs::DescribeConfigsRequest>(
+        client,
+        |_| {
+            let resource = |resource_type, name: &str| describe_configs::DescribeConfigsResource {
+                resource_type,
+                resource_name: name.into(),
+                configuration_keys: None,
+            };
+            describe_configs::DescribeConfigsRequest { resources: vec![resource(2, "t"), resource(4, "1")], include_synonyms: true, include_documentation: true }
+        },
+        |_, response| {
+            for result in &response.results {
+                fine(result.error_code);
+                assert!(result.configs.len() > 30);
+            }
+        },
+    )
+    .await;
+    count += versions::<describe_cluster::DescribeClusterRequest>(
+        client,
+        |_| describe_cluster::DescribeClusterRequest::default(),
+        |_, response| {
+            fine(response.error_code);
+            assert_eq!(response.brokers.len(), 1);
+        },
+    )
+    .await;
+    let advertised: usize = SERVED.iter().map(|s| (s.max - s.min + 1) as usize).sum();
+    assert_eq!(count, advertised, "each advertised version was asked for");
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_unknown_version_of_api_versions_is_answered_in_version_0() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = start(folder.path(), &[]).await;
+    let mut client = Client::connect(&broker).await;
+    let request = api_versions::ApiVersionsRequest::default();
+    client.send(&request, 5).await;
+    let (_, response) = client.receive::<api_versions::ApiVersionsRequest>(0).await;
+    assert_eq!(response.error_code, ErrorCode::UnsupportedVersion.code());
+    assert_eq!(response.api_keys.len(), 1);
+    assert_eq!((response.api_keys[0].api_key, response.api_keys[0].max_version), (18, 4));
+    let versions = client.call(&api_versions::ApiVersionsRequest { client_software_name: "a b".into(), ..request }, 3).await;
+    assert_eq!(versions.error_code, ErrorCode::InvalidRequest.code());
+}
+
+#[tokio::test]
+async fn what_is_not_offered_closes_that_connection_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = start(folder.path(), &[]).await;
+    let mut good = Client::connect(&broker).await;
+    let request = produce_request("t", 0, &batch(), 1);
+    let mut frames: Vec<Vec<u8>> = vec![
+        encode_request(&request, 3, 1, "x").to_vec(),
+        vec![],
+        vec![0, 0],
+        vec![0x7f, 0xff, 0, 0, 0, 0, 0, 1, 0xff, 0xff],
+        vec![0, 24, 0, 0, 0, 0, 0, 1, 0xff, 0xff],
+        vec![0, 3, 0, 12, 0, 0, 0, 1, 0xff, 0xff, 0, 0xff, 0xff, 0xff, 0xff, 0x0f],
+    ];
+    frames[0][3] = 2; // Produce version 2 is advertised for old librdkafka, and not served.
+    for frame in &frames {
+        let mut bad = Client::connect(&broker).await;
+        bad.send_frame(frame).await;
+        assert_eq!(bad.frame().await, None, "{frame:?}");
+    }
+    for length in [-1_i32, i32::MIN, i32::MAX, 104_857_601] {
+        let mut bad = Client::connect(&broker).await;
+        bad.send_raw(&length.to_be_bytes()).await;
+        assert_eq!(bad.frame().await, None, "{length}");
+    }
+    let answer = good.call(&metadata::MetadataRequest { topics: Some(vec![]), ..Default::default() }, 12).await;
+    assert_eq!(answer.topics.len(), 0);
+    assert_eq!(ApiKey::ALL.len(), 29);
+    assert_eq!(metadata::MetadataRequest::MAX_VERSION, 13);
+}
