@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Installs what one client's driver needs: install.sh CLIENT. Only the registries of the languages and Debian's packages are used.
+set -euo pipefail
+cd "$(dirname "$0")"
+venv=.venv
+python() {
+  [[ -x $venv/bin/python ]] || python3 -m venv "$venv"
+  "$venv/bin/pip" -q --disable-pip-version-check install "$@"
+}
+case ${1:-} in
+  kcat) command -v kcat >/dev/null || { apt-get -qq update && apt-get -qq install -y kcat; } ;;
+  confluent-kafka) python confluent-kafka ;;
+  kafka-python) python kafka-python python-snappy lz4 zstandard ;;
+  aiokafka) python aiokafka cramjam ;;
+  java) (cd java && [[ -d target/libs && target/Driver.class -nt src/main/java/Driver.java ]] || {
+      mvn -q -B dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=target/libs
+      javac -cp 'target/libs/*' -d target src/main/java/Driver.java
+    }) ;;
+  franz-go) (cd franz-go && go build -o target/driver .) ;;
+  kafkajs) (cd kafkajs && npm install --silent --no-audit --no-fund) ;;
+  *) echo "usage: install.sh CLIENT" >&2; exit 2 ;;
+esac

@@ -1,0 +1,353 @@
+#!/usr/bin/env python3
+"""Runs real clients against the broker: one fresh broker a client, one line a case.
+
+    run.py [--smoke] [--keep-going] CLIENT ...      all clients where none is named
+
+A client is a folder with an executable `driver` (see README.md for what it understands). Exit code 0 when no case failed.
+"""
+import argparse, base64, os, random, select, shutil, signal, socket, subprocess, sys, tempfile, threading, time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CLIENTS = ["kcat", "confluent-kafka", "kafka-python", "aiokafka", "java", "franz-go", "kafkajs"]
+SMOKE = ["kcat", "confluent-kafka", "kafka-python"]
+CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
+PATIENCE = 90
+
+
+class NotApplicable(Exception):
+    """The client cannot express the case."""
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Broker:
+    def __init__(self, binary, *settings):
+        self.binary, self.settings = binary, settings
+        self.port, self.data = free_port(), tempfile.mkdtemp(prefix="dlog-compat-")
+        self.log = open(self.data + ".log", "w")
+        self.start()
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.port}"
+
+    def start(self):
+        command = [self.binary, "--data", self.data, "--listen", self.address, "--http", "127.0.0.1:0"]
+        for setting in self.settings:
+            command += ["--set", setting]
+        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
+        deadline = time.time() + 20
+        while time.time() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                if self.process.poll() is not None:
+                    break
+                time.sleep(0.01)
+        raise RuntimeError(f"the broker did not start: {open(self.log.name).read()[-1000:]}")
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        if self.process.wait(timeout=30) != 0:
+            raise RuntimeError("the broker did not stop cleanly")
+
+    def remove(self):
+        if self.process.poll() is None:
+            self.stop()
+        self.log.close()
+        shutil.rmtree(self.data)
+        os.remove(self.log.name)
+
+
+def enc(value):
+    return "-" if value is None else "=" + base64.b64encode(value).decode()
+
+
+def dec(text):
+    return None if text == "-" else base64.b64decode(text[1:])
+
+
+class Driver:
+    """One run of a client's driver, with lines in and out."""
+
+    def __init__(self, client, operation, **options):
+        words = [f"{k}={v}" for k, v in options.items()]
+        self.process = subprocess.Popen([str(HERE / client / "driver"), operation, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE, text=True, bufsize=1)
+        self.lines, self.errors, self.changed = [], [], threading.Condition()
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+        threading.Thread(target=lambda: self.errors.extend(self.process.stderr), daemon=True).start()
+
+    def read(self):
+        for line in self.process.stdout:
+            with self.changed:
+                self.lines.append(line.rstrip("\n").split("\t"))
+                self.changed.notify_all()
+        with self.changed:
+            self.changed.notify_all()
+
+    def wait_for(self, holds, what):
+        deadline = time.time() + PATIENCE
+        with self.changed:
+            while not holds(self.lines):
+                if self.process.poll() == 77:
+                    self.end()
+                if self.process.poll() is not None and not self.reader.is_alive() and not holds(self.lines):
+                    raise AssertionError(f"the driver ended before {what}: {''.join(self.errors)[-800:]}")
+                if time.time() > deadline:
+                    raise AssertionError(f"no {what} within {PATIENCE} s; last lines {self.lines[-3:]} {''.join(self.errors)[-500:]}")
+                self.changed.wait(0.2)
+
+    def end(self):
+        """Closes the input, which asks the driver to finish, and returns all lines."""
+        if self.process.stdin and not self.process.stdin.closed:
+            self.process.stdin.close()
+        try:
+            code = self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError(f"the driver did not end: {''.join(self.errors)[-500:]}")
+        self.reader.join(10)
+        if code == 77:
+            raise NotApplicable(" ".join(self.errors).strip().splitlines()[-1])
+        if code != 0:
+            raise AssertionError(f"the driver failed ({code}): {''.join(self.errors)[-1500:]}")
+        return self.lines
+
+
+def run(client, operation, **options):
+    return Driver(client, operation, **options).end()
+
+
+class Record:
+    def __init__(self, key=None, value=None, headers=(), partition=0, timestamp=None):
+        self.key, self.value, self.headers, self.partition, self.timestamp = key, value, list(headers), partition, timestamp
+
+    def line(self):
+        headers = ",".join(f"{name}:{enc(value)}" for name, value in self.headers)
+        return "\t".join([enc(self.key), enc(self.value), headers, str(self.partition), str(self.timestamp or 0)])
+
+    def same(self, line):
+        timestamp, key, value, headers = (line[3:] + [""])[:4]
+        theirs = [(h.split(":", 1)[0], dec(h.split(":", 1)[1])) for h in headers.split(",") if h]
+        same_time = not self.timestamp or int(timestamp) == self.timestamp
+        return dec(key) == self.key and dec(value) == self.value and theirs == self.headers and same_time
+
+
+def produce(client, broker, topic, records, **options):
+    with tempfile.NamedTemporaryFile("w", suffix=".tsv") as file:
+        file.writelines(r.line() + "\n" for r in records)
+        file.flush()
+        return run(client, "produce", bootstrap=broker.address, topic=topic, file=file.name, **options)
+
+
+def consume(client, broker, topic, **options):
+    """The records' lines: rec, partition, offset, timestamp, key, value, headers."""
+    return [l for l in run(client, "consume", bootstrap=broker.address, topic=topic, partition=0, **options) if l[0] == "rec"]
+
+
+def assert_same(sent, got):
+    assert len(got) == len(sent), f"{len(sent)} records were sent, {len(got)} came back"
+    for number, (record, line) in enumerate(zip(sent, got)):
+        assert record.same(line), f"record {number} differs: sent {record.line()[:200]}, got {str(line)[:200]}"
+
+
+def create(client, broker, topic, partitions=1):
+    run(client, "create", bootstrap=broker.address, topic=topic, partitions=partitions)
+
+
+# The cases. Each gets the client's name, a broker and the options of the run.
+
+def case_metadata(client, broker, options):
+    lines = run(client, "metadata", bootstrap=broker.address)
+    assert any(l[0] == "broker" and l[1] == broker.address for l in lines), lines
+
+
+def case_create_topic(client, broker, options):
+    create(client, broker, "created", 3)
+    lines = run(client, "metadata", bootstrap=broker.address)
+    assert ["topic", "created", "3"] in lines, lines
+
+
+def case_codec(codec):
+    def case(client, broker, options):
+        timestamp = None if client == "kcat" else 1_700_000_000_000  # kcat sends the present
+        sent = [
+            Record(b"key", b"value", [("h1", b"a"), ("h2", b"")], timestamp=timestamp),
+            Record(None, b"no key"), Record(b"no value", None), Record(b"empty", b""),
+            Record(b"key", "umlaut äöü".encode()), Record(b"big", bytes(random.Random(1).choices(b"abcdefghij", k=900_000))),
+        ] + [Record(b"k%d" % i, b"value %d " % i * 10) for i in range(200)]
+        create(client, broker, f"codec-{codec}")
+        acks = produce(client, broker, f"codec-{codec}", sent, codec=codec)
+        if any(l[0] == "ack" for l in acks):
+            assert sorted(int(l[1]) for l in acks if l[0] == "ack") == list(range(len(sent)))
+        assert_same(sent, consume(client, broker, f"codec-{codec}", start="beginning"))
+    return case
+
+
+def case_from_offset_and_time(client, broker, options):
+    base = 1_700_000_000_000
+    sent = [Record(None, b"v%d" % i, timestamp=base + i * 1000) for i in range(100)]
+    create(client, broker, "places")
+    produce(client, broker, "places", sent, codec="none")
+    assert_same(sent[42:], consume(client, broker, "places", start="offset:42"))
+    assert_same(sent[70:], consume(client, broker, "places", start=f"timestamp:{base + 69_500}"))
+
+
+def case_five_megabytes(client, broker, options):
+    large = Broker(options.binary, "message.max.bytes=8388608")
+    try:
+        sent = [Record(b"large", bytes(random.Random(2).choices(b"abcdefghij", k=5_000_000)))]
+        create(client, large, "large")
+        produce(client, large, "large", sent, codec="none", max_bytes=8_000_000)
+        assert_same(sent, consume(client, large, "large", start="beginning", max_bytes=8_000_000))
+    finally:
+        large.remove()
+
+
+def members(client, broker, topic, group, count):
+    return [Driver(client, "group", bootstrap=broker.address, topic=topic, group=group) for _ in range(count)]
+
+
+def assigned(member):
+    last = [l for l in member.lines if l[0] == "assigned"]
+    return {p for p in last[-1][1].split(",") if p} if last else set()
+
+
+def wait_shared(group, partitions):
+    everything = {str(p) for p in range(partitions)}
+    def shared(_):
+        parts = [assigned(m) for m in group]
+        return all(parts) and set().union(*parts) == everything and sum(map(len, parts)) == partitions
+    deadline = time.time() + PATIENCE
+    while not shared(None):
+        for member in group:
+            if member.process.poll() is not None:
+                raise AssertionError(f"a member ended: {''.join(member.errors)[-800:]}")
+        if time.time() > deadline:
+            raise AssertionError(f"the group did not share the partitions: {[assigned(m) for m in group]}")
+        time.sleep(0.05)
+
+
+def case_group_of_three(client, _, options):
+    # A broker whose topics have six partitions: a client that cannot say a number gets them too.
+    broker = Broker(options.binary, "num.partitions=6")
+    group = []
+    try:
+        create(client, broker, "grouped", 6)
+        group = members(client, broker, "grouped", "three", 3)
+        wait_shared(group, 6)
+        group.pop(0).end()
+        wait_shared(group, 6)
+    finally:
+        for member in group:
+            member.end()
+        broker.remove()
+
+
+def case_commit_and_restart(client, broker, options):
+    create(client, broker, "resumed")
+    produce(client, broker, "resumed", [Record(None, b"before %d" % i) for i in range(50)], codec="none")
+    member = Driver(client, "group", bootstrap=broker.address, topic="resumed", group="resumes")
+    member.wait_for(lambda lines: sum(l[0] == "rec" for l in lines) >= 50, "50 records")
+    member.end()
+    broker.stop()
+    broker.start()
+    produce(client, broker, "resumed", [Record(None, b"after %d" % i) for i in range(20)], codec="none")
+    member = Driver(client, "group", bootstrap=broker.address, topic="resumed", group="resumes")
+    member.wait_for(lambda lines: sum(l[0] == "rec" for l in lines) >= 20, "20 records")
+    got = [dec(l[5]) for l in member.end() if l[0] == "rec"]
+    assert got == [b"after %d" % i for i in range(20)], got[:3]
+
+
+def case_kill_under_load(client, broker, options):
+    kills = options.kills
+    create(client, broker, "killed")
+    writer = Driver(client, "stream", bootstrap=broker.address, topic="killed")
+    acked = lambda lines: sum(l[0] == "ack" for l in lines)
+    for _ in range(kills):
+        before = acked(writer.lines)
+        writer.wait_for(lambda lines: acked(lines) >= before + 1000, "1000 acknowledgements")
+        time.sleep(random.random() * 0.2)
+        broker.kill()
+        broker.start()
+    before = acked(writer.lines)
+    writer.wait_for(lambda lines: acked(lines) >= before + 100, "acknowledgements after the last kill")
+    lines = writer.end()
+    sent = {l[1] for l in lines if l[0] == "ack"}
+    got = [dec(l[5]).decode() for l in consume(client, broker, "killed", start="beginning")]
+    lost, doubled = sent - set(got), len(got) - len(set(got))
+    assert not lost, f"{len(lost)} acknowledged records are lost, as {sorted(lost)[:3]}"
+    assert doubled == 0, f"{doubled} records are stored twice"
+    return f"{kills} kills, {len(sent)} acknowledged"
+
+
+CASES = [("metadata", case_metadata), ("create topic", case_create_topic)]
+CASES += [(f"produce and read back, {codec}", case_codec(codec)) for codec in CODECS]
+CASES += [("read from an offset and a timestamp", case_from_offset_and_time), ("a record of 5 MB, limits raised", case_five_megabytes),
+          ("a group of three, one leaves", case_group_of_three), ("commit, restart the broker, go on", case_commit_and_restart),
+          ("kill -9 under load, idempotent", case_kill_under_load)]
+
+
+def run_client(client, options):
+    failures = 0
+    broker = Broker(options.binary)
+    try:
+        for name, case in CASES:
+            if options.case and options.case not in name:
+                continue
+            begin = time.time()
+            try:
+                note = case(client, broker, options) or ""
+                verdict = "ok"
+            except NotApplicable as reason:
+                verdict, note = "n/a", str(reason)
+            except Exception as error:
+                verdict, note = "FAILED", f"{type(error).__name__}: " + " ".join(str(error).split())[-600:]
+                failures += 1
+                if broker.process.poll() is not None:
+                    broker.start()
+            print(f"{client:<16} {verdict:<7} {name:<38} {time.time() - begin:6.1f} s  {note}", flush=True)
+    finally:
+        broker.remove()
+    return failures
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("clients", nargs="*")
+    parser.add_argument("--smoke", action="store_true", help="the three quickest clients, few kills")
+    parser.add_argument("--case", help="only cases whose name contains this")
+    parser.add_argument("--kills", type=int)
+    parser.add_argument("--binary", default=str(HERE.parent / "target/release/dlog"))
+    options = parser.parse_args()
+    options.kills = options.kills or (3 if options.smoke else 20)
+    clients = options.clients or (SMOKE if options.smoke else CLIENTS)
+    unknown = [c for c in clients if c not in CLIENTS]
+    if unknown:
+        sys.exit(f"no such client: {', '.join(unknown)}; there are {', '.join(CLIENTS)}")
+    failures = 0
+    for client in clients:
+        done = subprocess.run([str(HERE / "install.sh"), client], stdout=subprocess.DEVNULL)
+        if done.returncode != 0:
+            print(f"{client:<16} FAILED  install", flush=True)
+            failures += 1
+            continue
+        failures += run_client(client, options)
+    print(f"{'no case failed' if failures == 0 else f'{failures} cases failed'}")
+    sys.exit(1 if failures else 0)
+
+
+if __name__ == "__main__":
+    main()
