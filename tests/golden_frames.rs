@@ -64,7 +64,9 @@ fn every_golden_frame_decodes_and_encodes_to_the_same_bytes() {
         count += 1;
         match round_trip(key, version, direction, &bytes) {
             Ok(same) if same == bytes => {}
-            Ok(other) => failures.push(format!("line {}: {client} {key:?} v{version} {direction}\n  was {bytes:x}\n  is  {other:x}", number + 1)),
+            Ok(other) => {
+                failures.push(format!("line {}: {client} {key:?} v{version} {direction}\n  was {bytes:x}\n  is  {other:x}", number + 1))
+            }
             Err(error) => failures.push(format!("line {}: {client} {key:?} v{version} {direction}: {error}", number + 1)),
         }
     }

@@ -130,7 +130,8 @@ fn compare<Ours: Message, Other: Decodable + Encodable + Theirs>(message: &proto
             assert!(input.is_empty(), "{what}\nthe crate leaves bytes over");
             let mut again = BytesMut::new();
             theirs.encode(&mut again, version).unwrap_or_else(|e| panic!("{what}\nthe crate cannot encode it: {e}"));
-            let back: Ours = decode_whole(&again.freeze(), version).unwrap_or_else(|e| panic!("{what}\nwe cannot decode the crate's bytes: {e}"));
+            let back: Ours =
+                decode_whole(&again.freeze(), version).unwrap_or_else(|e| panic!("{what}\nwe cannot decode the crate's bytes: {e}"));
             assert_eq!(encode_to_bytes(&back, version), bytes, "{what}\nthe crate's bytes mean something else");
         }
     }
@@ -165,8 +166,12 @@ fn the_kafka_protocol_crate_reads_what_we_write_and_we_read_what_it_writes() {
     use kafka_protocol::messages as theirs;
     versions += compare::<headers::RequestHeader, theirs::RequestHeader>(message("RequestHeader"), &mut chance);
     versions += compare::<headers::ResponseHeader, theirs::ResponseHeader>(message("ResponseHeader"), &mut chance);
-    versions += compare::<ours::ConsumerProtocolSubscription, theirs::ConsumerProtocolSubscription>(message("ConsumerProtocolSubscription"), &mut chance);
-    versions += compare::<ours::ConsumerProtocolAssignment, theirs::ConsumerProtocolAssignment>(message("ConsumerProtocolAssignment"), &mut chance);
+    versions += compare::<ours::ConsumerProtocolSubscription, theirs::ConsumerProtocolSubscription>(
+        message("ConsumerProtocolSubscription"),
+        &mut chance,
+    );
+    versions +=
+        compare::<ours::ConsumerProtocolAssignment, theirs::ConsumerProtocolAssignment>(message("ConsumerProtocolAssignment"), &mut chance);
     println!("{versions} message versions compared, seed {seed}");
     assert!(versions > 200, "only {versions} versions compared");
 }

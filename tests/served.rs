@@ -35,7 +35,11 @@ async fn every_advertised_version_is_served() {
 
     count += versions::<api_versions::ApiVersionsRequest>(
         client,
-        |_| api_versions::ApiVersionsRequest { client_software_name: "test".into(), client_software_version: "1".into(), ..Default::default() },
+        |_| api_versions::ApiVersionsRequest {
+            client_software_name: "test".into(),
+            client_software_version: "1".into(),
+            ..Default::default()
+        },
         |_, response| {
             fine(response.error_code);
             assert_eq!(response.api_keys.len(), SERVED.len());
@@ -98,7 +102,8 @@ async fn every_advertised_version_is_served() {
     count += versions::<offset_for_leader_epoch::OffsetForLeaderEpochRequest>(
         client,
         |_| {
-            let partition = offset_for_leader_epoch::OffsetForLeaderPartition { leader_epoch: 0, current_leader_epoch: -1, ..Default::default() };
+            let partition =
+                offset_for_leader_epoch::OffsetForLeaderPartition { leader_epoch: 0, current_leader_epoch: -1, ..Default::default() };
             let topic = offset_for_leader_epoch::OffsetForLeaderTopic { topic: "t".into(), partitions: vec![partition] };
             offset_for_leader_epoch::OffsetForLeaderEpochRequest { topics: vec![topic], ..Default::default() }
         },
@@ -119,8 +124,14 @@ async fn every_advertised_version_is_served() {
         |version| {
             let partition = offset_commit::OffsetCommitRequestPartition { committed_offset: 5, ..Default::default() };
             let topic = offset_commit::OffsetCommitRequestTopic { name: "t".into(), topic_id: id, partitions: vec![partition] };
-            let topic = if version >= 10 { topic } else { offset_commit::OffsetCommitRequestTopic { topic_id: Default::default(), ..topic } };
-            offset_commit::OffsetCommitRequest { group_id: "g".into(), generation_id_or_member_epoch: -1, topics: vec![topic], ..Default::default() }
+            let topic =
+                if version >= 10 { topic } else { offset_commit::OffsetCommitRequestTopic { topic_id: Default::default(), ..topic } };
+            offset_commit::OffsetCommitRequest {
+                group_id: "g".into(),
+                generation_id_or_member_epoch: -1,
+                topics: vec![topic],
+                ..Default::default()
+            }
         },
         |_, response| fine(response.topics[0].partitions[0].error_code),
     )
@@ -220,7 +231,8 @@ async fn every_advertised_version_is_served() {
     count += versions::<create_partitions::CreatePartitionsRequest>(
         client,
         |version| {
-            let topic = create_partitions::CreatePartitionsTopic { name: "created-7".into(), count: 2 + i32::from(version), assignments: None };
+            let topic =
+                create_partitions::CreatePartitionsTopic { name: "created-7".into(), count: 2 + i32::from(version), assignments: None };
             create_partitions::CreatePartitionsRequest { topics: vec![topic], ..Default::default() }
         },
         |_, response| fine(response.results[0].error_code),
@@ -257,7 +269,11 @@ async fn every_advertised_version_is_served() {
                 resource_name: name.into(),
                 configuration_keys: None,
             };
-            describe_configs::DescribeConfigsRequest { resources: vec![resource(2, "t"), resource(4, "1")], include_synonyms: true, include_documentation: true }
+            describe_configs::DescribeConfigsRequest {
+                resources: vec![resource(2, "t"), resource(4, "1")],
+                include_synonyms: true,
+                include_documentation: true,
+            }
         },
         |_, response| {
             for result in &response.results {

@@ -40,7 +40,7 @@ async def produce():
 
 
 async def consume():
-    consumer = AIOKafkaConsumer(**base, max_partition_fetch_bytes=limit)
+    consumer = AIOKafkaConsumer(**base, auto_offset_reset="earliest", max_partition_fetch_bytes=limit)
     await consumer.start()
     where = TopicPartition(o["topic"], int(o["partition"]))
     consumer.assign([where])

@@ -86,7 +86,8 @@ impl Checker<'_> {
     }
 
     fn field(&self, field: &Field) -> Result<(), Error> {
-        let own = field.versions.meet(self.message.versions).ok_or_else(|| self.error(field.line, "no version of the message has this field"))?;
+        let own =
+            field.versions.meet(self.message.versions).ok_or_else(|| self.error(field.line, "no version of the message has this field"))?;
         if let Some(nullable) = field.nullable {
             if nullable.meet(own).is_none() {
                 return Err(self.error(field.line, "nullable only in versions that lack the field"));

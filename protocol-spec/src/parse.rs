@@ -94,7 +94,10 @@ impl<'a> Lines<'a> {
                 return Err(self.error(number, "indented more than the line above allows"));
             }
             self.left.next();
-            let mut read = all_consuming(field).parse(line).map_err(|_| self.error(number, "expected `name: type [versions] [nullable [versions]] [tag N] [= default]`"))?.1;
+            let mut read = all_consuming(field)
+                .parse(line)
+                .map_err(|_| self.error(number, "expected `name: type [versions] [nullable [versions]] [tag N] [= default]`"))?
+                .1;
             read.line = number;
             read.fields = self.fields(indent + 2)?;
             fields.push(read);
@@ -128,11 +131,14 @@ fn top(input: &str) -> IResult<&str, Top> {
     alt((
         map((preceded(terminated(tag("api"), space1), int16), preceded(space1, word)), |(key, name)| Top::Api(key, name)),
         map((alt((tag("request"), tag("response"))), message_tail), |(name, tail)| Top::Half(message(name.to_string(), None, tail))),
-        map((preceded(terminated(tag("message"), space1), word), opt(preceded((space1, tag("type"), space1), int16)), message_tail), |(name, id, tail)| {
-            Top::Message(message(name, id, tail))
-        }),
+        map(
+            (preceded(terminated(tag("message"), space1), word), opt(preceded((space1, tag("type"), space1), int16)), message_tail),
+            |(name, id, tail)| Top::Message(message(name, id, tail)),
+        ),
         value(Top::Errors, tag("errors")),
-        map(preceded(terminated(tag("layout"), space1), separated_pair(word, (space1, tag("size"), space1), number)), |(name, size)| Top::Layout(name, size)),
+        map(preceded(terminated(tag("layout"), space1), separated_pair(word, (space1, tag("size"), space1), number)), |(name, size)| {
+            Top::Layout(name, size)
+        }),
     ))
     .parse(input)
 }
@@ -143,7 +149,11 @@ fn message(name: String, type_id: Option<i16>, (versions, flexible): (Versions, 
 
 fn message_tail(input: &str) -> IResult<&str, (Versions, Option<Versions>)> {
     let latest_unstable = opt((space1, tag("latest-unstable")));
-    terminated((preceded((space1, tag("versions"), space1), versions), opt(preceded((space1, tag("flexible"), space1), versions))), latest_unstable).parse(input)
+    terminated(
+        (preceded((space1, tag("versions"), space1), versions), opt(preceded((space1, tag("flexible"), space1), versions))),
+        latest_unstable,
+    )
+    .parse(input)
 }
 
 #[derive(Clone)]
@@ -164,7 +174,8 @@ fn field(input: &str) -> IResult<&str, Field> {
     ));
     let (input, marks) = many0(preceded(space1, mark)).parse(input)?;
     let (input, default) = opt(preceded((space1, char('='), space0), map(rest, str::to_string))).parse(input)?;
-    let none = Field { name, kind, versions: Versions::ALL, nullable: None, tag: None, inflexible: false, default, fields: Vec::new(), line: 0 };
+    let none =
+        Field { name, kind, versions: Versions::ALL, nullable: None, tag: None, inflexible: false, default, fields: Vec::new(), line: 0 };
     let read = marks.into_iter().fold((none, false), |(mut field, mut all), mark| {
         match mark {
             Mark::Versions(versions) => field.versions = versions,
@@ -183,7 +194,12 @@ fn field(input: &str) -> IResult<&str, Field> {
 }
 
 fn kind(input: &str) -> IResult<&str, Kind> {
-    alt((map(delimited(char('['), kind, char(']')), |k| Kind::Array(Box::new(k))), map(primitive, Kind::Primitive), map(word, Kind::Struct))).parse(input)
+    alt((
+        map(delimited(char('['), kind, char(']')), |k| Kind::Array(Box::new(k))),
+        map(primitive, Kind::Primitive),
+        map(word, Kind::Struct),
+    ))
+    .parse(input)
 }
 
 fn primitive(input: &str) -> IResult<&str, Primitive> {
@@ -211,23 +227,28 @@ fn primitive(input: &str) -> IResult<&str, Primitive> {
 /// `3`, `3+` or `3-7`.
 fn versions(input: &str) -> IResult<&str, Versions> {
     let (input, min) = int16(input)?;
-    alt((
-        value(Versions { min, max: i16::MAX }, char('+')),
-        map(preceded(char('-'), int16), |max| Versions { min, max }),
-        |input| Ok((input, Versions { min, max: min })),
-    ))
+    alt((value(Versions { min, max: i16::MAX }, char('+')), map(preceded(char('-'), int16), |max| Versions { min, max }), |input| {
+        Ok((input, Versions { min, max: min }))
+    }))
     .parse(input)
 }
 
 fn error_code(input: &str) -> IResult<&str, ErrorCode> {
-    map((int16, preceded(space1, word), opt(preceded(space1, tag("retriable"))), opt(preceded(space1, tag("metadata")))), |(code, name, retriable, metadata)| {
-        ErrorCode { code, name, retriable: retriable.is_some(), refreshes_metadata: metadata.is_some() }
-    })
+    map(
+        (int16, preceded(space1, word), opt(preceded(space1, tag("retriable"))), opt(preceded(space1, tag("metadata")))),
+        |(code, name, retriable, metadata)| ErrorCode {
+            code,
+            name,
+            retriable: retriable.is_some(),
+            refreshes_metadata: metadata.is_some(),
+        },
+    )
     .parse(input)
 }
 
 fn layout_field(input: &str) -> IResult<&str, (String, Primitive, usize)> {
-    map((word, preceded((char(':'), space1), primitive), preceded((space1, char('@')), number)), |(name, kind, at)| (name, kind, at)).parse(input)
+    map((word, preceded((char(':'), space1), primitive), preceded((space1, char('@')), number)), |(name, kind, at)| (name, kind, at))
+        .parse(input)
 }
 
 fn number(input: &str) -> IResult<&str, usize> {

@@ -119,11 +119,13 @@ impl Config {
             let text = std::fs::read_to_string(path).map_err(|e| Error::File { path: shown.clone(), what: e.to_string() })?;
             figment = figment.merge(Flat::properties(&shown, &text)?);
         }
-        figment = figment.merge(Flat::environment(sources.environment.iter().cloned())).merge(Flat::new("the flags", sources.flags.clone()));
+        figment =
+            figment.merge(Flat::environment(sources.environment.iter().cloned())).merge(Flat::new("the flags", sources.flags.clone()));
         let values = Values { set: checked(&figment)?, mode };
         let set = |name: &str| values.set.get(name).map(String::as_str);
         let node = set("node.id").or(set("broker.id")).unwrap_or("1");
-        let node_id = node.parse().ok().filter(|id| *id >= 0).map(NodeId).ok_or_else(|| refuse("node.id", node, "must be a number from 0 on"))?;
+        let node_id =
+            node.parse().ok().filter(|id| *id >= 0).map(NodeId).ok_or_else(|| refuse("node.id", node, "must be a number from 0 on"))?;
         let default_listeners = if set("advertised.listeners").is_none() { values.text("listeners") } else { None };
         let listen = set("listeners").map(str::to_string).or(default_listeners);
         let protocols = values.text("listener.security.protocol.map").unwrap_or_default();
@@ -270,7 +272,9 @@ mod tests {
     #[test]
     fn flags_win_over_environment_and_environment_over_the_file() {
         let file = "num.partitions=2\ndefault.replication.factor=2\nlog.dirs=/file\n";
-        let config = read(Mode::Serve, file, &[("KAFKA_NUM_PARTITIONS", "3"), ("KAFKA_LOG_DIRS", "/environment")], &[("num.partitions", "4")]).unwrap();
+        let config =
+            read(Mode::Serve, file, &[("KAFKA_NUM_PARTITIONS", "3"), ("KAFKA_LOG_DIRS", "/environment")], &[("num.partitions", "4")])
+                .unwrap();
         assert_eq!((config.controller.num_partitions, config.controller.default_replication_factor), (4, 2));
         assert_eq!(config.data, PathBuf::from("/environment"));
     }
@@ -293,7 +297,12 @@ mod tests {
 
     #[test]
     fn bad_values_name_their_key() {
-        for (file, key) in [("num.partitions=x", "num.partitions"), ("node.id=-1", "node.id"), ("log.cleanup.policy=x", "log.cleanup.policy"), ("listeners=x", "listeners")] {
+        for (file, key) in [
+            ("num.partitions=x", "num.partitions"),
+            ("node.id=-1", "node.id"),
+            ("log.cleanup.policy=x", "log.cleanup.policy"),
+            ("listeners=x", "listeners"),
+        ] {
             let error = read(Mode::Dev, file, &[], &[]).unwrap_err().to_string();
             assert!(error.starts_with(key), "{error}");
         }

@@ -26,25 +26,37 @@ struct Address {
 
 /// Reads both lists. `controllers` names listeners that only controllers use: they are passed over. Without `listeners` the advertised ones
 /// are listened on at all addresses.
-pub(super) fn listeners(listeners: Option<&str>, advertised: Option<&str>, protocols: &str, controllers: &str) -> Result<Vec<ListenerConfig>, Error> {
+pub(super) fn listeners(
+    listeners: Option<&str>,
+    advertised: Option<&str>,
+    protocols: &str,
+    controllers: &str,
+) -> Result<Vec<ListenerConfig>, Error> {
     let advertised = advertised.filter(|a| !a.trim().is_empty()).map(|a| parse("advertised.listeners", a)).transpose()?.unwrap_or_default();
     let bound = match listeners {
         Some(text) => parse("listeners", text)?,
         None => advertised.iter().map(|a| Address { host: String::new(), ..a.clone() }).collect(),
     };
     let controllers: Vec<&str> = controllers.split(',').map(str::trim).collect();
-    let protocols: BTreeMap<&str, &str> = protocols.split(',').filter_map(|p| p.split_once(':')).map(|(n, p)| (n.trim(), p.trim())).collect();
+    let protocols: BTreeMap<&str, &str> =
+        protocols.split(',').filter_map(|p| p.split_once(':')).map(|(n, p)| (n.trim(), p.trim())).collect();
     let told: BTreeMap<&str, &Address> = advertised.iter().map(|a| (a.name.as_str(), a)).collect();
     let mut result = Vec::new();
     for address in bound.iter().filter(|a| !controllers.contains(&a.name.as_str())) {
         let refuse = |key: &str, value: &str, what: &str| Error::Setting { key: key.into(), value: value.into(), what: what.into() };
         let protocol = protocols.get(address.name.as_str()).copied().unwrap_or(address.name.as_str());
-        if protocol != "PLAINTEXT" && (protocols.contains_key(address.name.as_str()) || ["SSL", "SASL_PLAINTEXT", "SASL_SSL"].contains(&protocol)) {
+        if protocol != "PLAINTEXT"
+            && (protocols.contains_key(address.name.as_str()) || ["SSL", "SASL_PLAINTEXT", "SASL_SSL"].contains(&protocol))
+        {
             return Err(refuse("listeners", &address.name, &format!("{protocol} is not supported yet; only PLAINTEXT is")));
         }
         let advertised = match told.get(address.name.as_str()) {
             Some(told) if matches!(told.host.as_str(), "0.0.0.0" | "::" | "") => {
-                return Err(refuse("advertised.listeners", &told.host, "clients cannot connect to this address; name the host as they see it"));
+                return Err(refuse(
+                    "advertised.listeners",
+                    &told.host,
+                    "clients cannot connect to this address; name the host as they see it",
+                ));
             }
             Some(told) => Advertised::Address(told.host.clone(), told.port),
             None => Advertised::AsReached,
@@ -53,13 +65,20 @@ pub(super) fn listeners(listeners: Option<&str>, advertised: Option<&str>, proto
         result.push(ListenerConfig { host, port: address.port, endpoint: Endpoint { name: address.name.clone(), advertised } });
     }
     for (at, listener) in result.iter().enumerate() {
-        if result[..at].iter().any(|l| l.endpoint.name == listener.endpoint.name || l.port == listener.port && l.port != 0 && l.host == listener.host) {
+        if result[..at]
+            .iter()
+            .any(|l| l.endpoint.name == listener.endpoint.name || l.port == listener.port && l.port != 0 && l.host == listener.host)
+        {
             let what = "each listener needs a name and an address of its own";
             return Err(Error::Setting { key: "listeners".into(), value: listener.endpoint.name.clone(), what: what.into() });
         }
     }
     if result.is_empty() {
-        return Err(Error::Setting { key: "listeners".into(), value: listeners.unwrap_or_default().into(), what: "at least one listener is needed".into() });
+        return Err(Error::Setting {
+            key: "listeners".into(),
+            value: listeners.unwrap_or_default().into(),
+            what: "at least one listener is needed".into(),
+        });
     }
     Ok(result)
 }
@@ -68,7 +87,11 @@ fn parse(key: &str, text: &str) -> Result<Vec<Address>, Error> {
     let words = text.split(',').map(str::trim).filter(|w| !w.is_empty());
     words
         .map(|word| {
-            let refuse = || Error::Setting { key: key.into(), value: word.into(), what: "must be NAME://host:port, as in PLAINTEXT://localhost:9092".into() };
+            let refuse = || Error::Setting {
+                key: key.into(),
+                value: word.into(),
+                what: "must be NAME://host:port, as in PLAINTEXT://localhost:9092".into(),
+            };
             let (name, rest) = word.split_once("://").unwrap_or(("PLAINTEXT", word));
             let (host, port) = rest.rsplit_once(':').ok_or_else(refuse)?;
             let host = host.trim_start_matches('[').trim_end_matches(']');

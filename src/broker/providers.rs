@@ -18,7 +18,8 @@ pub(super) struct Flat {
 }
 
 /// Variables of the images that are no settings.
-const NOT_SETTINGS: &[&str] = &["KAFKA_VERSION", "KAFKA_HEAP_OPTS", "KAFKA_OPTS", "KAFKA_JVM_PERFORMANCE_OPTS", "KAFKA_GC_LOG_OPTS", "KAFKA_CREATE_TOPICS"];
+const NOT_SETTINGS: &[&str] =
+    &["KAFKA_VERSION", "KAFKA_HEAP_OPTS", "KAFKA_OPTS", "KAFKA_JVM_PERFORMANCE_OPTS", "KAFKA_GC_LOG_OPTS", "KAFKA_CREATE_TOPICS"];
 const NOT_SETTINGS_PREFIXES: &[&str] = &["KAFKA_JMX_", "KAFKA_LOG4J_", "KAFKA_CFG_"];
 
 impl Flat {
@@ -41,10 +42,9 @@ impl Flat {
                 continue;
             }
             let whole = std::mem::take(&mut pending);
-            let (key, value) = whole.split_once(['=', ':']).ok_or_else(|| Error::File {
-                path: path.to_string(),
-                what: format!("line {} is no `key=value`", number + 1),
-            })?;
+            let (key, value) = whole
+                .split_once(['=', ':'])
+                .ok_or_else(|| Error::File { path: path.to_string(), what: format!("line {} is no `key=value`", number + 1) })?;
             values.insert(key.trim().to_string(), value.trim().to_string());
         }
         Ok(Flat::new(path, values))

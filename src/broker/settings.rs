@@ -107,7 +107,9 @@ mod tests {
 
     #[test]
     fn bad_values_are_refused() {
-        for (name, value) in [("num.partitions", "0"), ("num.partitions", "x"), ("num.partitions", "3000000000"), ("auto.create.topics.enable", "yes")] {
+        for (name, value) in
+            [("num.partitions", "0"), ("num.partitions", "x"), ("num.partitions", "3000000000"), ("auto.create.topics.enable", "yes")]
+        {
             assert!(Key::named(name).unwrap().check(value).is_err(), "{name}={value}");
         }
     }

@@ -7,7 +7,9 @@ use super::image::TOPIC_RESOURCE;
 use super::{Error, MetadataImage, MetadataRecord};
 use crate::model::{Uuid, is_internal_topic, is_legal_topic_name};
 use crate::partition::{SettingError, setting_named};
-use crate::protocol::generated::cluster_metadata::{ConfigRecord, PartitionRecord, ProducerIdsRecord, RegisterBrokerRecord, RemoveTopicRecord, TopicRecord};
+use crate::protocol::generated::cluster_metadata::{
+    ConfigRecord, PartitionRecord, ProducerIdsRecord, RegisterBrokerRecord, RemoveTopicRecord, TopicRecord,
+};
 
 /// The most partitions that one request may create, as in Kafka.
 const PARTITIONS_PER_REQUEST_MAX: usize = 10_000;
@@ -180,7 +182,12 @@ impl Controller {
         records.extend(new);
     }
 
-    fn create_topics(&mut self, topics: &[NewTopic], validate_only: bool, records: &mut Vec<MetadataRecord>) -> Vec<Result<CreatedTopic, Error>> {
+    fn create_topics(
+        &mut self,
+        topics: &[NewTopic],
+        validate_only: bool,
+        records: &mut Vec<MetadataRecord>,
+    ) -> Vec<Result<CreatedTopic, Error>> {
         let mut partitions_left = PARTITIONS_PER_REQUEST_MAX;
         topics
             .iter()
@@ -215,7 +222,12 @@ impl Controller {
         let mut records = vec![MetadataRecord::Topic(TopicRecord { name: topic.name.clone(), topic_id: topic.id })];
         records.extend(assignments.iter().enumerate().map(|(number, replicas)| partition_record(topic.id, number as i32, replicas)));
         records.extend(configs.into_iter().map(|(name, value)| {
-            MetadataRecord::Config(ConfigRecord { resource_type: TOPIC_RESOURCE, resource_name: topic.name.clone(), name, value: Some(value) })
+            MetadataRecord::Config(ConfigRecord {
+                resource_type: TOPIC_RESOURCE,
+                resource_name: topic.name.clone(),
+                name,
+                value: Some(value),
+            })
         }));
         let replication_factor = assignments.first().map_or(0, Vec::len) as i16;
         Ok((CreatedTopic { id: topic.id, partitions: assignments.len() as i32, replication_factor, clamped }, records))
@@ -235,13 +247,17 @@ impl Controller {
         }
         let wanted = if topic.replication_factor == -1 { self.settings.default_replication_factor } else { topic.replication_factor };
         if wanted < 1 {
-            return Err(Error::InvalidReplicationFactor("Replication factor must be larger than 0, or -1 to use the default value.".into()));
+            return Err(Error::InvalidReplicationFactor(
+                "Replication factor must be larger than 0, or -1 to use the default value.".into(),
+            ));
         }
         let brokers = self.image.brokers();
         let clamp = self.settings.replication == Replication::Clamp || is_internal_topic(&topic.name);
         if wanted as usize > brokers.len() && !clamp {
             let there = brokers.len();
-            return Err(Error::InvalidReplicationFactor(format!("Unable to replicate the partition {wanted} time(s): only {there} broker(s) are registered.")));
+            return Err(Error::InvalidReplicationFactor(format!(
+                "Unable to replicate the partition {wanted} time(s): only {there} broker(s) are registered."
+            )));
         }
         let factor = (wanted as usize).min(brokers.len());
         let replicas = |partition: usize| (0..factor).map(|at| brokers[(partition + at) % brokers.len()]).collect();
@@ -253,7 +269,9 @@ impl Controller {
             return Err(Error::InvalidRequest("A manual partition assignment was specified, but numPartitions was not set to -1.".into()));
         }
         if topic.replication_factor != -1 {
-            return Err(Error::InvalidRequest("A manual partition assignment was specified, but replication factor was not set to -1.".into()));
+            return Err(Error::InvalidRequest(
+                "A manual partition assignment was specified, but replication factor was not set to -1.".into(),
+            ));
         }
         let by_number: BTreeMap<i32, &Vec<i32>> = topic.assignments.iter().map(|(number, brokers)| (*number, brokers)).collect();
         if by_number.len() != topic.assignments.len() || !by_number.keys().copied().eq(0..by_number.len() as i32) {
@@ -268,7 +286,9 @@ impl Controller {
             return Err(Error::InvalidReplicaAssignment("The manual partition assignment is empty or names a broker twice.".into()));
         }
         match brokers.iter().find(|id| !self.image.brokers().contains(id)) {
-            Some(id) => Err(Error::InvalidReplicaAssignment(format!("The manual partition assignment includes broker {id}, but no such broker is registered."))),
+            Some(id) => Err(Error::InvalidReplicaAssignment(format!(
+                "The manual partition assignment includes broker {id}, but no such broker is registered."
+            ))),
             None => Ok(brokers.to_vec()),
         }
     }
@@ -300,7 +320,10 @@ impl Controller {
         }
         let replicas: Vec<Vec<i32>> = match &more.assignments {
             Some(lists) if lists.len() != added => {
-                return Err(Error::InvalidReplicaAssignment(format!("Attempted to add {added} additional partition(s), but only {} assignment(s) were specified.", lists.len())));
+                return Err(Error::InvalidReplicaAssignment(format!(
+                    "Attempted to add {added} additional partition(s), but only {} assignment(s) were specified.",
+                    lists.len()
+                )));
             }
             Some(lists) => lists.iter().map(|brokers| self.check_replicas(brokers)).collect::<Result<_, _>>()?,
             None => vec![topic.partitions.first().map_or(Vec::new(), |p| p.replicas.clone()); added],
@@ -319,7 +342,8 @@ fn check_configs(configs: &[(String, Option<String>)]) -> Result<BTreeMap<String
     configs
         .iter()
         .map(|(name, value)| {
-            let value = value.clone().ok_or_else(|| Error::InvalidRequest(format!("Null value not supported for topic configs: {name}")))?;
+            let value =
+                value.clone().ok_or_else(|| Error::InvalidRequest(format!("Null value not supported for topic configs: {name}")))?;
             setting_named(name).ok_or_else(|| SettingError::Unknown(name.clone()))?.check(&value)?;
             Ok((name.clone(), value))
         })
@@ -425,9 +449,14 @@ mod tests {
     fn deleting_and_growing() {
         let mut controller = controller(Replication::Refuse);
         create(&mut controller, topic("a")).unwrap();
-        let grow = |count, assignments| Event::CreatePartitions { topics: vec![MorePartitions { name: "a".into(), count, assignments }], validate_only: false };
+        let grow = |count, assignments| Event::CreatePartitions {
+            topics: vec![MorePartitions { name: "a".into(), count, assignments }],
+            validate_only: false,
+        };
         assert!(matches!(controller.handle(&grow(3, None)).1, Response::Partitions(r) if matches!(r[0], Err(Error::InvalidPartitions(_)))));
-        assert!(matches!(controller.handle(&grow(5, Some(vec![vec![1]]))).1, Response::Partitions(r) if matches!(r[0], Err(Error::InvalidReplicaAssignment(_)))));
+        assert!(
+            matches!(controller.handle(&grow(5, Some(vec![vec![1]]))).1, Response::Partitions(r) if matches!(r[0], Err(Error::InvalidReplicaAssignment(_))))
+        );
         assert!(matches!(controller.handle(&grow(5, None)).1, Response::Partitions(r) if r[0].is_ok()));
         assert_eq!(controller.image.topic("a").unwrap().partitions.len(), 5);
         let delete = Event::DeleteTopics(vec![TopicRef::Name("a".into()), TopicRef::Name("a".into()), TopicRef::Id(Uuid::ZERO)]);

@@ -143,7 +143,8 @@ impl Follower {
     /// Deletes and opens partitions, and then shows the image.
     fn follow(&self, next: MetadataImage) -> Result<(), Error> {
         let now = self.image.load();
-        let gone: Vec<Arc<str>> = now.topics().filter(|t| next.topic(&t.name).is_none_or(|n| n.id != t.id)).map(|t| t.name.clone()).collect();
+        let gone: Vec<Arc<str>> =
+            now.topics().filter(|t| next.topic(&t.name).is_none_or(|n| n.id != t.id)).map(|t| t.name.clone()).collect();
         let failed = |error: partition::Error| {
             error!(%error, "partitions do not follow the metadata");
             Error::Storage(error.to_string())
@@ -183,7 +184,12 @@ impl Follower {
             let settings = TopicSettings::of(&topic.configs, &self.broker_topic_settings);
             for (number, partition) in topic.partitions.iter().enumerate().skip(known).filter(|(_, p)| p.leader == self.broker) {
                 let id = TopicPartition::new(topic.name.clone(), number as i32);
-                new.push(NewReplica { id, topic_id: topic.id, leader_epoch: LeaderEpoch(partition.leader_epoch), settings: settings.clone() });
+                new.push(NewReplica {
+                    id,
+                    topic_id: topic.id,
+                    leader_epoch: LeaderEpoch(partition.leader_epoch),
+                    settings: settings.clone(),
+                });
             }
         }
         new

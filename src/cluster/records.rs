@@ -3,7 +3,9 @@
 use bytes::Bytes;
 
 use crate::protocol::Message;
-use crate::protocol::generated::cluster_metadata::{ConfigRecord, PartitionRecord, ProducerIdsRecord, RegisterBrokerRecord, RemoveTopicRecord, TopicRecord};
+use crate::protocol::generated::cluster_metadata::{
+    ConfigRecord, PartitionRecord, ProducerIdsRecord, RegisterBrokerRecord, RemoveTopicRecord, TopicRecord,
+};
 use crate::wire::{self, Frame, Writer};
 
 /// The format of the frame.

@@ -288,7 +288,11 @@ impl Group {
     pub(super) fn joined(&self, id: &str) -> JoinReply {
         let protocol = self.protocol.clone().unwrap_or_default();
         let is_leader = self.leader.as_deref() == Some(id);
-        let members = if is_leader { self.members.values().map(|m| (m.id.clone(), m.instance_id.clone(), m.metadata(&protocol))).collect() } else { Vec::new() };
+        let members = if is_leader {
+            self.members.values().map(|m| (m.id.clone(), m.instance_id.clone(), m.metadata(&protocol))).collect()
+        } else {
+            Vec::new()
+        };
         JoinReply {
             error: ErrorCode::None,
             generation: self.generation,

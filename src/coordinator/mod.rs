@@ -17,5 +17,5 @@ pub use join::{JoinReply, JoinRequest, SyncReply, SyncRequest};
 pub use member::{LeavingMember, MemberView};
 pub use offsets::{CommitRequest, Committed, OffsetEntry};
 pub use record::GroupRecord;
-pub use service::{GroupCoordinator, OFFSETS_TOPIC};
+pub use service::{GroupCoordinator, OFFSETS_TOPIC, TopicOffsets};
 pub use shard::{GroupSettings, GroupView, Outcome, Reply, Shard, Token, partition_for};

@@ -48,6 +48,9 @@ enum Waiter {
     Sync(oneshot::Sender<SyncReply>),
 }
 
+/// The offsets of a topic: partition and offset.
+pub type TopicOffsets = Vec<(i32, Committed)>;
+
 /// All instances of this broker.
 pub struct GroupCoordinator {
     instances: Vec<Mutex<Status>>,
@@ -63,7 +66,15 @@ impl GroupCoordinator {
     /// Instances that are still to be loaded.
     pub fn new(env: Env, partitions: Arc<Partitions>, settings: GroupSettings) -> Arc<GroupCoordinator> {
         let instances = (0..settings.partitions).map(|_| Mutex::new(Status::Resigned)).collect();
-        Arc::new(GroupCoordinator { instances, partitions, settings, env, begin: Instant::now(), tokens: AtomicU64::new(0), earlier: Notify::new() })
+        Arc::new(GroupCoordinator {
+            instances,
+            partitions,
+            settings,
+            env,
+            begin: Instant::now(),
+            tokens: AtomicU64::new(0),
+            earlier: Notify::new(),
+        })
     }
 
     /// Loads every instance whose partition is here and that is not active on it. Blocks while it reads.
@@ -102,7 +113,9 @@ impl GroupCoordinator {
             };
             for record in Records::new(&opened, header.records_count) {
                 let record = record?;
-                let (Some(key), value) = (record.key.map(|k| opened.slice_ref(k)), record.value.map(|v| opened.slice_ref(v))) else { continue };
+                let (Some(key), value) = (record.key.map(|k| opened.slice_ref(k)), record.value.map(|v| opened.slice_ref(v))) else {
+                    continue;
+                };
                 match GroupRecord::decode(&key, value.as_ref()) {
                     Ok(Some(record)) => shard.replay(&record, now),
                     Ok(None) => debug!("a record type of later releases is passed over"),
@@ -174,7 +187,8 @@ impl GroupCoordinator {
         if records.is_empty() {
             return Ok(());
         }
-        let builder = records.iter().fold(BatchBuilder::new(), |builder, (key, value)| builder.record(NewRecord::keyed(key, value.as_deref())));
+        let builder =
+            records.iter().fold(BatchBuilder::new(), |builder, (key, value)| builder.record(NewRecord::keyed(key, value.as_deref())));
         let now_ms = self.env.clock.wall_ms();
         match active.replica.produce(&builder.build(now_ms), now_ms) {
             Ok(_) => Ok(()),
@@ -265,9 +279,9 @@ impl GroupCoordinator {
     }
 
     /// All committed offsets of a group by topic.
-    pub fn all_committed(&self, group: &str) -> Result<Vec<(String, Vec<(i32, Committed)>)>, ErrorCode> {
+    pub fn all_committed(&self, group: &str) -> Result<Vec<(String, TopicOffsets)>, ErrorCode> {
         let mut access = self.access(group)?;
-        let mut topics: Vec<(String, Vec<(i32, Committed)>)> = Vec::new();
+        let mut topics: Vec<(String, TopicOffsets)> = Vec::new();
         for (topic, partition, committed) in access.active().shard.all_committed(group) {
             match topics.last_mut().filter(|(name, _)| name == topic) {
                 Some((_, offsets)) => offsets.push((partition, committed.clone())),
@@ -323,7 +337,8 @@ impl GroupCoordinator {
     /// Wakes the shards in time, until told to stop; then everybody who waits is told that this broker coordinates no more.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         loop {
-            let next = (0..self.settings.partitions).filter_map(|n| Some(self.access_number(n).ok()?.active().shard.next_deadline_ms())).min();
+            let next =
+                (0..self.settings.partitions).filter_map(|n| Some(self.access_number(n).ok()?.active().shard.next_deadline_ms())).min();
             let wake_at = next.map(|ms| self.begin + Duration::from_millis(ms.max(0) as u64));
             // Cancelling either wait loses nothing: the deadlines are computed anew.
             tokio::select! {

@@ -132,7 +132,8 @@ impl Shard {
     /// A member joins.
     pub fn join(&mut self, token: Token, request: JoinRequest, now: Now) -> Outcome {
         let mut outcome = Outcome::default();
-        let refuse = |error| Outcome { records: Vec::new(), replies: vec![(token, Reply::Join(JoinReply::failed(error, &request.member_id)))] };
+        let refuse =
+            |error| Outcome { records: Vec::new(), replies: vec![(token, Reply::Join(JoinReply::failed(error, &request.member_id)))] };
         if request.group.is_empty() {
             return refuse(ErrorCode::InvalidGroupId);
         }
@@ -276,12 +277,15 @@ impl Shard {
                 let since = match (&group.protocol_type, group.state) {
                     (None, _) => committed.commit_ms,
                     (Some(_), GroupState::Empty) => group.state_since_ms.max(committed.commit_ms),
-                    (Some(kind), GroupState::Stable) if kind == "consumer" && subscribed.as_ref().is_some_and(|s| !s.contains(topic)) => committed.commit_ms,
+                    (Some(kind), GroupState::Stable) if kind == "consumer" && subscribed.as_ref().is_some_and(|s| !s.contains(topic)) => {
+                        committed.commit_ms
+                    }
                     _ => return false,
                 };
                 now.wall_ms.saturating_sub(since) >= self.settings.offsets_retention_ms
             };
-            let gone: Vec<_> = group.offsets.iter().filter(|((topic, _), committed)| over((topic, committed))).map(|(key, _)| key).collect();
+            let gone: Vec<_> =
+                group.offsets.iter().filter(|((topic, _), committed)| over((topic, committed))).map(|(key, _)| key).collect();
             let nothing_left = gone.len() == group.offsets.len();
             records.extend(gone.into_iter().map(|(topic, partition)| GroupRecord::offset_tombstone(&group.id, topic, *partition)));
             if nothing_left && group.state == GroupState::Empty && group.members.is_empty() && group.pending.is_empty() {

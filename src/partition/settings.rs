@@ -41,7 +41,14 @@ pub struct Setting {
     pub doc: &'static str,
 }
 
-const fn setting(name: &'static str, kind: Kind, default: &'static str, rule: Rule, broker_synonym: &'static str, doc: &'static str) -> Setting {
+const fn setting(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    rule: Rule,
+    broker_synonym: &'static str,
+    doc: &'static str,
+) -> Setting {
     Setting { name, kind, default, rule, broker_synonym, doc }
 }
 
@@ -113,7 +120,8 @@ pub enum SettingError {
 impl Setting {
     /// Checks a value.
     pub fn check(&self, value: &str) -> Result<(), SettingError> {
-        let refuse = |what: &str| Err(SettingError::Value { name: self.name.to_string(), value: value.to_string(), what: what.to_string() });
+        let refuse =
+            |what: &str| Err(SettingError::Value { name: self.name.to_string(), value: value.to_string(), what: what.to_string() });
         let number = match self.kind {
             Kind::Boolean if !matches!(value, "true" | "false") => return refuse("Expected value to be either true or false"),
             Kind::Int if value.trim().parse::<i32>().is_err() => return refuse("Not a number of type INT"),
@@ -179,7 +187,8 @@ impl TopicSettings {
         let policies: Vec<&str> = list(text("cleanup.policy")).collect();
         let cleanup = CleanupPolicy { delete: policies.contains(&"delete"), compact: policies.contains(&"compact") };
         let positive = |value: i64| (value >= 0).then_some(value);
-        let policy = Policy { retention_ms: positive(long("retention.ms")), retention_bytes: positive(long("retention.bytes")).map(|b| b as u64) };
+        let policy =
+            Policy { retention_ms: positive(long("retention.ms")), retention_bytes: positive(long("retention.bytes")).map(|b| b as u64) };
         TopicSettings {
             log: LogConfig {
                 segment_bytes: long("segment.bytes") as u64,
@@ -200,7 +209,11 @@ impl TopicSettings {
                 _ => None,
             },
             message_bytes_max: long("max.message.bytes") as usize,
-            timestamp_type: if text("message.timestamp.type") == "LogAppendTime" { TimestampType::LogAppendTime } else { TimestampType::CreateTime },
+            timestamp_type: if text("message.timestamp.type") == "LogAppendTime" {
+                TimestampType::LogAppendTime
+            } else {
+                TimestampType::CreateTime
+            },
             before_max_ms: long("message.timestamp.before.max.ms"),
             after_max_ms: long("message.timestamp.after.max.ms"),
         }

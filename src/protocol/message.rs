@@ -66,8 +66,12 @@ pub fn encode_to_bytes<M: Message>(message: &M, version: i16) -> Bytes {
 
 /// A request with its header, as it goes into a frame (without the frame's length).
 pub fn encode_request<R: Request>(request: &R, version: i16, correlation_id: i32, client_id: &str) -> Bytes {
-    let header =
-        RequestHeader { request_api_key: R::KEY as i16, request_api_version: version, correlation_id, client_id: Some(client_id.to_string()) };
+    let header = RequestHeader {
+        request_api_key: R::KEY as i16,
+        request_api_version: version,
+        correlation_id,
+        client_id: Some(client_id.to_string()),
+    };
     let mut writer = Writer::default();
     header.encode(&mut writer, request_header_version(R::KEY, version));
     request.encode(&mut writer, version);

@@ -6,4 +6,6 @@ mod message;
 
 pub use generated::api_key::ApiKey;
 pub use generated::error_code::ErrorCode;
-pub use message::{Message, Request, decode_request_header, decode_whole, encode_request, encode_to_bytes, request_header_version, response_header_version};
+pub use message::{
+    Message, Request, decode_request_header, decode_whole, encode_request, encode_to_bytes, request_header_version, response_header_version,
+};

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::dispatch::{Answer, Refusal, Running, dispatch};
+use super::dispatch::{Answer, Refusal, Running, Waits, dispatch};
 use super::limits::{BUFFER_IDLE, LAST_ANSWERS, PENDING_ANSWERS_MAX, STALLED_ANSWER, STALLED_FRAME};
 use super::services::Caller;
 use crate::env::{ReadHalf, WriteHalf};
@@ -91,12 +91,13 @@ impl Reader {
     /// Reads one request and runs it up to its first wait.
     async fn one(&mut self, stop: &CancellationToken) -> Result<(), End> {
         let (frame, permit) = self.frame(stop).await?;
-        let mut work = dispatch(self.caller.clone(), frame).map_err(End::Refused)?;
+        let (mut work, waits) = dispatch(self.caller.clone(), frame).map_err(End::Refused)?;
         let first = std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
         let queued = match first {
             Poll::Ready(Ok(Answer::None)) => return Ok(()),
             Poll::Ready(Ok(answer)) => Queued::Ready(answer),
             Poll::Ready(Err(refusal)) => return Err(End::Refused(refusal)),
+            Poll::Pending if waits == Waits::InLine => Queued::Ready(work.await.map_err(End::Refused)?),
             Poll::Pending => Queued::Waiting(work, permit),
         };
         self.queue.send(queued).await.map_err(|_| End::Closed)
@@ -113,7 +114,8 @@ impl Reader {
         }
         let services = &self.caller.services;
         let length = self.buffer.get_i32();
-        let size = usize::try_from(length).ok().filter(|size| *size <= services.settings.limits.frame_bytes_max).ok_or(End::Length(length))?;
+        let size =
+            usize::try_from(length).ok().filter(|size| *size <= services.settings.limits.frame_bytes_max).ok_or(End::Length(length))?;
         let budget = services.budgets.frame_bytes.clone();
         let permit = budget.acquire_many_owned(size as u32).await.map_err(|_| End::Stopping)?;
         if self.buffer.len() < size {

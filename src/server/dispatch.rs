@@ -90,22 +90,31 @@ pub(super) struct Call<R> {
 /// A request on its way: decoded, and run as far as it is polled.
 pub(super) type Running = Pin<Box<dyn Future<Output = Result<Answer, Refusal>> + Send>>;
 
+/// What happens to later requests of the connection while one waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waits {
+    /// They run; their answers leave after its own.
+    Apart,
+    /// They are not read. A client that gave up a join sends another one: as in Kafka that must find the first one done.
+    InLine,
+}
+
 /// Decodes a request; the future runs it.
-pub(super) fn dispatch(caller: Caller, bytes: Bytes) -> Result<Running, Refusal> {
+pub(super) fn dispatch(caller: Caller, bytes: Bytes) -> Result<(Running, Waits), Refusal> {
     let frame = Frame::new(bytes);
     let (code, version) = key_and_version(frame.cursor()).map_err(|e| Refusal::Malformed("request header", e.into()))?;
-    let key = ApiKey::from_code(code).filter(|key| served(*key).is_some()).ok_or(Refusal::Api(code))?;
-    let versions = served(key).map_or(0..=-1, |s| s.min..=s.max);
+    let Served { key, min, max } = *ApiKey::from_code(code).and_then(served).ok_or(Refusal::Api(code))?;
     let header = RequestHeader::decode(frame.cursor(), request_header_version(key, version));
     let (body, header) = header.map_err(|e| Refusal::Malformed("request header", e.into()))?;
-    if !versions.contains(&version) {
+    if !(min..=max).contains(&version) {
         if key == ApiKey::ApiVersions {
             let answer = encode(key, 0, header.correlation_id, &handlers::api_versions::unsupported(), &[]);
-            return Ok(Box::pin(std::future::ready(Ok(answer))));
+            return Ok((Box::pin(std::future::ready(Ok(answer))), Waits::Apart));
         }
         return Err(Refusal::Version(key, version));
     }
-    route(key, caller, version, header, body)
+    let waits = if matches!(key, ApiKey::JoinGroup | ApiKey::SyncGroup) { Waits::InLine } else { Waits::Apart };
+    Ok((route(key, caller, version, header, body)?, waits))
 }
 
 fn key_and_version(input: Cursor<'_>) -> Result<(i16, i16), nom::Err<wire::Error>> {

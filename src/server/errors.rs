@@ -1,7 +1,7 @@
 //! Which error code a client gets for what went wrong in the rooms below: the only place where that is decided.
 
-use crate::protocol::ErrorCode;
 use crate::partition::StorageError;
+use crate::protocol::ErrorCode;
 use crate::{cluster, partition, records};
 
 /// The code of a partition's error. Versions of an API that know less get theirs from [`for_produce`].
@@ -33,7 +33,9 @@ fn of_storage(error: &StorageError) -> ErrorCode {
 
 fn of_records(error: &records::Error) -> ErrorCode {
     match error {
-        records::Error::Crc { .. } | records::Error::Length(_) | records::Error::Codec(_) | records::Error::Decompress { .. } => ErrorCode::CorruptMessage,
+        records::Error::Crc { .. } | records::Error::Length(_) | records::Error::Codec(_) | records::Error::Decompress { .. } => {
+            ErrorCode::CorruptMessage
+        }
         records::Error::TooLarge { .. } | records::Error::Bomb(_) => ErrorCode::MessageTooLarge,
         records::Error::Timestamp { .. } | records::Error::AppendTime => ErrorCode::InvalidTimestamp,
         records::Error::Empty

@@ -160,7 +160,8 @@ impl FetchSessions {
             let Some(cached) = session.partitions.get_mut(&wanted.key) else { return true };
             let moved = cached.high_watermark != answered.high_watermark || cached.log_start != answered.log_start;
             // After an error the next answer is a change again, whatever it says.
-            (cached.high_watermark, cached.log_start) = if answered.error { (-1, -1) } else { (answered.high_watermark, answered.log_start) };
+            (cached.high_watermark, cached.log_start) =
+                if answered.error { (-1, -1) } else { (answered.high_watermark, answered.log_start) };
             if answered.has_records {
                 // Who got something goes to the end, so that all get their turn.
                 session.places.remove(&cached.place);

@@ -49,7 +49,13 @@ pub struct LogDirectory {
 impl LogDirectory {
     /// Opens or makes the directory for a node. A configured cluster id must be the directory's; without one the directory's is taken, or a
     /// new one made.
-    pub fn open(disk: Arc<dyn Disk>, entropy: &dyn Entropy, path: &Path, node: NodeId, cluster_id: Option<&str>) -> Result<LogDirectory, Error> {
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        entropy: &dyn Entropy,
+        path: &Path,
+        node: NodeId,
+        cluster_id: Option<&str>,
+    ) -> Result<LogDirectory, Error> {
         disk.create_dir(path).map_err(Error::io("create the directory", path))?;
         let lock_path = path.join(LOCK);
         let lock = disk.lock(&lock_path).map_err(Error::io("write to", path))?.ok_or(Error::Locked(path.to_path_buf()))?;

@@ -4,13 +4,13 @@ use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::Error;
 use super::epochs::LeaderEpochs;
 use super::producers::{ProducerState, Verdict};
 use super::recovery::{Recovery, Report, recover};
 use super::retention::{Deed, Policy, SegmentFacts, choose};
 use super::scan::read_batch;
 use super::segment::{RollLimits, Segment, file_name};
-use super::Error;
 use crate::env::{Disk, File};
 use crate::model::{LeaderEpoch, Offset};
 use crate::records::{self, BatchHeader, CheckedBatch, Codec, Records, TimestampType, decompress, layout};
@@ -147,7 +147,8 @@ impl Log {
         let mut at = self.segment_of(offset);
         while let Some(segment) = self.segments.get(at).filter(|_| offset < end) {
             if let Some((position, header)) = segment.find(offset)?.filter(|(_, header)| header.base_offset < end) {
-                let limit = if end >= segment.next_offset() { segment.size() } else { segment.find(end)?.map_or(segment.size(), |(p, _)| p) };
+                let limit =
+                    if end >= segment.next_offset() { segment.size() } else { segment.find(end)?.map_or(segment.size(), |(p, _)| p) };
                 let size = header.size();
                 let available = (limit - position) as usize;
                 let length = match first {
@@ -183,8 +184,18 @@ impl Log {
         largest.map_or(Ok(None), |timestamp_ms| self.find_by_time(timestamp_ms))
     }
 
-    fn first_record(&self, segment: &Segment, position: u64, header: &BatchHeader, fits: impl Fn(i64) -> bool) -> Result<Option<FoundOffset>, Error> {
-        let found = |delta: i32, timestamp_ms| FoundOffset { offset: header.base_offset.plus(i64::from(delta)), timestamp_ms, leader_epoch: header.leader_epoch };
+    fn first_record(
+        &self,
+        segment: &Segment,
+        position: u64,
+        header: &BatchHeader,
+        fits: impl Fn(i64) -> bool,
+    ) -> Result<Option<FoundOffset>, Error> {
+        let found = |delta: i32, timestamp_ms| FoundOffset {
+            offset: header.base_offset.plus(i64::from(delta)),
+            timestamp_ms,
+            leader_epoch: header.leader_epoch,
+        };
         if header.timestamp_type() == TimestampType::LogAppendTime {
             return Ok(fits(header.max_timestamp).then(|| found(0, header.max_timestamp)));
         }
@@ -354,7 +365,11 @@ impl Log {
     }
 
     fn roll_limits(&self) -> RollLimits {
-        RollLimits { segment_bytes: self.config.segment_bytes, segment_ms: self.config.segment_ms, index_bytes_max: self.config.index_bytes_max }
+        RollLimits {
+            segment_bytes: self.config.segment_bytes,
+            segment_ms: self.config.segment_ms,
+            index_bytes_max: self.config.index_bytes_max,
+        }
     }
 
     fn segment_of(&self, offset: Offset) -> usize {

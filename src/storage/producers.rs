@@ -156,7 +156,8 @@ impl ProducerState {
             let first_sequence = (i64::from(last_sequence) - i64::from(offset_delta)).rem_euclid(i64::from(i32::MAX) + 1) as i32;
             let timestamp_ms = int(at + 26, 8)?;
             let batch = Batch { first_sequence, last_sequence, last_offset: Offset(int(at + 14, 8)?), offset_delta, timestamp_ms };
-            let producer = Producer { epoch: ProducerEpoch(int(at + 8, 2)? as i16), batches: VecDeque::from([batch]), last_append_ms: timestamp_ms };
+            let producer =
+                Producer { epoch: ProducerEpoch(int(at + 8, 2)? as i16), batches: VecDeque::from([batch]), last_append_ms: timestamp_ms };
             producers.insert(ProducerId(int(at, 8)?), producer);
         }
         Some(ProducerState(producers))
@@ -198,7 +199,8 @@ mod tests {
         let mut state = ProducerState::default();
         assert_eq!(state.judge(&batch(3, 50, 1, 0)).unwrap(), Verdict::Append, "an unknown producer may begin anywhere");
         state.note(&batch(3, 50, 1, 0));
-        let cases: [(i16, i32, &str); 5] = [(3, 51, "next"), (3, 53, "gap"), (2, 51, "old epoch"), (4, 0, "new epoch"), (4, 51, "new epoch, old sequence")];
+        let cases: [(i16, i32, &str); 5] =
+            [(3, 51, "next"), (3, 53, "gap"), (2, 51, "old epoch"), (4, 0, "new epoch"), (4, 51, "new epoch, old sequence")];
         for (epoch, sequence, what) in cases {
             let verdict = state.judge(&batch(epoch, sequence, 1, 0));
             match what {

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use super::Error;
 use super::epochs::LeaderEpochs;
 use super::log::LogConfig;
 use super::producers::ProducerState;
 use super::scan::{Headers, Stop, read_batch};
 use super::segment::{Segment, file_name};
-use super::Error;
 use crate::env::Disk;
 use crate::model::Offset;
 

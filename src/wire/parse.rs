@@ -195,7 +195,10 @@ pub fn nullable<'a, T>(input: Cursor<'a>, item: impl FnOnce(Cursor<'a>) -> Parse
 }
 
 /// The tag buffer of a flexible struct (KIP-482); `take` gets each tag with its bytes. Tags must ascend.
-pub fn tags<'a>(input: Cursor<'a>, mut take: impl FnMut(u32, Cursor<'a>) -> Result<(), nom::Err<Error>>) -> Result<Cursor<'a>, nom::Err<Error>> {
+pub fn tags<'a>(
+    input: Cursor<'a>,
+    mut take: impl FnMut(u32, Cursor<'a>) -> Result<(), nom::Err<Error>>,
+) -> Result<Cursor<'a>, nom::Err<Error>> {
     let (mut rest, count) = unsigned_varint(input)?;
     let mut last = None;
     for _ in 0..count {
@@ -237,8 +240,14 @@ mod tests {
 
     #[test]
     fn varints_are_zigzag_and_bounded() {
-        let cases: [(&[u8], i32); 6] =
-            [(&[0], 0), (&[1], -1), (&[2], 1), (&[0xff, 0x01], -128), (&[0xfe, 0xff, 0xff, 0xff, 0x0f], i32::MAX), (&[0xff, 0xff, 0xff, 0xff, 0x0f], i32::MIN)];
+        let cases: [(&[u8], i32); 6] = [
+            (&[0], 0),
+            (&[1], -1),
+            (&[2], 1),
+            (&[0xff, 0x01], -128),
+            (&[0xfe, 0xff, 0xff, 0xff, 0x0f], i32::MAX),
+            (&[0xff, 0xff, 0xff, 0xff, 0x0f], i32::MIN),
+        ];
         for (bytes, value) in cases {
             assert_eq!(varint_in(bytes), Ok((value, &[][..])), "{bytes:?}");
         }

@@ -2,7 +2,9 @@
 
 use crate::cluster::{Event, MorePartitions, Response};
 use crate::protocol::ErrorCode;
-use crate::protocol::generated::create_partitions::{CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic, CreatePartitionsTopicResult};
+use crate::protocol::generated::create_partitions::{
+    CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic, CreatePartitionsTopicResult,
+};
 use crate::server::dispatch::Call;
 use crate::server::errors;
 

@@ -7,7 +7,9 @@ use tracing::info;
 use super::describe_configs::topic_settings;
 use crate::cluster::{CreatedTopic, Error, Event, NewTopic, Response};
 use crate::protocol::ErrorCode;
-use crate::protocol::generated::create_topics::{CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, CreateTopicsRequest, CreateTopicsResponse};
+use crate::protocol::generated::create_topics::{
+    CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, CreateTopicsRequest, CreateTopicsResponse,
+};
 use crate::server::dispatch::Call;
 use crate::server::errors;
 
@@ -24,7 +26,11 @@ pub(in crate::server) async fn handle(call: Call<CreateTopicsRequest>) -> Create
         .map(|t| NewTopic {
             name: t.name.clone(),
             id: services.env.entropy.uuid(),
-            partitions: if call.version < DEFAULTS_FROM && t.assignments.is_empty() && t.num_partitions == -1 { 0 } else { t.num_partitions },
+            partitions: if call.version < DEFAULTS_FROM && t.assignments.is_empty() && t.num_partitions == -1 {
+                0
+            } else {
+                t.num_partitions
+            },
             replication_factor: t.replication_factor,
             assignments: t.assignments.iter().map(|a| (a.partition_index, a.broker_ids.clone())).collect(),
             configs: t.configs.iter().map(|c| (c.name.clone(), c.value.clone())).collect(),
@@ -71,5 +77,11 @@ fn answer(call: &Call<CreateTopicsRequest>, topic: &CreatableTopic, result: Resu
 }
 
 fn failed(name: &str, error: ErrorCode, message: String) -> CreatableTopicResult {
-    CreatableTopicResult { name: name.to_string(), error_code: error.code(), error_message: Some(message), configs: None, ..Default::default() }
+    CreatableTopicResult {
+        name: name.to_string(),
+        error_code: error.code(),
+        error_message: Some(message),
+        configs: None,
+        ..Default::default()
+    }
 }

@@ -46,7 +46,11 @@ pub(in crate::server) async fn handle(call: Call<DeleteTopicsRequest>) -> Delete
     DeleteTopicsResponse { responses, ..Default::default() }
 }
 
-fn check(call: &Call<DeleteTopicsRequest>, state: &DeleteTopicState, all: &[DeleteTopicState]) -> Result<TopicRef, (ErrorCode, &'static str)> {
+fn check(
+    call: &Call<DeleteTopicsRequest>,
+    state: &DeleteTopicState,
+    all: &[DeleteTopicState],
+) -> Result<TopicRef, (ErrorCode, &'static str)> {
     if !call.caller.services.settings.delete_topics {
         let code = if call.version >= DISABLED_FROM { ErrorCode::TopicDeletionDisabled } else { ErrorCode::InvalidRequest };
         return Err((code, "Topic deletion is disabled."));

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use crate::partition::{Kind, SETTINGS, Setting};
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::describe_configs::{
-    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse, DescribeConfigsResult, DescribeConfigsSynonym,
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse, DescribeConfigsResult,
+    DescribeConfigsSynonym,
 };
 use crate::server::dispatch::Call;
 use crate::server::services::{Services, SettingSource};
@@ -27,7 +28,9 @@ pub(super) struct InForce {
 
 /// All settings of a topic with these own ones.
 pub(super) fn topic_settings(services: &Services, own: &BTreeMap<String, String>) -> Vec<InForce> {
-    let broker = |setting: &Setting| services.settings.broker.iter().find(|b| b.name == setting.broker_synonym && b.source != SettingSource::Default);
+    let broker = |setting: &Setting| {
+        services.settings.broker.iter().find(|b| b.name == setting.broker_synonym && b.source != SettingSource::Default)
+    };
     SETTINGS
         .iter()
         .map(|setting| {
@@ -60,7 +63,10 @@ pub(in crate::server) async fn handle(call: Call<DescribeConfigsRequest>) -> Des
     DescribeConfigsResponse { results: results.collect(), ..Default::default() }
 }
 
-fn describe(call: &Call<DescribeConfigsRequest>, resource: &DescribeConfigsResource) -> Result<Vec<DescribeConfigsResourceResult>, (ErrorCode, String)> {
+fn describe(
+    call: &Call<DescribeConfigsRequest>,
+    resource: &DescribeConfigsResource,
+) -> Result<Vec<DescribeConfigsResourceResult>, (ErrorCode, String)> {
     let services = &call.caller.services;
     let keys = resource.configuration_keys.as_ref().filter(|keys| !keys.is_empty());
     let wanted = |name: &str| keys.is_none_or(|keys| keys.iter().any(|key| key == name));
@@ -68,7 +74,8 @@ fn describe(call: &Call<DescribeConfigsRequest>, resource: &DescribeConfigsResou
     match resource.resource_type {
         TOPIC => {
             let image = services.cluster.image();
-            let topic = image.topic(name).ok_or((ErrorCode::UnknownTopicOrPartition, "This server does not host this topic-partition.".into()))?;
+            let topic =
+                image.topic(name).ok_or((ErrorCode::UnknownTopicOrPartition, "This server does not host this topic-partition.".into()))?;
             let settings = topic_settings(services, &topic.configs);
             Ok(settings.iter().filter(|s| wanted(s.setting.name)).map(|s| topic_result(call, s)).collect())
         }
@@ -84,7 +91,11 @@ fn describe(call: &Call<DescribeConfigsRequest>, resource: &DescribeConfigsResou
 }
 
 fn topic_result(call: &Call<DescribeConfigsRequest>, s: &InForce) -> DescribeConfigsResourceResult {
-    let synonym = |name: &str, value: &str, source: SettingSource| DescribeConfigsSynonym { name: name.into(), value: Some(value.into()), source: source as i8 };
+    let synonym = |name: &str, value: &str, source: SettingSource| DescribeConfigsSynonym {
+        name: name.into(),
+        value: Some(value.into()),
+        source: source as i8,
+    };
     let mut synonyms = Vec::new();
     if call.request.include_synonyms {
         if s.source == SettingSource::Topic {

@@ -159,7 +159,8 @@ fn diverging(replica: &Replica, last_epoch: i32, offset: i64) -> Option<EpochEnd
 }
 
 fn refused(partition_index: i32, error: ErrorCode) -> Read {
-    let data = PartitionData { partition_index, error_code: error.code(), high_watermark: -1, aborted_transactions: None, ..Default::default() };
+    let data =
+        PartitionData { partition_index, error_code: error.code(), high_watermark: -1, aborted_transactions: None, ..Default::default() };
     Read { data, slice: None }
 }
 

@@ -8,7 +8,8 @@ use crate::server::dispatch::Call;
 use crate::server::errors;
 
 pub(in crate::server) async fn handle(call: Call<InitProducerIdRequest>) -> InitProducerIdResponse {
-    let failed = |error: ErrorCode| InitProducerIdResponse { error_code: error.code(), producer_id: -1, producer_epoch: -1, ..Default::default() };
+    let failed =
+        |error: ErrorCode| InitProducerIdResponse { error_code: error.code(), producer_id: -1, producer_epoch: -1, ..Default::default() };
     if let Some(id) = &call.request.transactional_id {
         if id.is_empty() {
             return failed(ErrorCode::InvalidRequest);

@@ -38,7 +38,11 @@ pub(in crate::server) async fn handle(call: Call<JoinGroupRequest>) -> JoinGroup
         error_code: reply.error.code(),
         generation_id: reply.generation,
         protocol_type: reply.protocol_type,
-        protocol_name: if version < NULL_PROTOCOL_FROM || reply.error == ErrorCode::None { Some(reply.protocol.unwrap_or_default()) } else { None },
+        protocol_name: if version < NULL_PROTOCOL_FROM || reply.error == ErrorCode::None {
+            Some(reply.protocol.unwrap_or_default())
+        } else {
+            None
+        },
         leader: reply.leader,
         skip_assignment: reply.skip_assignment,
         member_id: reply.member_id,

@@ -15,6 +15,11 @@ pub(in crate::server) async fn handle(call: Call<ListGroupsRequest>) -> ListGrou
     let groups = listed
         .into_iter()
         .filter(|g| allowed(&call.request.states_filter, g.state.name()) && allowed(&call.request.types_filter, CLASSIC))
-        .map(|g| ListedGroup { group_id: g.id, protocol_type: g.protocol_type, group_state: g.state.name().into(), group_type: CLASSIC.into() });
+        .map(|g| ListedGroup {
+            group_id: g.id,
+            protocol_type: g.protocol_type,
+            group_state: g.state.name().into(),
+            group_type: CLASSIC.into(),
+        });
     ListGroupsResponse { groups: groups.collect(), ..Default::default() }
 }

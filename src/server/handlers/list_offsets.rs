@@ -3,7 +3,9 @@
 use crate::model::Offset;
 use crate::partition::{Error, FoundOffset, Isolation, Replica};
 use crate::protocol::ErrorCode;
-use crate::protocol::generated::list_offsets::{ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopicResponse};
+use crate::protocol::generated::list_offsets::{
+    ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopicResponse,
+};
 use crate::server::dispatch::Call;
 use crate::server::errors;
 
@@ -34,7 +36,8 @@ pub(in crate::server) async fn handle(call: Call<ListOffsetsRequest>) -> ListOff
     let topics = tokio::task::spawn_blocking(move || {
         let isolation = if call.request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };
         let topic = |topic: &crate::protocol::generated::list_offsets::ListOffsetsTopic| {
-            let twice = |p: &ListOffsetsPartition| topic.partitions.iter().filter(|other| other.partition_index == p.partition_index).count() > 1;
+            let twice =
+                |p: &ListOffsetsPartition| topic.partitions.iter().filter(|other| other.partition_index == p.partition_index).count() > 1;
             let one = |p: &ListOffsetsPartition| {
                 let found = if twice(p) {
                     Err(ErrorCode::InvalidRequest)
@@ -76,7 +79,9 @@ fn find(replica: &Replica, p: &ListOffsetsPartition, isolation: Isolation) -> Re
 fn answer(partition_index: i32, found: Result<Found, ErrorCode>) -> ListOffsetsPartitionResponse {
     let nothing = ListOffsetsPartitionResponse { partition_index, error_code: 0, timestamp: -1, offset: -1, leader_epoch: -1 };
     match found {
-        Ok(Some((offset, timestamp, leader_epoch))) => ListOffsetsPartitionResponse { timestamp, offset: offset.0, leader_epoch, ..nothing },
+        Ok(Some((offset, timestamp, leader_epoch))) => {
+            ListOffsetsPartitionResponse { timestamp, offset: offset.0, leader_epoch, ..nothing }
+        }
         Ok(None) => nothing,
         Err(error) => ListOffsetsPartitionResponse { error_code: error.code(), ..nothing },
     }

@@ -56,7 +56,12 @@ fn older_partition(p: OffsetFetchResponsePartitions) -> OffsetFetchResponseParti
     }
 }
 
-fn fetch(services: &Services, version: i16, group: &str, topics: Option<&[OffsetFetchRequestTopics]>) -> (ErrorCode, Vec<OffsetFetchResponseTopics>) {
+fn fetch(
+    services: &Services,
+    version: i16,
+    group: &str,
+    topics: Option<&[OffsetFetchRequestTopics]>,
+) -> (ErrorCode, Vec<OffsetFetchResponseTopics>) {
     let image = services.cluster.image();
     let result = match topics {
         None => all(services, version, group, &image),
@@ -103,6 +108,13 @@ fn all_partitions(topic: &OffsetFetchRequestTopics, one: impl FnMut(i32) -> Offs
 }
 
 fn partition(partition_index: i32, committed: Option<Committed>, error: ErrorCode) -> OffsetFetchResponsePartitions {
-    let (committed_offset, committed_leader_epoch, metadata) = committed.map_or((-1, -1, String::new()), |c| (c.offset, c.leader_epoch, c.metadata));
-    OffsetFetchResponsePartitions { partition_index, committed_offset, committed_leader_epoch, metadata: Some(metadata), error_code: error.code() }
+    let (committed_offset, committed_leader_epoch, metadata) =
+        committed.map_or((-1, -1, String::new()), |c| (c.offset, c.leader_epoch, c.metadata));
+    OffsetFetchResponsePartitions {
+        partition_index,
+        committed_offset,
+        committed_leader_epoch,
+        metadata: Some(metadata),
+        error_code: error.code(),
+    }
 }

@@ -8,7 +8,8 @@ use crate::model::is_internal_topic;
 use crate::partition::Replica;
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::produce::{
-    BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData, TopicProduceResponse,
+    BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
+    TopicProduceResponse,
 };
 use crate::records::{BatchHeader, Codec, TimestampType};
 use crate::server::dispatch::{Call, Refusal};
@@ -36,7 +37,10 @@ pub(in crate::server) async fn handle(call: Call<ProduceRequest>) -> Result<Opti
         responses.push(produce_topic(&call, topic, refused));
     }
     if acks == 0 {
-        let failed = responses.iter().flat_map(|t| &t.partition_responses).find_map(|p| ErrorCode::from_code(p.error_code).filter(|e| *e != ErrorCode::None));
+        let failed = responses
+            .iter()
+            .flat_map(|t| &t.partition_responses)
+            .find_map(|p| ErrorCode::from_code(p.error_code).filter(|e| *e != ErrorCode::None));
         return failed.map_or(Ok(None), |error| Err(Refusal::Unacknowledged(error.name())));
     }
     Ok(Some(ProduceResponse { responses, ..Default::default() }))
@@ -64,7 +68,11 @@ fn produce_topic(call: &Call<ProduceRequest>, topic: &TopicProduceData, refused:
             (None, None) => refusal(ErrorCode::UnknownTopicId),
         }
     };
-    TopicProduceResponse { name: topic.name.clone(), topic_id: topic.topic_id, partition_responses: topic.partition_data.iter().map(partition).collect() }
+    TopicProduceResponse {
+        name: topic.name.clone(),
+        topic_id: topic.topic_id,
+        partition_responses: topic.partition_data.iter().map(partition).collect(),
+    }
 }
 
 fn produce_partition(call: &Call<ProduceRequest>, replica: &Replica, data: &PartitionProduceData) -> PartitionProduceResponse {
@@ -76,7 +84,12 @@ fn produce_partition(call: &Call<ProduceRequest>, replica: &Replica, data: &Part
             return failed(data.index, ErrorCode::UnsupportedCompressionType, None, None);
         }
         if header.is_transactional() {
-            return failed(data.index, ErrorCode::TransactionalIdAuthorizationFailed, Some("transactions are not supported yet".into()), None);
+            return failed(
+                data.index,
+                ErrorCode::TransactionalIdAuthorizationFailed,
+                Some("transactions are not supported yet".into()),
+                None,
+            );
         }
     }
     let settings = replica.settings();

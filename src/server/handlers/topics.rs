@@ -9,7 +9,8 @@ use crate::server::services::Services;
 
 /// Creates topics with the broker's defaults and waits until they are served. One that is there already is no error.
 pub(super) async fn create_missing(services: &Services, names: Vec<String>) -> Result<(), Error> {
-    let fresh = |name: String| NewTopic { id: services.env.entropy.uuid(), name, partitions: -1, replication_factor: -1, ..NewTopic::default() };
+    let fresh =
+        |name: String| NewTopic { id: services.env.entropy.uuid(), name, partitions: -1, replication_factor: -1, ..NewTopic::default() };
     submit(services, names.into_iter().map(fresh).collect()).await
 }
 

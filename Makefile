@@ -1,0 +1,25 @@
+# Everything that is done with this project; `make help` lists it.
+CLIENT ?=
+.PHONY: help build run test check fmt lint protocol compat compat-smoke coverage figures
+
+help:           ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+build:          ## build the release binary
+	cargo build --release
+run:            ## start a broker in dev mode
+	cargo run --release
+test: check     ## format, lint, and all tests
+	cargo test --workspace
+check:          ## format and lint
+	cargo fmt --all -- --check
+	cargo clippy --workspace --all-targets -- -D warnings
+protocol:       ## generate the protocol's code from protocol-spec/
+	cargo run -q -p protocol-spec -- protocol-spec src
+figures: build  ## measure ready time, memory, partitions, groups and CPU per GB of the release binary
+	cargo test --release --test figures -- --ignored --nocapture --test-threads 1
+compat: build   ## real clients against the broker; CLIENT=name runs one
+	python3 compat-tests/run.py $(CLIENT)
+compat-smoke: build  ## kcat, confluent-kafka and kafka-python, a few minutes
+	python3 compat-tests/run.py --smoke
+coverage:       ## line coverage without generated code
+	./tests/coverage.sh

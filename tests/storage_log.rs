@@ -1,0 +1,279 @@
+//! A log on disk: appended, read, rolled, recovered, looked up.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dlog::env::RealDisk;
+use dlog::model::{LeaderEpoch, Offset};
+use dlog::records::{BatchBuilder, CheckedBatch, Codec, KeyRule, Look, NewRecord, Rules, TimestampType, check};
+use dlog::storage::{Error, FirstBatch, Log, LogConfig, Policy, Recovery, Report};
+use proptest::prelude::*;
+
+const NOW: i64 = 1_700_000_000_000;
+const CRASHED: Recovery = Recovery::From(Offset(0));
+
+fn config() -> LogConfig {
+    LogConfig {
+        segment_bytes: 2000,
+        segment_ms: i64::MAX,
+        index_bytes_max: 1 << 20,
+        index_interval_bytes: 100,
+        retention: None,
+        decompressed_bytes_max: 1 << 20,
+    }
+}
+
+fn rules() -> Rules {
+    Rules {
+        now_ms: NOW,
+        timestamp_type: TimestampType::CreateTime,
+        before_max_ms: i64::MAX,
+        after_max_ms: i64::MAX,
+        message_bytes_max: 1 << 20,
+        codec: None,
+        keys: KeyRule::Optional,
+        look: Look::Full,
+        decompressed_bytes_max: 1 << 20,
+    }
+}
+
+fn checked(builder: BatchBuilder<'_>) -> CheckedBatch {
+    check(&builder.build(NOW), &rules()).expect("a good batch")
+}
+
+fn open(path: &Path, how: Recovery) -> (Log, Report) {
+    Log::open(Arc::new(RealDisk), path, config(), how, NOW).expect("the log opens")
+}
+
+/// Appends one batch of `count` records whose timestamps are `first_ms` and the milliseconds after it.
+fn append(log: &mut Log, count: usize, first_ms: i64, codec: Codec) -> Offset {
+    let value = [7_u8; 20];
+    let record = |at: usize| NewRecord { timestamp_ms: Some(first_ms + at as i64), ..NewRecord::value(&value) };
+    let builder = (0..count).fold(BatchBuilder::new().codec(codec), |builder, at| builder.record(record(at)));
+    log.append(checked(builder), LeaderEpoch(3), NOW).expect("an append").base_offset
+}
+
+/// The base offsets of all batches that reads from `offset` to the end give.
+fn read_all(log: &Log, mut offset: Offset) -> Vec<i64> {
+    let mut bases = Vec::new();
+    while offset < log.log_end() {
+        let slice = log.read(offset, log.log_end(), 1 << 20, FirstBatch::Whole).expect("a read");
+        let bytes = slice.read().expect("bytes");
+        for batch in dlog::records::batches(&bytes) {
+            let (header, batch) = batch.expect("whole batches");
+            header.check_crc(batch).expect("sound batches");
+            bases.push(header.base_offset.0);
+            offset = header.next_offset();
+        }
+    }
+    bases
+}
+
+#[test]
+fn what_is_appended_is_read_over_many_segments() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(folder.path(), Recovery::Clean);
+    let bases: Vec<i64> = (0..60).map(|at| append(&mut log, 1 + at % 5, NOW + at as i64, Codec::None).0).collect();
+    assert!(log.segment_count() > 3);
+    assert_eq!(read_all(&log, Offset(0)), bases);
+    let middle = bases[33];
+    assert_eq!(read_all(&log, Offset(middle)), bases[33..]);
+    let inside = log.read(Offset(bases[4] + 2), log.log_end(), 1, FirstBatch::Whole).unwrap();
+    assert_eq!(
+        dlog::records::BatchHeader::read(&inside.read().unwrap()).unwrap().base_offset.0,
+        bases[4],
+        "the batch that holds the offset"
+    );
+    assert_eq!(log.read(Offset(0), log.log_end(), 1, FirstBatch::IfItFits).unwrap().length, 0);
+    assert_eq!(log.read(log.log_end(), log.log_end(), 100, FirstBatch::Whole).unwrap().length, 0);
+    assert!(matches!(log.read(log.log_end().plus(1), log.log_end(), 100, FirstBatch::Whole), Err(Error::OffsetOutOfRange { .. })));
+    let bounded = log.read(Offset(0), Offset(bases[3]), 1 << 20, FirstBatch::Whole).unwrap();
+    assert_eq!(dlog::records::batches(&bounded.read().unwrap()).count(), 3, "nothing at or above the bound");
+}
+
+#[test]
+fn a_log_comes_back_after_a_clean_stop_and_after_a_crash() {
+    for how in [Recovery::Clean, CRASHED, Recovery::From(Offset(40))] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut log, _) = open(folder.path(), Recovery::Clean);
+        let mut bases: Vec<i64> = (0..50).map(|at| append(&mut log, 2, NOW + at, Codec::Lz4).0).collect();
+        if how == Recovery::Clean {
+            log.close().unwrap();
+        }
+        drop(log);
+        let (mut log, report) = open(folder.path(), how);
+        assert_eq!(read_all(&log, Offset(0)), bases, "{how:?}");
+        assert_eq!(report.cut_bytes, 0);
+        assert_eq!(report.scanned_bytes > 0, how != Recovery::Clean, "{how:?}");
+        bases.push(append(&mut log, 2, NOW, Codec::None).0);
+        assert_eq!(read_all(&log, Offset(0)), bases);
+        assert_eq!(log.epochs().latest(), Some(LeaderEpoch(3)));
+    }
+}
+
+#[test]
+fn a_torn_last_batch_is_cut_off_at_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(folder.path(), Recovery::Clean);
+    let bases: Vec<i64> = (0..5).map(|at| append(&mut log, 2, NOW + at, Codec::None).0).collect();
+    let size = log.size();
+    drop(log);
+    let file = folder.path().join("00000000000000000000.log");
+    let whole = std::fs::read(&file).unwrap();
+    let last = (size / 5 * 4) as usize;
+    for cut in [last + 1, last + 17, last + 61, whole.len() - 1] {
+        std::fs::write(&file, &whole[..cut]).unwrap();
+        let (log, report) = open(folder.path(), CRASHED);
+        assert_eq!(read_all(&log, Offset(0)), bases[..4], "cut at {cut}");
+        assert_eq!((report.cut_bytes, log.size()), ((cut - last) as u64, last as u64));
+    }
+}
+
+#[test]
+fn a_flipped_bit_ends_the_log_before_its_batch_and_later_segments_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(folder.path(), Recovery::Clean);
+    let bases: Vec<i64> = (0..60).map(|at| append(&mut log, 2, NOW + at, Codec::None).0).collect();
+    drop(log);
+    let file = folder.path().join("00000000000000000000.log");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let batch = bytes.len() / bytes.len().div_euclid(150);
+    let at = bytes.len() - batch / 2;
+    bytes[at] ^= 4;
+    std::fs::write(&file, &bytes).unwrap();
+    let (log, report) = open(folder.path(), CRASHED);
+    let left = read_all(&log, Offset(0));
+    assert!(!left.is_empty() && left.len() < bases.len() && bases.starts_with(&left));
+    assert_eq!(log.segment_count(), 1);
+    assert!(report.cut_bytes > 0);
+}
+
+#[test]
+fn missing_and_wrong_indexes_are_rebuilt() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(folder.path(), Recovery::Clean);
+    let bases: Vec<i64> = (0..60).map(|at| append(&mut log, 2, NOW + at, Codec::None).0).collect();
+    log.close().unwrap();
+    drop(log);
+    for damage in [None, Some(vec![1_u8; 13]), Some(vec![0xff; 16])] {
+        for name in std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().path()) {
+            if name.extension().is_some_and(|x| x == "index" || x == "timeindex") {
+                match &damage {
+                    None => std::fs::remove_file(name).unwrap(),
+                    Some(bytes) => std::fs::write(name, bytes).unwrap(),
+                }
+            }
+        }
+        let (mut log, _) = open(folder.path(), Recovery::Clean);
+        assert_eq!(read_all(&log, Offset(0)), bases);
+        assert_eq!(log.find_by_time(NOW + 30).unwrap().map(|f| f.timestamp_ms), Some(NOW + 30));
+        log.close().unwrap();
+    }
+}
+
+#[test]
+fn duplicates_are_recognized_after_a_restart() {
+    for how in [Recovery::Clean, CRASHED] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut log, _) = open(folder.path(), Recovery::Clean);
+        let batch = |sequence| checked(BatchBuilder::new().producer(5, 0, sequence).record(NewRecord::value(b"x")));
+        for sequence in 0..30 {
+            assert!(!log.append(batch(sequence), LeaderEpoch(0), NOW).unwrap().duplicate);
+        }
+        if how == Recovery::Clean {
+            log.close().unwrap();
+        }
+        drop(log);
+        let (mut log, _) = open(folder.path(), how);
+        let again = log.append(batch(29), LeaderEpoch(1), NOW).unwrap();
+        assert_eq!((again.duplicate, again.base_offset), (true, Offset(29)), "{how:?}");
+        assert!(matches!(log.append(batch(31), LeaderEpoch(1), NOW), Err(Error::OutOfOrderSequence { .. })));
+        assert!(!log.append(batch(30), LeaderEpoch(1), NOW).unwrap().duplicate);
+        assert_eq!(log.epochs().end_offset(LeaderEpoch(0), LeaderEpoch(1), log.log_end()), Some((LeaderEpoch(0), Offset(30))));
+    }
+}
+
+#[test]
+fn retention_deletes_oldest_segments_and_readers_keep_what_they_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(folder.path(), Recovery::Clean);
+    for at in 0..60 {
+        append(&mut log, 2, NOW + at * 1000, Codec::None);
+    }
+    let held = log.read(Offset(0), log.log_end(), 1 << 20, FirstBatch::Whole).unwrap();
+    let segments = log.segment_count();
+    log.configure(LogConfig { retention: Some(Policy { retention_ms: None, retention_bytes: Some(3000) }), ..config() });
+    let deleted = log.retain(log.log_end(), NOW).unwrap();
+    assert_eq!(log.segment_count(), segments - deleted);
+    assert!(deleted > 0 && log.size() >= 3000 && log.log_start() > Offset(0));
+    assert!(matches!(log.read(Offset(0), log.log_end(), 1, FirstBatch::Whole), Err(Error::OffsetOutOfRange { .. })));
+    assert_eq!(dlog::records::batches(&held.read().unwrap()).next().unwrap().unwrap().0.base_offset, Offset(0));
+    log.configure(LogConfig { retention: Some(Policy { retention_ms: Some(1), retention_bytes: None }), ..config() });
+    log.retain(log.log_end(), NOW + 1_000_000).unwrap();
+    assert_eq!((log.log_start(), log.segment_count()), (log.log_end(), 1));
+    let end = log.log_end();
+    drop(log);
+    let (log, _) = open(folder.path(), CRASHED);
+    assert_eq!((log.log_start(), log.log_end()), (end, end), "offsets go on where they were");
+}
+
+#[test]
+fn a_segment_ends_by_time_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = LogConfig { segment_bytes: 1 << 20, segment_ms: 1000, ..config() };
+    let (mut log, _) = Log::open(Arc::new(RealDisk), folder.path(), config, Recovery::Clean, NOW).unwrap();
+    for ms in [0, 1000, 1001, 2001, 2002] {
+        append(&mut log, 1, NOW + ms, Codec::None);
+    }
+    assert_eq!(log.segment_count(), 3);
+}
+
+#[test]
+fn a_batch_above_the_segment_size_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(folder.path(), Recovery::Clean);
+    let large = vec![0; 3000];
+    let error = log.append(checked(BatchBuilder::new().record(NewRecord::value(&large))), LeaderEpoch(0), NOW).unwrap_err();
+    assert!(matches!(error, Error::LargerThanSegment { .. }));
+    assert_eq!(append(&mut log, 1, NOW, Codec::None), Offset(0));
+}
+
+#[test]
+fn what_hides_in_a_compressed_batch_is_an_error_and_no_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(folder.path(), Recovery::Clean);
+    let good = BatchBuilder::new().codec(Codec::Zstd).record(NewRecord::value(b"x")).build(NOW);
+    let mut bytes = good.to_vec();
+    let at = bytes.len() - 3;
+    bytes[at] ^= 0xff;
+    let crc = crc32c::crc32c(&bytes[dlog::records::layout::ATTRIBUTES..]);
+    bytes[dlog::records::layout::CRC..dlog::records::layout::CRC + 4].copy_from_slice(&crc.to_be_bytes());
+    let trusting = Rules { look: Look::Trusting, ..rules() };
+    log.append(check(&Bytes::from(bytes), &trusting).expect("its header is sound"), LeaderEpoch(0), NOW).unwrap();
+    assert!(matches!(log.find_by_time(NOW), Err(Error::Corrupt { .. })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn a_search_by_time_finds_the_first_record_that_is_as_new(
+        times in proptest::collection::vec((0_i64..500, 1_usize..6), 1..60), wanted in 0_i64..520, codec in 0_usize..3,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut log, _) = open(folder.path(), Recovery::Clean);
+        let codec = [Codec::None, Codec::Gzip, Codec::Zstd][codec];
+        let mut records = Vec::new();
+        for (first, count) in times {
+            let base = append(&mut log, count, NOW + first, codec).0;
+            records.extend((0..count as i64).map(|at| (base + at, NOW + first + at)));
+        }
+        let expected = records.iter().find(|(_, ms)| *ms >= NOW + wanted).copied();
+        let found = log.find_by_time(NOW + wanted).unwrap().map(|f| (f.offset.0, f.timestamp_ms));
+        prop_assert_eq!(found, expected);
+        let largest = records.iter().map(|(_, ms)| *ms).max().unwrap();
+        let first_largest = records.iter().find(|(_, ms)| *ms == largest).copied();
+        prop_assert_eq!(log.find_largest_time().unwrap().map(|f| (f.offset.0, f.timestamp_ms)), first_largest);
+    }
+}
