@@ -1,5 +1,7 @@
 //! `dlog`, a Kafka-compatible broker. Each room's first sentence says what belongs there; `docs/architecture.md` has the plan of the house.
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
 pub mod broker;
 pub mod cli;
 pub mod cluster;

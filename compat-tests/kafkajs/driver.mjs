@@ -112,4 +112,5 @@ const work = {
   stream,
 };
 await work[operation]();
-process.exit(0);
+// What was printed goes out before the end.
+process.stdout.write("", () => process.exit(0));

@@ -1,6 +1,8 @@
 //! A broker in this process and a client that speaks the protocol's values.
 #![allow(dead_code)]
 
+pub mod process;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;

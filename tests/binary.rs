@@ -1,0 +1,170 @@
+//! The real binary: start, stop, kill, and the sentences with which it refuses.
+
+mod common;
+
+use bytes::Bytes;
+use common::process::{Process, command, failure};
+use common::{Client, fetched, produce_request, values};
+use dlog::protocol::generated::produce::ProduceRequest;
+use dlog::records::{BatchBuilder, NewRecord};
+
+fn batch(value: &[u8]) -> Bytes {
+    BatchBuilder::new().record(NewRecord::value(value)).build(1_700_000_000_000)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledged_records_survive_kill_9_under_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut acknowledged = 0_i64;
+    for round in 0..5 {
+        let process = Process::start(command(folder.path()));
+        let mut client = Client::connect_to(process.address).await;
+        if round == 0 {
+            client.create_topic("t", 1, &[]).await;
+        }
+        let read = all(&mut client).await;
+        assert!(read.len() as i64 >= acknowledged, "round {round}: {} records, {acknowledged} were acknowledged", read.len());
+        assert!(
+            read.iter().enumerate().all(|(at, (offset, value))| *offset == at as i64 && value == at.to_string().as_bytes()),
+            "round {round}"
+        );
+        let first = read.len();
+        // Many in flight, and the kill comes in the middle of them.
+        for at in first..first + 400 {
+            client.send(&produce_request("t", 0, &batch(at.to_string().as_bytes()), -1), 9).await;
+        }
+        for _ in 0..200 {
+            let (_, response) = client.receive::<ProduceRequest>(9).await;
+            acknowledged = response.responses[0].partition_responses[0].base_offset + 1;
+        }
+        process.kill();
+    }
+    assert!(acknowledged >= 1000);
+}
+
+async fn all(client: &mut Client) -> Vec<(i64, Vec<u8>)> {
+    let mut read: Vec<(i64, Vec<u8>)> = Vec::new();
+    loop {
+        let more = values(&fetched(&client.fetch("t", 0, read.len() as i64).await));
+        if more.is_empty() {
+            return read;
+        }
+        read.extend(more.into_iter().filter(|(offset, _)| *offset >= read.len() as i64).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_closes_cleanly_and_ephemeral_keeps_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::start(command(folder.path()));
+    let mut client = Client::connect_to(process.address).await;
+    client.create_topic("t", 1, &[]).await;
+    client.produce("t", 0, &batch(b"x")).await;
+    assert!(process.terminate());
+    assert!(folder.path().join(".kafka_cleanshutdown").exists());
+
+    let temporary = tempfile::tempdir().unwrap();
+    let mut ephemeral = std::process::Command::new(env!("CARGO_BIN_EXE_dlog"));
+    ephemeral.args(["--ephemeral", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]).env("TMPDIR", temporary.path());
+    ephemeral.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let process = Process::start(ephemeral);
+    Client::connect_to(process.address).await.create_topic("t", 1, &[]).await;
+    assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 1);
+    assert!(process.terminate());
+    assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_keeps_it_from_starting_is_said_in_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Process::start(command(folder.path()));
+    let refused = |command, words: &[&str]| {
+        let (code, text) = failure(command);
+        assert_eq!(code, 1, "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        words.iter().for_each(|word| assert!(text.contains(word), "{word}: {text}"));
+    };
+    refused(command(folder.path()), &["in use by another broker", "--data"]);
+
+    let fresh = || tempfile::tempdir().unwrap();
+    let mut busy = command(fresh().path());
+    busy.args(["--set", &format!("listeners=PLAINTEXT://{}", running.address)]);
+    let busy_flag = {
+        let mut c = std::process::Command::new(env!("CARGO_BIN_EXE_dlog"));
+        c.args(["--listen", &running.address.to_string(), "--http", "127.0.0.1:0", "--data"]).arg(fresh().path());
+        c.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        c
+    };
+    refused(busy_flag, &["cannot listen on", "--listen"]);
+
+    let foreign = fresh();
+    std::fs::write(foreign.path().join("thesis.txt"), "words").unwrap();
+    refused(command(foreign.path()), &["not a broker's", "thesis.txt", "--data"]);
+
+    let kafka = fresh();
+    std::fs::write(kafka.path().join("meta.properties"), "version=1\nnode.id=1\ncluster.id=5L6g3nShT-eMCtK--X86sw\n").unwrap();
+    refused(command(kafka.path()), &["written by Apache Kafka"]);
+
+    let damaged = fresh();
+    std::fs::write(damaged.path().join("meta.properties"), "garbage").unwrap();
+    refused(command(damaged.path()), &["meta.properties", "cluster.id is missing"]);
+
+    let mut other_node = command(fresh().path());
+    other_node.args(["--set", "num.partitions=none"]);
+    refused(other_node, &["num.partitions=none", "whole number"]);
+
+    let file = fresh();
+    std::fs::write(file.path().join("taken"), "").unwrap();
+    refused(command(&file.path().join("taken")), &["taken"]);
+
+    let mut missing = command(fresh().path());
+    missing.args(["--config", "/nowhere/server.properties"]);
+    refused(missing, &["/nowhere/server.properties"]);
+    running.kill();
+
+    let mut wrong_node = command(folder.path());
+    wrong_node.args(["--set", "node.id=7"]);
+    refused(wrong_node, &["node.id=1", "--data"]);
+    let usage = failure({
+        let mut c = std::process::Command::new(env!("CARGO_BIN_EXE_dlog"));
+        c.arg("--nonsense").stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        c
+    });
+    assert_eq!(usage.0, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_thousand_hostile_frames_leave_memory_low_and_good_clients_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::start(command(folder.path()));
+    let mut good = Client::connect_to(process.address).await;
+    good.create_topic("t", 1, &[]).await;
+    let huge_count = |key: u8, version: u8| {
+        let mut frame = vec![0, key, 0, version, 0, 0, 0, 1, 0xff, 0xff];
+        frame.extend_from_slice(&[0x7f, 0xff, 0xff, 0xff]);
+        frame.resize(200, 0x7f);
+        frame
+    };
+    let many_items = {
+        let mut frame = vec![0, 3, 0, 8, 0, 0, 0, 1, 0xff, 0xff, 0x00, 0x2d, 0xc6, 0xc0];
+        frame.resize(6_000_100, 0);
+        frame
+    };
+    for round in 0..3000 {
+        let mut bad = Client::connect_to(process.address).await;
+        match round % 6 {
+            0 => bad.send_raw(&i32::MAX.to_be_bytes()).await,
+            1 => bad.send_raw(&100_000_000_i32.to_be_bytes()).await,
+            2 => bad.send_frame(&huge_count(3, 8)).await,
+            3 => bad.send_frame(&huge_count(1, 4)).await,
+            4 if round % 120 == 4 => bad.send_frame(&many_items).await,
+            _ => bad.send_raw(&[0, 0, 1, 0, 0, 18, 0, 3, 0, 0]).await,
+        }
+    }
+    let answer = good.produce("t", 0, &batch(b"still here")).await;
+    assert_eq!(answer.error_code, 0);
+    let memory = process.memory("VmRSS");
+    println!("memory after 3,000 hostile frames: {} KiB", memory / 1024);
+    assert!(memory < 64 << 20, "{memory} bytes");
+    assert!(process.terminate());
+}

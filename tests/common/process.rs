@@ -1,0 +1,73 @@
+//! The real binary as a child process.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+pub struct Process {
+    pub child: Child,
+    pub address: SocketAddr,
+    /// From the start of the process to the line that says where it listens.
+    pub ready: Duration,
+}
+
+pub fn command(data: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dlog"));
+    command.args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"]).arg(data);
+    command.env_remove("DLOG_HTTP_LISTEN").stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+impl Process {
+    pub fn start(mut command: Command) -> Process {
+        let begin = Instant::now();
+        let mut child = command.spawn().expect("the binary runs");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let address = loop {
+            let line = lines.next().expect("the broker says where it listens before it ends").expect("text");
+            if let Some(address) = line.trim().strip_prefix("plaintext") {
+                break address.trim().parse().expect("an address");
+            }
+        };
+        let ready = begin.elapsed();
+        // The log goes on; nobody reads it, and nobody may block on it.
+        std::thread::spawn(move || lines.for_each(drop));
+        Process { child, address, ready }
+    }
+
+    pub fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+
+    pub fn terminate(mut self) -> bool {
+        Command::new("kill").arg(self.child.id().to_string()).status().expect("kill runs");
+        self.child.wait().expect("it ends").success()
+    }
+
+    /// A number of `/proc/PID/status` in bytes.
+    pub fn memory(&self, field: &str) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = text.lines().find(|l| l.starts_with(field)).expect("a field of status");
+        line.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).expect("a number") * 1024
+    }
+
+    /// CPU time so far, user and system.
+    pub fn cpu(&self) -> Duration {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
+        let fields: Vec<&str> = text.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
+        Duration::from_millis(ticks * 10)
+    }
+}
+
+/// Runs a command that must fail, and returns its exit code and what it said.
+pub fn failure(mut command: Command) -> (i32, String) {
+    let mut child = command.spawn().expect("the binary runs");
+    let code = child.wait().expect("it ends").code().unwrap_or(-1);
+    let mut text = String::new();
+    child.stderr.take().expect("piped").read_to_string(&mut text).expect("text");
+    (code, text)
+}
