@@ -293,10 +293,45 @@ def case_kill_under_load(client, broker, options):
     return f"{kills} kills, {len(sent)} acknowledged"
 
 
+def tool(name, *words):
+    """One of Kafka's own command-line tools, by its class."""
+    done = subprocess.run(["java", "-cp", f"{HERE}/java/target/libs/*", name, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, f"{name}: {done.stderr[-500:]} {done.stdout[-500:]}"
+    return done.stdout
+
+
+def case_kafkas_tools(client, broker, options):
+    """Kafka's console tools speak to the broker, and its dump tool and offsets formatter read our files."""
+    if client != "java":
+        raise NotApplicable("the tools belong to the Java client")
+    address = ["--bootstrap-server", broker.address]
+    tool("org.apache.kafka.tools.TopicCommand", *address, "--create", "--topic", "tools", "--partitions", "2")
+    assert "PartitionCount: 2" in tool("org.apache.kafka.tools.TopicCommand", *address, "--describe", "--topic", "tools")
+    produce(client, broker, "tools", [Record(b"k", b"v%d" % i) for i in range(500)], codec="lz4")
+    shown = tool("org.apache.kafka.tools.consumer.ConsoleConsumer", *address, "--topic", "tools", "--from-beginning", "--max-messages", "500", "--group", "tools")
+    assert shown.split() == ["v%d" % i for i in range(500)], shown[:200]
+    assert "tools" in tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", *address, "--list")
+    described = tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", *address, "--describe", "--group", "tools")
+    assert " 500 " in described, described
+    assert "tools:0:500" in tool("org.apache.kafka.tools.GetOffsetShell", *address, "--topic", "tools")
+    offsets = tool("org.apache.kafka.tools.consumer.ConsoleConsumer", *address, "--topic", "__consumer_offsets", "--from-beginning", "--timeout-ms", "5000",
+                   "--formatter", "org.apache.kafka.tools.consumer.OffsetsMessageFormatter")
+    assert '"topic":"tools"' in offsets and '"offset":500' in offsets, offsets[-500:]
+    broker.stop()
+    files = sorted(Path(broker.data).glob("*/*.log")) + sorted(Path(broker.data).glob("*/*.index")) + sorted(Path(broker.data).glob("*/*.timeindex"))
+    files = [f for f in files if f.stat().st_size and not f.parent.name.startswith("__cluster")]
+    dumped = tool("org.apache.kafka.tools.DumpLogSegments", "--deep-iteration", "--files", ",".join(map(str, files)))
+    broker.start()
+    complaints = [l for l in dumped.splitlines() if "isvalid: false" in l or "Found" in l or "ismatch" in l or "nvalid" in l and "isvalid: true" not in l]
+    assert not complaints, complaints[:3]
+    return f"{len(files)} files dumped"
+
+
 CASES = [("metadata", case_metadata), ("create topic", case_create_topic)]
 CASES += [(f"produce and read back, {codec}", case_codec(codec)) for codec in CODECS]
 CASES += [("read from an offset and a timestamp", case_from_offset_and_time), ("a record of 5 MB, limits raised", case_five_megabytes),
           ("a group of three, one leaves", case_group_of_three), ("commit, restart the broker, go on", case_commit_and_restart),
+          ("Kafka's own tools", case_kafkas_tools),
           ("kill -9 under load, idempotent", case_kill_under_load)]
 
 
