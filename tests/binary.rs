@@ -87,8 +87,6 @@ fn what_keeps_it_from_starting_is_said_in_a_sentence() {
     refused(command(folder.path()), &["in use by another broker", "--data"]);
 
     let fresh = || tempfile::tempdir().unwrap();
-    let mut busy = command(fresh().path());
-    busy.args(["--set", &format!("listeners=PLAINTEXT://{}", running.address)]);
     let busy_flag = {
         let mut c = std::process::Command::new(env!("CARGO_BIN_EXE_dlog"));
         c.args(["--listen", &running.address.to_string(), "--http", "127.0.0.1:0", "--data"]).arg(fresh().path());

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use dlog::protocol::generated::produce::{PartitionProduceData, ProduceRequest, T
 use dlog::protocol::generated::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment};
 use dlog::records::{BatchBuilder, NewRecord};
 use dlog::wire::Records;
+use tokio::sync::Semaphore;
 
 const REPEATS: usize = 5;
 
@@ -82,7 +84,8 @@ async fn a_group_of_a_hundred_members() {
         client.call(&FindCoordinatorRequest { coordinator_keys: vec!["g".into()], ..Default::default() }, 4).await;
         let address = process.address;
         let begin = Instant::now();
-        let members: Vec<_> = (0..100).map(|_| tokio::spawn(member(address))).collect();
+        let stable = Arc::new(Semaphore::new(0));
+        let members: Vec<_> = (0..100).map(|_| tokio::spawn(member(address, stable.clone()))).collect();
         for member in members {
             member.await.expect("a member is stable");
         }
@@ -94,8 +97,8 @@ async fn a_group_of_a_hundred_members() {
     assert!(time < Duration::from_secs(1));
 }
 
-/// Joins like a consumer, and ends when 100 members are stable together.
-async fn member(address: std::net::SocketAddr) {
+/// Joins like a consumer, and ends when 100 members are stable together: then the leader has given 100 permits.
+async fn member(address: std::net::SocketAddr, stable: Arc<Semaphore>) {
     let mut client = Client::connect_to(address).await;
     let mut id = String::new();
     loop {
@@ -118,26 +121,22 @@ async fn member(address: std::net::SocketAddr) {
         if client.call(&sync, 3).await.error_code != 0 {
             continue;
         }
-        let leads = joined.leader == id;
+        if joined.leader == id && joined.members.len() == 100 {
+            stable.add_permits(100);
+        }
         loop {
             let beat =
                 HeartbeatRequest { group_id: "g".into(), generation_id: joined.generation_id, member_id: id.clone(), ..Default::default() };
             if client.call(&beat, 3).await.error_code != 0 {
                 break;
             }
-            if leads && joined.members.len() == 100 {
-                STABLE.add_permits(100);
-            }
-            if STABLE.try_acquire().map(|p| p.forget()).is_ok() {
+            if stable.try_acquire().map(|p| p.forget()).is_ok() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 }
-
-/// One permit for each member, once the leader has seen all of them.
-static STABLE: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(0);
 
 async fn join(client: &mut Client, id: &str) -> JoinGroupResponse {
     let request = JoinGroupRequest {

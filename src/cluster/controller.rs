@@ -407,7 +407,8 @@ mod tests {
     fn bad_topics_are_refused_as_kafka_does() {
         let mut controller = controller(Replication::Refuse);
         create(&mut controller, topic("a.b")).unwrap();
-        let cases: Vec<(NewTopic, fn(&Error) -> bool)> = vec![
+        type Expected = fn(&Error) -> bool;
+        let cases: Vec<(NewTopic, Expected)> = vec![
             (topic("a b"), |e| matches!(e, Error::InvalidTopic(_))),
             (topic("a.b"), |e| matches!(e, Error::TopicExists(_))),
             (topic("a_b"), |e| matches!(e, Error::Collision { .. })),

@@ -109,7 +109,7 @@ impl Partitions {
         if known && self.directory.topic_id(&new.id).is_some_and(|id| id != new.topic_id) {
             self.directory.retire_partition(&new.id, &**entropy)?;
         }
-        let how = if disk.exists(&path) { self.directory.recovery(&new.id) } else { Recovery::Clean };
+        let how = if disk.exists(&path) { self.directory.recovery(&new.id) } else { Recovery::New };
         let path = self.directory.create_partition(&new.id, new.topic_id)?;
         let (log, report) = Log::open(disk.clone(), &path, new.settings.log.clone(), how, clock.wall_ms())?;
         Ok((Replica::lead(new.id, new.topic_id, new.leader_epoch, log, new.settings), report))

@@ -97,6 +97,7 @@ impl LogDirectory {
     /// How a partition's log is to be opened.
     pub fn recovery(&self, partition: &TopicPartition) -> Recovery {
         match self.start {
+            // Also for partitions that this start made and deleted again.
             Start::Clean | Start::Fresh => Recovery::Clean,
             Start::Crashed => Recovery::From(self.recovery_points.get(partition).copied().unwrap_or(Offset(0))),
         }

@@ -108,7 +108,7 @@ impl Log {
             recovery_point: Offset(0),
         };
         log.recovery_point = match how {
-            Recovery::Clean => log.log_end(),
+            Recovery::New | Recovery::Clean => log.log_end(),
             Recovery::From(offset) => offset.min(log.log_end()),
         };
         Ok((log, recovered.report))

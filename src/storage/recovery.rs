@@ -14,6 +14,8 @@ use crate::model::Offset;
 /// How a log was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recovery {
+    /// It was just made: its directory is empty.
+    New,
     /// Closed: everything is as it should be.
     Clean,
     /// Not closed: batches from this offset on may be torn or missing.
@@ -39,6 +41,10 @@ pub(super) struct Recovered {
 
 /// Opens all segments of `directory`; there is at least one afterwards.
 pub(super) fn recover(disk: &dyn Disk, directory: &Path, config: &LogConfig, how: Recovery, now_ms: i64) -> Result<Recovered, Error> {
+    if how == Recovery::New {
+        let segments = vec![Segment::create(disk, directory, Offset(0), now_ms)?];
+        return Ok(Recovered { segments, epochs: LeaderEpochs::default(), producers: ProducerState::default(), report: Report::default() });
+    }
     let names = disk.list(directory).map_err(Error::io("list", directory))?;
     remove_leftovers(disk, directory, &names)?;
     let mut bases: Vec<Offset> = names.iter().filter_map(|name| name.strip_suffix(".log")?.parse().ok()).map(Offset).collect();
@@ -93,7 +99,7 @@ impl Work<'_> {
     /// Opens one segment, and says whether it was torn: then nothing may come after it.
     fn open(&mut self, base: Offset, next_base: Option<Offset>, how: Recovery) -> Result<(Segment, bool), Error> {
         let trusted = match how {
-            Recovery::Clean => true,
+            Recovery::New | Recovery::Clean => true,
             Recovery::From(offset) => next_base.is_some_and(|next| next <= offset),
         };
         if trusted && let Some(segment) = Segment::open_trusted(self.disk, self.directory, base, self.now_ms)? {

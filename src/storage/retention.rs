@@ -81,7 +81,8 @@ mod tests {
         let time = |ms| Policy { retention_ms: Some(ms), ..keep };
         let bytes = |bytes| Policy { retention_bytes: Some(bytes), ..keep };
         let (d0, d1, d2) = (Delete(Offset(0)), Delete(Offset(10)), Delete(Offset(20)));
-        let cases: Vec<(&str, Policy, i64, i64, i64, Vec<Deed>)> = vec![
+        type Case = (&'static str, Policy, i64, i64, i64, Vec<Deed>);
+        let cases: Vec<Case> = vec![
             ("for ever", keep, 0, 30, 1000, vec![]),
             ("time, one is old", time(85), 0, 30, 100, vec![d0]),
             ("time, exactly the limit stays", time(90), 0, 30, 100, vec![]),
