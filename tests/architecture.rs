@@ -75,8 +75,7 @@ fn rooms_import_only_what_the_plan_allows() {
                     breach(format!("{room} must not import {named}"));
                 }
                 for (word, rooms, instead) in RESERVED.iter().filter(|(word, _, _)| line.contains(word)) {
-                    // The configuration file is read before there is a broker with a world of its own.
-                    if !rooms.contains(room) && !(shown == "broker/config.rs" && *word == "std::fs") {
+                    if !rooms.contains(room) {
                         breach(format!("{word}: use {instead}"));
                     }
                 }

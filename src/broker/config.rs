@@ -12,6 +12,7 @@ use super::settings::{KEYS, Key};
 use super::{Error, ListenerConfig, listeners};
 use crate::cluster::{ControllerSettings, Replication};
 use crate::coordinator::GroupSettings;
+use crate::env::{Disk, RealDisk};
 use crate::model::{NodeId, Uuid};
 use crate::partition::SETTINGS;
 use crate::server::{BrokerSetting, ServerLimits, ServerSettings, SettingSource};
@@ -116,7 +117,8 @@ impl Config {
         let mut figment = Figment::new();
         if let Some(path) = &sources.file {
             let shown = path.display().to_string();
-            let text = std::fs::read_to_string(path).map_err(|e| Error::File { path: shown.clone(), what: e.to_string() })?;
+            let unreadable = |e: std::io::Error| Error::File { path: shown.clone(), what: e.to_string() };
+            let text = String::from_utf8_lossy(&RealDisk.read(path).map_err(unreadable)?).into_owned();
             figment = figment.merge(Flat::properties(&shown, &text)?);
         }
         figment =
