@@ -110,7 +110,9 @@ impl Partitions {
             self.directory.retire_partition(&new.id, &**entropy)?;
         }
         let how = if disk.exists(&path) { self.directory.recovery(&new.id) } else { Recovery::New };
-        let path = self.directory.create_partition(&new.id, new.topic_id)?;
+        if self.directory.topic_id(&new.id).is_none() {
+            self.directory.create_partition(&new.id, new.topic_id)?;
+        }
         let (log, report) = Log::open(disk.clone(), &path, new.settings.log.clone(), how, clock.wall_ms())?;
         Ok((Replica::lead(new.id, new.topic_id, new.leader_epoch, log, new.settings), report))
     }
@@ -154,14 +156,15 @@ impl Partitions {
 
     /// Makes everything durable and writes the recovery points.
     pub fn flush(&self) -> Result<(), Error> {
-        let points: Vec<(TopicPartition, Offset)> = self
-            .all()
-            .iter()
-            .map(|replica| {
-                let point = if replica.recovery_point() < replica.view().log_end { replica.flush()? } else { replica.recovery_point() };
-                Ok((replica.id().clone(), point))
-            })
-            .collect::<Result<_, Error>>()?;
+        let mut points: Vec<(TopicPartition, Offset)> = Vec::new();
+        for replica in self.all() {
+            let clean = replica.recovery_point() >= replica.view().log_end;
+            match if clean { Ok(replica.recovery_point()) } else { replica.flush() } {
+                Ok(point) => points.push((replica.id().clone(), point)),
+                Err(Error::Closed(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
         Ok(self.directory.save_recovery_points(&points)?)
     }
 

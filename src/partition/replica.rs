@@ -158,6 +158,9 @@ impl Replica {
     /// Deletes what retention allows and forgets idle producers; returns the number of deleted segments.
     pub(super) fn maintain(&self, now_ms: i64, producer_expiration_ms: i64) -> Result<usize, Error> {
         let mut log = self.write();
+        if self.is_closed() {
+            return Ok(0);
+        }
         let high_watermark = self.view().high_watermark;
         let deleted = log.retain(high_watermark, now_ms)?;
         log.expire_producers(now_ms, producer_expiration_ms);
@@ -167,8 +170,14 @@ impl Replica {
 
     /// Makes the log durable.
     pub(super) fn flush(&self) -> Result<Offset, Error> {
+        let unflushed = self.log().unflushed();
+        let synced = unflushed.sync()?;
         let mut log = self.write();
-        log.flush()?;
+        // The directory of a deleted replica may belong to another one by now.
+        if self.is_closed() {
+            return Err(Error::Closed(self.id.clone()));
+        }
+        log.flushed(synced)?;
         Ok(log.recovery_point())
     }
 

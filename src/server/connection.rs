@@ -3,11 +3,12 @@
 //! The length of a frame is checked before anything is reserved, and its bytes are taken from a budget over all connections. Frames are slices
 //! of the read buffer; a frame that does not fit gets the room it needs at once.
 
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -19,6 +20,8 @@ use crate::env::{ReadHalf, WriteHalf};
 
 /// Room that a read is given at least.
 const READ_BYTES: usize = 4096;
+/// A frame up to this size gets all its room at once; a longer one as it comes.
+const RESERVED_AT_ONCE: usize = 4 << 20;
 /// Bytes of a frame's length.
 const LENGTH_BYTES: usize = 4;
 
@@ -117,12 +120,14 @@ impl Reader {
         let size =
             usize::try_from(length).ok().filter(|size| *size <= services.settings.limits.frame_bytes_max).ok_or(End::Length(length))?;
         let budget = services.budgets.frame_bytes.clone();
-        let permit = budget.acquire_many_owned(size as u32).await.map_err(|_| End::Stopping)?;
-        if self.buffer.len() < size {
-            self.buffer.reserve(size - self.buffer.len());
-        }
+        // The budget is charged for what has come, not for what was announced: who announces much and sends nothing takes nothing.
+        let mut permit = charge(&budget, self.buffer.len().min(size)).await?;
         while self.buffer.len() < size {
+            let before = self.buffer.len();
+            let room = if size <= RESERVED_AT_ONCE { size - before } else { (size - before).min(before.max(RESERVED_AT_ONCE)) };
+            self.buffer.reserve(room);
             self.read(STALLED_FRAME, "a frame came only in part").await?;
+            permit.merge(charge(&budget, self.buffer.len().min(size) - before).await?);
         }
         Ok((self.buffer.split_to(size).freeze(), permit))
     }
@@ -148,6 +153,15 @@ impl Reader {
             Ok(Ok(0)) => Err(End::Peer(std::io::ErrorKind::UnexpectedEof.into())),
             Ok(Ok(_)) => Ok(()),
         }
+    }
+}
+
+/// Takes bytes from the budget of all connections; waits for them as long as a frame may stand still.
+async fn charge(budget: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, End> {
+    match timeout(STALLED_FRAME, budget.clone().acquire_many_owned(bytes as u32)).await {
+        Ok(Ok(permit)) => Ok(permit),
+        Ok(Err(_)) => Err(End::Stopping),
+        Err(_) => Err(End::Stalled("queued.max.request.bytes are taken by others")),
     }
 }
 

@@ -20,6 +20,7 @@ const META: &str = "meta.properties";
 const LOCK: &str = ".lock";
 const CLEAN: &str = ".kafka_cleanshutdown";
 const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
+const PARTITION_METADATA: &str = "partition.metadata";
 const DELETED: &str = "-delete";
 
 /// How the last broker left the directory.
@@ -110,15 +111,16 @@ impl LogDirectory {
     }
 
     /// Makes a partition's directory, with the file that ties it to its topic.
-    pub fn create_partition(&self, partition: &TopicPartition, topic_id: Uuid) -> Result<PathBuf, Error> {
+    pub fn create_partition(&self, partition: &TopicPartition, topic_id: Uuid) -> Result<(), Error> {
         let path = self.partition_path(partition);
-        disk_write_metadata(&*self.disk, &path, topic_id)?;
-        Ok(path)
+        self.disk.create_dir(&path).map_err(Error::io("create the directory", &path))?;
+        let file = path.join(PARTITION_METADATA);
+        self.disk.write(&file, format!("version: 0\ntopic_id: {topic_id}\n").as_bytes()).map_err(Error::io("write", &file))
     }
 
     /// The topic that a partition's directory belongs to; none where it does not say.
     pub fn topic_id(&self, partition: &TopicPartition) -> Option<Uuid> {
-        let bytes = self.disk.read(&self.partition_path(partition).join("partition.metadata")).ok()?;
+        let bytes = self.disk.read(&self.partition_path(partition).join(PARTITION_METADATA)).ok()?;
         let text = String::from_utf8(bytes).ok()?;
         text.lines().find_map(|l| Uuid::parse(l.strip_prefix("topic_id: ")?))
     }
@@ -160,12 +162,6 @@ pub fn partition_of_directory(name: &str) -> Option<TopicPartition> {
     let (topic, partition) = name.rsplit_once('-')?;
     let number: i32 = partition.parse().ok().filter(|n| *n >= 0)?;
     (crate::model::is_legal_topic_name(topic) && number.to_string() == partition).then(|| TopicPartition::new(topic, number))
-}
-
-fn disk_write_metadata(disk: &dyn Disk, path: &Path, topic_id: Uuid) -> Result<(), Error> {
-    disk.create_dir(path).map_err(Error::io("create the directory", path))?;
-    let file = path.join("partition.metadata");
-    disk.write(&file, format!("version: 0\ntopic_id: {topic_id}\n").as_bytes()).map_err(Error::io("write", &file))
 }
 
 fn recovery_point(line: &str) -> Option<(TopicPartition, Offset)> {

@@ -78,6 +78,27 @@ impl RecordsSlice {
     }
 }
 
+/// Files with bytes that may not be durable yet.
+#[derive(Debug)]
+pub struct Unflushed {
+    files: Vec<(PathBuf, Arc<dyn File>)>,
+    end: Offset,
+}
+
+/// Proof that everything below an offset is durable.
+#[derive(Debug, Clone, Copy)]
+pub struct Synced(Offset);
+
+impl Unflushed {
+    /// Makes them durable. Blocks.
+    pub fn sync(self) -> Result<Synced, Error> {
+        for (path, file) in &self.files {
+            file.sync().map_err(Error::io("sync", path))?;
+        }
+        Ok(Synced(self.end))
+    }
+}
+
 /// The log of one partition.
 #[derive(Debug)]
 pub struct Log {
@@ -264,15 +285,23 @@ impl Log {
         self.producers.expire(now_ms, expiration_ms);
     }
 
+    /// What is to be made durable now. Syncing takes long, and needs no lock on the log.
+    pub fn unflushed(&self) -> Unflushed {
+        let files = self.segments.iter().filter(|s| s.next_offset() > self.recovery_point).map(|s| (s.path("log"), s.file().clone()));
+        Unflushed { files: files.collect(), end: self.log_end() }
+    }
+
+    /// Moves the recovery point behind what was synced.
+    pub fn flushed(&mut self, synced: Synced) -> Result<(), Error> {
+        self.epochs.save(&*self.disk, &self.directory)?;
+        self.recovery_point = self.recovery_point.max(synced.0);
+        Ok(())
+    }
+
     /// Makes everything durable and moves the recovery point.
     pub fn flush(&mut self) -> Result<(), Error> {
-        let from = self.recovery_point;
-        for segment in self.segments.iter().filter(|s| s.next_offset() > from) {
-            segment.sync()?;
-        }
-        self.epochs.save(&*self.disk, &self.directory)?;
-        self.recovery_point = self.log_end();
-        Ok(())
+        let synced = self.unflushed().sync()?;
+        self.flushed(synced)
     }
 
     /// Writes what makes the next open quick: indexes, epochs, producers. The log can go on afterwards.
@@ -285,12 +314,6 @@ impl Log {
         self.epochs.save(&*self.disk, &self.directory)?;
         self.recovery_point = self.log_end();
         Ok(())
-    }
-
-    /// Follows its directory to another name, as before deletion.
-    pub fn moved_to(&mut self, directory: &Path) {
-        self.directory = directory.to_path_buf();
-        self.segments.iter_mut().for_each(|s| s.moved_to(directory));
     }
 
     /// The offset of the next record.

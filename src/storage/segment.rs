@@ -153,11 +153,6 @@ impl Segment {
         self.file.truncate(self.size).map_err(Error::io("truncate", &self.path("log")))
     }
 
-    /// Makes the bytes durable.
-    pub(super) fn sync(&self) -> Result<(), Error> {
-        self.file.sync().map_err(Error::io("sync", &self.path("log")))
-    }
-
     /// Removes the files. A reader that holds a slice can still read it.
     pub(super) fn delete(&self, disk: &dyn Disk) -> Result<(), Error> {
         for suffix in ["log", "index", "timeindex", "txnindex", "snapshot"] {
@@ -236,11 +231,6 @@ impl Segment {
     /// The largest timestamp, and the end of the first batch that has it.
     pub(super) fn largest(&self) -> Option<(i64, Offset)> {
         self.largest
-    }
-
-    /// Follows a directory that was renamed.
-    pub(super) fn moved_to(&mut self, directory: &Path) {
-        self.directory = directory.to_path_buf();
     }
 
     fn relative(&self, offset: Offset) -> u32 {
