@@ -166,3 +166,43 @@ async fn three_thousand_hostile_frames_leave_memory_low_and_good_clients_served(
     assert!(memory < 64 << 20, "{memory} bytes");
     assert!(process.terminate());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_that_are_only_announced_take_nothing_from_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::start(command(folder.path()));
+    let mut stalled = Vec::new();
+    for _ in 0..50 {
+        let mut peer = Client::connect_to(process.address).await;
+        peer.send_raw(&100_000_000_i32.to_be_bytes()).await;
+        peer.send_raw(&[0; 10]).await;
+        stalled.push(peer);
+    }
+    let begin = std::time::Instant::now();
+    let mut good = Client::connect_to(process.address).await;
+    good.create_topic("t", 1, &[]).await;
+    assert_eq!(good.produce("t", 0, &batch(b"x")).await.error_code, 0);
+    assert!(begin.elapsed() < std::time::Duration::from_secs(5));
+    assert!(process.memory("VmRSS") < 64 << 20);
+    process.kill();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn serve_takes_kafkas_environment() {
+    use dlog::protocol::generated::metadata::{MetadataRequest, MetadataRequestTopic};
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_dlog"));
+    command.args(["serve", "--http", "127.0.0.1:0"]).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    command.env("KAFKA_LISTENERS", "PLAINTEXT://127.0.0.1:0,CONTROLLER://127.0.0.1:9093");
+    command.env("KAFKA_ADVERTISED_LISTENERS", "PLAINTEXT://broker.example:19092");
+    command.env("KAFKA_NODE_ID", "4").env("KAFKA_NUM_PARTITIONS", "3").env("KAFKA_LOG_DIRS", folder.path());
+    let process = Process::start(command);
+    let mut client = Client::connect_to(process.address).await;
+    let topic = MetadataRequestTopic { name: Some("made".into()), ..Default::default() };
+    let answer = client.call(&MetadataRequest { topics: Some(vec![topic]), ..Default::default() }, 12).await;
+    let broker = &answer.brokers[0];
+    assert_eq!((broker.node_id, broker.host.as_str(), broker.port), (4, "broker.example", 19092));
+    assert_eq!(answer.topics[0].partitions.len(), 3);
+    assert!(process.terminate());
+    assert!(folder.path().join("made-2").is_dir());
+}
