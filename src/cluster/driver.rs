@@ -55,13 +55,14 @@ pub async fn start(
         follower: Follower { image: image.clone(), partitions, broker, broker_topic_settings: Arc::new(broker_topic_settings) },
     };
     let mut committed = MetadataImage::default();
-    driver.log.take_committed().iter().flat_map(|entry| &entry.records).for_each(|record| committed.apply(record));
+    driver.log.take_committed().iter().for_each(|new| committed.apply_committed(new));
     driver.controller = Controller::new(committed.clone(), settings);
     // Partitions are opened once, in the epoch of this start, and not before it is committed.
     let (records, _) = driver.controller.handle(&registration);
     let term = driver.log.term();
     driver.log.propose(&records, term)?;
-    driver.log.take_committed().iter().flat_map(|entry| &entry.records).for_each(|record| committed.apply(record));
+    driver.log.take_committed().iter().for_each(|new| committed.apply_committed(new));
+    driver.snapshot_if_due(&committed);
     let driver = tokio::task::spawn_blocking(move || {
         driver.follower.retire_strangers(&committed)?;
         driver.follower.follow(committed)?;
@@ -126,8 +127,18 @@ impl Driver {
             return Err(error);
         }
         let mut next = MetadataImage::clone(&self.follower.image.load());
-        self.log.take_committed().iter().flat_map(|entry| &entry.records).for_each(|record| next.apply(record));
+        self.log.take_committed().iter().for_each(|new| next.apply_committed(new));
+        self.snapshot_if_due(&next);
         self.follower.follow(next)
+    }
+
+    /// A snapshot that fails costs only the next start some time.
+    fn snapshot_if_due(&mut self, image: &MetadataImage) {
+        if self.log.wants_snapshot()
+            && let Err(error) = self.log.snapshot(&image.to_records())
+        {
+            error!(%error, "the metadata's snapshot was not written");
+        }
     }
 }
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::MetadataRecord;
+use super::{Committed, MetadataRecord};
 use crate::model::Uuid;
+use crate::protocol::generated::cluster_metadata::{ConfigRecord, PartitionRecord, ProducerIdsRecord, RegisterBrokerRecord, TopicRecord};
 
 /// A topic's resource type in a ConfigRecord.
 pub(super) const TOPIC_RESOURCE: i8 = 2;
@@ -78,6 +79,43 @@ impl MetadataImage {
             MetadataRecord::RemoveTopic(removed) => self.forget(removed.topic_id),
             MetadataRecord::ProducerIds(ids) => self.next_producer_id = ids.next_producer_id,
         }
+    }
+
+    /// Applies what the log has committed: a snapshot takes the place of everything, an entry changes it.
+    pub fn apply_committed(&mut self, committed: &Committed) {
+        if let Committed::Snapshot(_) = committed {
+            *self = MetadataImage::default();
+        }
+        committed.records().iter().for_each(|record| self.apply(record));
+    }
+
+    /// Records that make this image out of an empty one: a snapshot.
+    pub fn to_records(&self) -> Vec<MetadataRecord> {
+        // Brokers come first: a registration raises the epochs of the partitions that are there.
+        let registered =
+            |id: &i32| MetadataRecord::RegisterBroker(RegisterBrokerRecord { broker_id: *id, fenced: false, ..Default::default() });
+        let mut records: Vec<MetadataRecord> = self.brokers.iter().map(registered).collect();
+        records.push(MetadataRecord::ProducerIds(ProducerIdsRecord { next_producer_id: self.next_producer_id, ..Default::default() }));
+        for topic in self.topics.values() {
+            records.push(MetadataRecord::Topic(TopicRecord { name: topic.name.to_string(), topic_id: topic.id }));
+            let partition = |(number, p): (usize, &PartitionImage)| PartitionRecord {
+                partition_id: number as i32,
+                topic_id: topic.id,
+                replicas: p.replicas.clone(),
+                isr: p.isr.clone(),
+                leader: p.leader,
+                leader_epoch: p.leader_epoch,
+                partition_epoch: 0,
+                directories: vec![Uuid::ZERO; p.replicas.len()],
+                ..Default::default()
+            };
+            records.extend(topic.partitions.iter().enumerate().map(partition).map(MetadataRecord::Partition));
+            records.extend(topic.configs.iter().map(|(name, value)| {
+                let (resource_name, name, value) = (topic.name.to_string(), name.clone(), Some(value.clone()));
+                MetadataRecord::Config(ConfigRecord { resource_type: TOPIC_RESOURCE, resource_name, name, value })
+            }));
+        }
+        records
     }
 
     /// Takes a topic away.

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::{Error, MetadataRecord};
 use crate::env::{Clock, Disk};
 use crate::model::{LeaderEpoch, Offset};
-use crate::records::{BatchBuilder, CheckedBatch, KeyRule, Look, NewRecord, Records, Rules, TimestampType, check};
-use crate::storage::{self, Log, LogConfig, Recovery};
+use crate::records::{self, BatchBuilder, CheckedBatch, KeyRule, Look, NewRecord, Records, Rules, TimestampType, batches, check, layout};
+use crate::storage::{self, Log, LogConfig, Policy, Recovery};
 
 /// The name of the metadata log, as in Kafka; its one partition lies beside the others.
 pub const METADATA_TOPIC: &str = "__cluster_metadata";
@@ -26,13 +26,38 @@ pub struct Entry {
     pub records: Vec<MetadataRecord>,
 }
 
+/// What a log hands to those who follow it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Committed {
+    /// Records that make the whole state: they take the place of everything before.
+    Snapshot(Vec<MetadataRecord>),
+    /// A change.
+    Entry(Entry),
+}
+
+impl Committed {
+    /// The records.
+    pub fn records(&self) -> &[MetadataRecord] {
+        match self {
+            Committed::Snapshot(records) => records,
+            Committed::Entry(entry) => &entry.records,
+        }
+    }
+}
+
 /// What the controller needs of a log: records that are proposed come back committed, in one order everywhere.
 pub trait MetadataLog: Send {
     /// Proposes records in the controller's term and returns their index once they are committed.
     fn propose(&mut self, records: &[MetadataRecord], term: i32) -> Result<i64, Error>;
 
-    /// The entries that were committed since the last call, the proposer's own among them.
-    fn take_committed(&mut self) -> Vec<Entry>;
+    /// What was committed since the last call, the proposer's own records among it.
+    fn take_committed(&mut self) -> Vec<Committed>;
+
+    /// Whether so much has been committed since the last snapshot that another one is worth its while.
+    fn wants_snapshot(&self) -> bool;
+
+    /// Stores the whole state as of the last committed record, so that what led there can go.
+    fn snapshot(&mut self, state: &[MetadataRecord]) -> Result<(), Error>;
 
     /// Our term.
     fn term(&self) -> i32;
@@ -41,36 +66,71 @@ pub trait MetadataLog: Send {
     fn close(&mut self) -> Result<(), Error>;
 }
 
-/// A log of one node: what is appended and synced is committed.
+/// Records after which a snapshot is taken.
+const SNAPSHOT_AFTER_RECORDS: i64 = 10_000;
+/// What a snapshot's file is named by, after its offset and term, as in Kafka.
+const SNAPSHOT_SUFFIX: &str = ".checkpoint";
+/// Records of one batch of a snapshot.
+const SNAPSHOT_BATCH_RECORDS: usize = 1000;
+
+/// A log of one node: what is appended and synced is committed. A snapshot is a file of batches beside the segments.
 pub struct LocalMetadataLog {
     log: Log,
+    disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
     term: i32,
-    committed: Vec<Entry>,
+    committed: Vec<Committed>,
 }
 
 impl LocalMetadataLog {
     /// Opens the log below the log directory; everything that is there is committed. Each start is a new term.
     pub fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, directory: &Path) -> Result<LocalMetadataLog, Error> {
         let path = directory.join(format!("{METADATA_TOPIC}-0"));
-        let storage = |error: storage::Error| Error::Storage(error.to_string());
         disk.create_dir(&path).map_err(|e| Error::Storage(e.to_string()))?;
-        let (log, _) = Log::open(disk, &path, config(), Recovery::From(Offset(0)), clock.wall_ms()).map_err(storage)?;
-        let mut committed = Vec::new();
-        log.replay(log.log_start(), |header, body| {
-            let body = Bytes::copy_from_slice(body);
-            let mut records = Vec::new();
-            for record in Records::new(&body, header.records_count) {
-                let record = record.map_err(|e| Error::Storage(e.to_string()))?;
-                let value = record.value.ok_or_else(|| Error::Storage("a metadata record has no value".into()))?;
-                records.push(MetadataRecord::decode(body.slice_ref(value)).map_err(Error::Storage)?);
-            }
-            committed.push(Entry { term: header.leader_epoch.0, index: header.base_offset.0, records });
+        let (log, _) = Log::open(disk.clone(), &path, config(), Recovery::From(Offset(0)), clock.wall_ms())?;
+        let (mut from, mut term, mut committed) = (log.log_start(), 0, Vec::new());
+        let names = disk.list(&path).map_err(|e| Error::Storage(e.to_string()))?;
+        if let Some((name, end, of_term)) = names.iter().filter_map(|n| snapshot_place(n)).max_by_key(|(_, end, _)| *end) {
+            let bytes = disk.read(&path.join(name)).map_err(|e| Error::Storage(e.to_string()))?;
+            committed.push(Committed::Snapshot(read_snapshot(&bytes)?));
+            (from, term) = (end, of_term);
+        }
+        log.replay(from, |header, body| {
+            let records = decode_records(body, header.records_count)?;
+            committed.push(Committed::Entry(Entry { term: header.leader_epoch.0, index: header.base_offset.0, records }));
             Ok::<_, Error>(())
         })?;
-        let term = log.epochs().latest().map_or(1, |epoch| epoch.0 + 1);
-        Ok(LocalMetadataLog { log, clock, term, committed })
+        let term = log.epochs().latest().map_or(term, |epoch| epoch.0.max(term)) + 1;
+        Ok(LocalMetadataLog { log, disk, clock, term, committed })
     }
+}
+
+/// Name, end offset and term of a snapshot's file.
+fn snapshot_place(name: &str) -> Option<(&str, Offset, i32)> {
+    let (end, term) = name.strip_suffix(SNAPSHOT_SUFFIX)?.split_once('-')?;
+    Some((name, Offset(end.parse().ok()?), term.parse().ok()?))
+}
+
+fn read_snapshot(bytes: &[u8]) -> Result<Vec<MetadataRecord>, Error> {
+    let malformed = |error: records::Error| Error::Storage(format!("the snapshot: {error}"));
+    let mut all = Vec::new();
+    let mut read = 0;
+    for batch in batches(bytes) {
+        let (header, batch) = batch.map_err(malformed)?;
+        header.check_crc(batch).map_err(malformed)?;
+        all.extend(decode_records(&batch[layout::SIZE..], header.records_count)?);
+        read += batch.len();
+    }
+    if read == bytes.len() { Ok(all) } else { Err(Error::Storage("the snapshot ends in the middle of a batch".into())) }
+}
+
+fn decode_records(body: &[u8], count: i32) -> Result<Vec<MetadataRecord>, Error> {
+    let body = Bytes::copy_from_slice(body);
+    let one = |record: Result<records::Record<'_>, records::Error>| {
+        let value = record.map_err(|e| Error::Storage(e.to_string()))?.value.map(|v| body.slice_ref(v));
+        MetadataRecord::decode(value.ok_or_else(|| Error::Storage("a metadata record has no value".into()))?).map_err(Error::Storage)
+    };
+    Records::new(&body, count).map(one).collect()
 }
 
 impl From<storage::Error> for Error {
@@ -85,17 +145,38 @@ impl MetadataLog for LocalMetadataLog {
             return Err(Error::NotController);
         }
         let now_ms = self.clock.wall_ms();
-        let values: Vec<Bytes> = records.iter().map(MetadataRecord::encode).collect();
-        let builder = values.iter().fold(BatchBuilder::new(), |builder, value| builder.record(NewRecord::value(value)));
-        let batch = checked(&builder.build(now_ms), now_ms)?;
+        let batch = checked(&encode_batch(records, now_ms), now_ms)?;
         let appended = self.log.append(batch, LeaderEpoch(term), now_ms)?;
         self.log.flush()?;
-        self.committed.push(Entry { term, index: appended.base_offset.0, records: records.to_vec() });
+        self.committed.push(Committed::Entry(Entry { term, index: appended.base_offset.0, records: records.to_vec() }));
         Ok(appended.base_offset.0)
     }
 
-    fn take_committed(&mut self) -> Vec<Entry> {
+    fn take_committed(&mut self) -> Vec<Committed> {
         std::mem::take(&mut self.committed)
+    }
+
+    fn wants_snapshot(&self) -> bool {
+        self.log.log_end().0 - self.log.log_start().0 > SNAPSHOT_AFTER_RECORDS
+    }
+
+    fn snapshot(&mut self, state: &[MetadataRecord]) -> Result<(), Error> {
+        let now_ms = self.clock.wall_ms();
+        let bytes: Vec<u8> = state.chunks(SNAPSHOT_BATCH_RECORDS).flat_map(|chunk| encode_batch(chunk, now_ms)).collect();
+        let directory = self.log.directory().to_path_buf();
+        let end = self.log.log_end();
+        let name = format!("{:020}-{:010}{SNAPSHOT_SUFFIX}", end.0, self.term);
+        // The new snapshot is durable before anything that it stands for goes.
+        self.disk.replace(&directory.join(&name), &bytes).map_err(|e| Error::Storage(e.to_string()))?;
+        let all = Policy { retention_ms: None, retention_bytes: Some(0) };
+        self.log.configure(LogConfig { retention: Some(all), ..config() });
+        self.log.retain(end, now_ms)?;
+        self.log.configure(config());
+        let names = self.disk.list(&directory).map_err(|e| Error::Storage(e.to_string()))?;
+        for old in names.iter().filter_map(|n| snapshot_place(n)).filter(|(_, place, _)| *place < end) {
+            self.disk.remove_file(&directory.join(old.0)).map_err(|e| Error::Storage(e.to_string()))?;
+        }
+        Ok(())
     }
 
     fn term(&self) -> i32 {
@@ -105,6 +186,11 @@ impl MetadataLog for LocalMetadataLog {
     fn close(&mut self) -> Result<(), Error> {
         Ok(self.log.close()?)
     }
+}
+
+fn encode_batch(records: &[MetadataRecord], now_ms: i64) -> Bytes {
+    let values: Vec<Bytes> = records.iter().map(MetadataRecord::encode).collect();
+    values.iter().fold(BatchBuilder::new(), |builder, value| builder.record(NewRecord::value(value))).build(now_ms)
 }
 
 /// Our own batch passes the same door as a producer's.
@@ -131,5 +217,87 @@ fn config() -> LogConfig {
         index_interval_bytes: 4096,
         retention: None,
         decompressed_bytes_max: usize::MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{Controller, ControllerSettings, Event, MetadataImage, NewTopic, Replication};
+    use crate::env::{RealDisk, SystemClock};
+    use crate::model::Uuid;
+
+    fn open(directory: &Path) -> LocalMetadataLog {
+        LocalMetadataLog::open(Arc::new(RealDisk), Arc::new(SystemClock), directory).unwrap()
+    }
+
+    fn image(log: &mut LocalMetadataLog) -> MetadataImage {
+        let mut image = MetadataImage::default();
+        log.take_committed().iter().for_each(|committed| image.apply_committed(committed));
+        image
+    }
+
+    fn topic(number: u8) -> Event {
+        let configs = vec![("retention.ms".to_string(), Some("5".to_string()))];
+        let topic = NewTopic {
+            name: format!("t{number}"),
+            id: Uuid([number; 16]),
+            partitions: 3,
+            replication_factor: 1,
+            configs,
+            ..NewTopic::default()
+        };
+        Event::CreateTopics { topics: vec![topic], validate_only: false }
+    }
+
+    #[test]
+    fn a_snapshot_takes_the_place_of_what_led_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = open(folder.path());
+        let settings = ControllerSettings { num_partitions: 1, default_replication_factor: 1, replication: Replication::Clamp };
+        let mut controller = Controller::new(MetadataImage::default(), settings);
+        let start = Event::RegisterBroker { id: 1, incarnation: Uuid::ZERO };
+        for event in [start.clone(), topic(1), start, topic(2), Event::AllocateProducerIds { broker: 1 }] {
+            let (records, _) = controller.handle(&event);
+            log.propose(&records, log.term()).unwrap();
+        }
+        let before = image(&mut log);
+        log.snapshot(&before.to_records()).unwrap();
+        let (records, _) = controller.handle(&topic(3));
+        log.propose(&records, log.term()).unwrap();
+        let term = log.term();
+        assert_eq!(log.propose(&records, term + 1), Err(Error::NotController));
+        drop(log);
+        for _ in 0..2 {
+            let mut log = open(folder.path());
+            assert!(log.term() > term);
+            let after = image(&mut log);
+            assert_eq!(after.topic("t1"), before.topic("t1"), "epochs and settings are as they were");
+            assert_eq!((after.topic_count(), after.next_producer_id, after.brokers()), (3, 1000, &[1][..]));
+            assert!(log.log.log_start().0 > 0, "what led to the snapshot is gone");
+            let state = after.to_records();
+            log.snapshot(&state).unwrap();
+        }
+        let snapshots = std::fs::read_dir(folder.path().join("__cluster_metadata-0")).unwrap();
+        let count = snapshots.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().ends_with(SNAPSHOT_SUFFIX)).count();
+        assert_eq!(count, 1, "older snapshots go");
+    }
+
+    #[test]
+    fn a_damaged_snapshot_is_an_error_and_not_a_guess() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = open(folder.path());
+        log.propose(&[MetadataRecord::Topic(Default::default())], log.term()).unwrap();
+        let state = image(&mut log).to_records();
+        log.snapshot(&state).unwrap();
+        drop(log);
+        let directory = folder.path().join("__cluster_metadata-0");
+        let names: Vec<_> = std::fs::read_dir(&directory).unwrap().map(|e| e.unwrap().path()).collect();
+        let snapshot = names.iter().find(|p| p.to_string_lossy().ends_with(SNAPSHOT_SUFFIX)).unwrap();
+        let bytes = std::fs::read(snapshot).unwrap();
+        for damaged in [&bytes[..bytes.len() - 1], &[&bytes[..70], &[0xff], &bytes[71..]].concat()] {
+            std::fs::write(snapshot, damaged).unwrap();
+            assert!(LocalMetadataLog::open(Arc::new(RealDisk), Arc::new(SystemClock), folder.path()).is_err());
+        }
     }
 }
