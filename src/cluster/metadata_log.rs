@@ -90,9 +90,12 @@ impl LocalMetadataLog {
         let (log, _) = Log::open(disk.clone(), &path, config(), Recovery::From(Offset(0)), clock.wall_ms())?;
         let (mut from, mut term, mut committed) = (log.log_start(), 0, Vec::new());
         let names = disk.list(&path).map_err(|e| Error::Storage(e.to_string()))?;
-        if let Some((name, end, of_term)) = names.iter().filter_map(|n| snapshot_place(n)).max_by_key(|(_, end, _)| *end) {
+        if let Some((name, end, of_term)) = names.iter().filter_map(|n| snapshot_place(n)).max_by_key(|(_, end, term)| (*end, *term)) {
             let bytes = disk.read(&path.join(name)).map_err(|e| Error::Storage(e.to_string()))?;
             committed.push(Committed::Snapshot(read_snapshot(&bytes)?));
+            if log.log_end() < end {
+                return Err(Error::Storage(format!("the log ends at {}, before its snapshot at {end}", log.log_end())));
+            }
             (from, term) = (end, of_term);
         }
         log.replay(from, |header, body| {
@@ -172,9 +175,10 @@ impl MetadataLog for LocalMetadataLog {
         self.log.configure(LogConfig { retention: Some(all), ..config() });
         self.log.retain(end, now_ms)?;
         self.log.configure(config());
+        self.disk.sync_dir(&directory).map_err(|e| Error::Storage(e.to_string()))?;
         let names = self.disk.list(&directory).map_err(|e| Error::Storage(e.to_string()))?;
-        for old in names.iter().filter_map(|n| snapshot_place(n)).filter(|(_, place, _)| *place < end) {
-            self.disk.remove_file(&directory.join(old.0)).map_err(|e| Error::Storage(e.to_string()))?;
+        for (old, _, _) in names.iter().filter_map(|n| snapshot_place(n)).filter(|(old, _, _)| **old != name) {
+            self.disk.remove_file(&directory.join(old)).map_err(|e| Error::Storage(e.to_string()))?;
         }
         Ok(())
     }
