@@ -163,8 +163,6 @@ pub struct TopicSettings {
     pub log: LogConfig,
     /// `cleanup.policy`.
     pub cleanup: CleanupPolicy,
-    /// `min.insync.replicas`.
-    pub min_insync_replicas: i32,
     codec: Option<Codec>,
     message_bytes_max: usize,
     timestamp_type: TimestampType,
@@ -199,7 +197,6 @@ impl TopicSettings {
                 decompressed_bytes_max: long("max.decompressed.message.bytes") as usize,
             },
             cleanup,
-            min_insync_replicas: long("min.insync.replicas") as i32,
             codec: match text("compression.type") {
                 "uncompressed" => Some(Codec::None),
                 "gzip" => Some(Codec::Gzip),

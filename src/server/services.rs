@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::fetch_sessions::FetchSessions;
 use super::limits::{Budgets, ServerLimits};
@@ -93,6 +94,8 @@ pub struct Services {
     pub settings: ServerSettings,
     pub(super) sessions: FetchSessions,
     pub(super) budgets: Budgets,
+    /// Set once it was said that replication factors are lowered.
+    pub(super) clamping_said: AtomicBool,
 }
 
 impl Services {
@@ -109,7 +112,19 @@ impl Services {
         let sessions = FetchSessions::new(settings.fetch_sessions_max);
         let budgets = Budgets::of(&settings.limits);
         let producer_ids = ProducerIds::default();
-        Arc::new(Services { env, node_id, cluster_id, cluster, partitions, groups, producer_ids, settings, sessions, budgets })
+        Arc::new(Services {
+            env,
+            node_id,
+            cluster_id,
+            cluster,
+            partitions,
+            groups,
+            producer_ids,
+            settings,
+            sessions,
+            budgets,
+            clamping_said: AtomicBool::new(false),
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! CreateTopics: answers when the topics are served.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use tracing::info;
 
@@ -55,8 +56,9 @@ fn answer(call: &Call<CreateTopicsRequest>, topic: &CreatableTopic, result: Resu
         Ok(created) => created,
         Err(error) => return failed(&topic.name, errors::of_cluster(&error), error.to_string()),
     };
-    if created.clamped {
-        info!(topic = %topic.name, replication_factor = created.replication_factor, "the replication factor was lowered to the number of brokers");
+    if created.clamped && !call.caller.services.clamping_said.swap(true, Ordering::Relaxed) {
+        let replication_factor = created.replication_factor;
+        info!(topic = %topic.name, replication_factor, "replication factors above the number of brokers are lowered to it");
     }
     let own = topic.configs.iter().filter_map(|c| Some((c.name.clone(), c.value.clone()?))).collect();
     let configs = topic_settings(&call.caller.services, &own).into_iter().map(|s| CreatableTopicConfigs {

@@ -1,4 +1,6 @@
 //! Produce: checked batches go into partitions. Every partition has its own result.
+//!
+//! acks=all waits for nothing yet: each partition has one replica, which is in sync, and Kafka asks for min(min.insync.replicas, replicas).
 
 use std::sync::Arc;
 
@@ -93,10 +95,6 @@ fn produce_partition(call: &Call<ProduceRequest>, replica: &Replica, data: &Part
         }
     }
     let settings = replica.settings();
-    if call.request.acks == -1 && settings.min_insync_replicas > 1 {
-        // One replica is in sync, and Kafka asks for min(min.insync.replicas, replicas) of them: that is one.
-        debug!(partition = %replica.id(), "min.insync.replicas is above the number of replicas");
-    }
     let now_ms = call.caller.services.env.clock.wall_ms();
     match replica.produce(bytes, now_ms) {
         Ok(appended) => {
