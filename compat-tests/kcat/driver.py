@@ -38,8 +38,6 @@ elif operation == "produce":
         if now != kind:
             send()
             run, kind = [], now
-        if timestamp:
-            not_applicable("kcat cannot set timestamps")
         run.append((key, value))
     send()
 elif operation == "consume":
