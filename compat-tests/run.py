@@ -306,7 +306,7 @@ def case_kill_under_load(client, broker, options):
 
 def tool(name, *words):
     """One of Kafka's own command-line tools, by its class."""
-    done = subprocess.run(["java", "-cp", f"{HERE}/java/target/libs/*", name, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+    done = subprocess.run(["java", "-cp", f"{HERE}/java/target/tools/*", name, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
     assert done.returncode == 0, f"{name}: {done.stderr[-500:]} {done.stdout[-500:]}"
     return done.stdout
 
