@@ -359,3 +359,28 @@ async fn health_readiness_and_metrics_are_served() {
     }
     broker.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_goes_only_where_its_topic_was_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = start(folder.path(), &[]).await;
+    let mut client = Client::connect(&broker).await;
+    client.create_topic("kept", 1, &[]).await;
+    client.create_topic("gone", 1, &[]).await;
+    client.produce("kept", 0, &batch(&[b"x"])).await;
+    let copy = |from: &str, to: &str| std::fs::copy(folder.path().join(from), folder.path().join(to)).unwrap();
+    std::fs::create_dir(folder.path().join("later")).unwrap();
+    copy("gone-0/partition.metadata", "later/partition.metadata");
+    let state = DeleteTopicState { name: Some("gone".into()), ..Default::default() };
+    client.call(&DeleteTopicsRequest { topics: vec![state], ..Default::default() }, 6).await;
+    broker.stop().await.unwrap();
+    // As if a crash had come between the deletion's commit and the directory's end.
+    std::fs::rename(folder.path().join("later"), folder.path().join("gone-0")).unwrap();
+    start(folder.path(), &[]).await.stop().await.unwrap();
+    assert!(!folder.path().join("gone-0").exists(), "a deletion that was cut short is finished");
+
+    // Metadata that is lost takes no records along.
+    std::fs::remove_dir_all(folder.path().join("__cluster_metadata-0")).unwrap();
+    start(folder.path(), &[]).await.stop().await.unwrap();
+    assert!(std::fs::metadata(folder.path().join("kept-0/00000000000000000000.log")).unwrap().len() > 0);
+}

@@ -7,8 +7,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
 
-use super::{Controller, ControllerSettings, Error, Event, MetadataImage, MetadataLog, Response};
-use crate::model::{LeaderEpoch, TopicPartition};
+use super::{Committed, Controller, ControllerSettings, Error, Event, MetadataImage, MetadataLog, MetadataRecord, Response};
+use crate::model::{LeaderEpoch, TopicPartition, Uuid};
 use crate::partition::{self, NewReplica, Partitions, TopicSettings};
 
 /// Events that may wait; more senders wait for room.
@@ -55,7 +55,13 @@ pub async fn start(
         follower: Follower { image: image.clone(), partitions, broker, broker_topic_settings: Arc::new(broker_topic_settings) },
     };
     let mut committed = MetadataImage::default();
-    driver.log.take_committed().iter().for_each(|new| committed.apply_committed(new));
+    let replayed = driver.log.take_committed();
+    replayed.iter().for_each(|new| committed.apply_committed(new));
+    let deleted = replayed.iter().flat_map(Committed::records).filter_map(|record| match record {
+        MetadataRecord::RemoveTopic(removed) => Some(removed.topic_id),
+        _ => None,
+    });
+    let deleted: BTreeSet<Uuid> = deleted.collect();
     driver.controller = Controller::new(committed.clone(), settings);
     // Partitions are opened once, in the epoch of this start, and not before it is committed.
     let (records, _) = driver.controller.handle(&registration);
@@ -64,7 +70,7 @@ pub async fn start(
     driver.log.take_committed().iter().for_each(|new| committed.apply_committed(new));
     driver.snapshot_if_due(&committed);
     let driver = tokio::task::spawn_blocking(move || {
-        driver.follower.retire_strangers(&committed)?;
+        driver.follower.retire_deleted(&deleted)?;
         driver.follower.follow(committed)?;
         Ok::<_, Error>(driver)
     })
@@ -118,7 +124,7 @@ impl Driver {
         }
     }
 
-    fn propose(&mut self, records: &[super::MetadataRecord]) -> Result<(), Error> {
+    fn propose(&mut self, records: &[MetadataRecord]) -> Result<(), Error> {
         let term = self.log.term();
         if let Err(error) = self.log.propose(records, term) {
             error!(%error, "a change of the cluster could not be committed");
@@ -207,13 +213,8 @@ impl Follower {
     }
 
     /// Retires what a crash left of deleted topics.
-    fn retire_strangers(&self, image: &MetadataImage) -> Result<(), Error> {
-        let known: BTreeSet<TopicPartition> = image
-            .topics()
-            .flat_map(|t| (0..t.partitions.len()).map(|n| TopicPartition::new(t.name.clone(), n as i32)))
-            .chain([TopicPartition::new(super::METADATA_TOPIC, 0)])
-            .collect();
-        let retired = self.partitions.retire_strangers(|id| known.contains(id));
+    fn retire_deleted(&self, deleted: &BTreeSet<Uuid>) -> Result<(), Error> {
+        let retired = self.partitions.retire_deleted(deleted);
         let removed = retired.and_then(|_| self.partitions.remove_deleted());
         removed.map(|_| ()).map_err(|e| Error::Storage(e.to_string()))
     }

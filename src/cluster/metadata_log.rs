@@ -87,6 +87,7 @@ impl LocalMetadataLog {
     pub fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, directory: &Path) -> Result<LocalMetadataLog, Error> {
         let path = directory.join(format!("{METADATA_TOPIC}-0"));
         disk.create_dir(&path).map_err(|e| Error::Storage(e.to_string()))?;
+        refuse_damage(&*disk, &path)?;
         let (log, _) = Log::open(disk.clone(), &path, config(), Recovery::From(Offset(0)), clock.wall_ms())?;
         let (mut from, mut term, mut committed) = (log.log_start(), 0, Vec::new());
         let names = disk.list(&path).map_err(|e| Error::Storage(e.to_string()))?;
@@ -106,6 +107,26 @@ impl LocalMetadataLog {
         let term = log.epochs().latest().map_or(term, |epoch| epoch.0.max(term)) + 1;
         Ok(LocalMetadataLog { log, disk, clock, term, committed })
     }
+}
+
+/// Refuses a log that is damaged before its end: opening it would cut off what was committed behind the damage. A last batch that is torn
+/// was never acknowledged, and may go.
+fn refuse_damage(disk: &dyn Disk, directory: &Path) -> Result<(), Error> {
+    let unreadable = |e: std::io::Error| Error::Storage(e.to_string());
+    for name in disk.list(directory).map_err(unreadable)?.iter().filter(|n| n.ends_with(".log")) {
+        let path = directory.join(name);
+        let bytes = disk.read(&path).map_err(unreadable)?;
+        let mut position = 0;
+        for batch in batches(&bytes) {
+            let sound = batch.as_ref().is_ok_and(|(header, batch)| header.check_crc(batch).is_ok());
+            let size = batch.map_or(bytes.len() - position, |(header, _)| header.size());
+            if !sound && position + size < bytes.len() {
+                return Err(Error::Storage(format!("{} is damaged at byte {position}; restore it from a copy", path.display())));
+            }
+            position += size;
+        }
+    }
+    Ok(())
 }
 
 /// Name, end offset and term of a snapshot's file.
@@ -285,6 +306,26 @@ mod tests {
         let snapshots = std::fs::read_dir(folder.path().join("__cluster_metadata-0")).unwrap();
         let count = snapshots.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().ends_with(SNAPSHOT_SUFFIX)).count();
         assert_eq!(count, 1, "older snapshots go");
+    }
+
+    #[test]
+    fn damage_before_the_end_is_refused_and_a_torn_end_is_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = open(folder.path());
+        for _ in 0..3 {
+            log.propose(&[MetadataRecord::Topic(Default::default())], log.term()).unwrap();
+        }
+        drop(log);
+        let file = folder.path().join("__cluster_metadata-0/00000000000000000000.log");
+        let bytes = std::fs::read(&file).unwrap();
+        let mut damaged = bytes.clone();
+        damaged[bytes.len() / 2] ^= 1;
+        std::fs::write(&file, &damaged).unwrap();
+        let refused = LocalMetadataLog::open(Arc::new(RealDisk), Arc::new(SystemClock), folder.path()).err().unwrap().to_string();
+        assert!(refused.contains("is damaged at byte"), "{refused}");
+        assert_eq!(std::fs::read(&file).unwrap(), damaged, "nothing was cut off");
+        std::fs::write(&file, &bytes[..bytes.len() - 1]).unwrap();
+        assert_eq!(open(folder.path()).take_committed().len(), 2);
     }
 
     #[test]

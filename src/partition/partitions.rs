@@ -1,6 +1,6 @@
 //! All replicas of this broker.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -136,11 +136,12 @@ impl Partitions {
         Ok(self.directory.remove_deleted()?)
     }
 
-    /// Retires directories of partitions that no replica has: a deletion that a crash cut short.
-    pub fn retire_strangers(&self, is_known: impl Fn(&TopicPartition) -> bool) -> Result<usize, Error> {
+    /// Retires what is left of deleted topics, where a crash cut the deletion short. A directory of a topic that was never deleted stays,
+    /// whether or not the topic is known: data goes only where somebody said so.
+    pub fn retire_deleted(&self, deleted: &BTreeSet<Uuid>) -> Result<usize, Error> {
         let mut retired = 0;
         for id in self.directory.partitions()? {
-            if !is_known(&id) && self.get(&id.topic, id.partition).is_none() {
+            if self.directory.topic_id(&id).is_some_and(|topic_id| deleted.contains(&topic_id)) {
                 self.directory.retire_partition(&id, &*self.env.0.entropy)?;
                 retired += 1;
             }
