@@ -158,6 +158,10 @@ impl Reader {
 
 /// Takes bytes from the budget of all connections; waits for them as long as a frame may stand still.
 async fn charge(budget: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, End> {
+    // There mostly is enough, and then no timer is needed.
+    if let Ok(permit) = budget.clone().try_acquire_many_owned(bytes as u32) {
+        return Ok(permit);
+    }
     match timeout(STALLED_FRAME, budget.clone().acquire_many_owned(bytes as u32)).await {
         Ok(Ok(permit)) => Ok(permit),
         Ok(Err(_)) => Err(End::Stopping),
