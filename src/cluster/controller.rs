@@ -4,12 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::image::TOPIC_RESOURCE;
-use super::{Error, MetadataImage, MetadataRecord};
+use super::{Error, MetadataImage, MetadataRecord, PartitionImage};
 use crate::model::{Uuid, is_internal_topic, is_legal_topic_name};
 use crate::partition::{SettingError, setting_named};
-use crate::protocol::generated::cluster_metadata::{
-    ConfigRecord, PartitionRecord, ProducerIdsRecord, RegisterBrokerRecord, RemoveTopicRecord, TopicRecord,
-};
+use crate::protocol::generated::cluster_metadata::{ConfigRecord, ProducerIdsRecord, RegisterBrokerRecord, RemoveTopicRecord, TopicRecord};
 
 /// The most partitions that one request may create, as in Kafka.
 const PARTITIONS_PER_REQUEST_MAX: usize = 10_000;
@@ -350,18 +348,10 @@ fn check_configs(configs: &[(String, Option<String>)]) -> Result<BTreeMap<String
         .collect()
 }
 
-fn partition_record(topic_id: Uuid, partition_id: i32, replicas: &[i32]) -> MetadataRecord {
-    MetadataRecord::Partition(PartitionRecord {
-        partition_id,
-        topic_id,
-        replicas: replicas.to_vec(),
-        isr: replicas.to_vec(),
-        leader: replicas.first().copied().unwrap_or(-1),
-        leader_epoch: 0,
-        partition_epoch: 0,
-        directories: vec![Uuid::ZERO; replicas.len()],
-        ..Default::default()
-    })
+/// The record of a new partition: its first replica leads, and all are in sync.
+fn partition_record(topic_id: Uuid, number: i32, replicas: &[i32]) -> MetadataRecord {
+    let leader = replicas.first().copied().unwrap_or(-1);
+    PartitionImage { leader, leader_epoch: 0, replicas: replicas.to_vec(), isr: replicas.to_vec() }.to_record(topic_id, number)
 }
 
 #[cfg(test)]

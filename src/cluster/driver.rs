@@ -41,7 +41,7 @@ impl ClusterHandle {
 
 /// Replays the log, opens the partitions that this broker leads, and starts the controller. The task ends when all handles are gone.
 pub async fn start(
-    log: Box<dyn MetadataLog>,
+    mut log: Box<dyn MetadataLog>,
     settings: ControllerSettings,
     partitions: Arc<Partitions>,
     broker: i32,
@@ -49,20 +49,19 @@ pub async fn start(
     broker_topic_settings: BTreeMap<String, String>,
 ) -> Result<(ClusterHandle, tokio::task::JoinHandle<()>), Error> {
     let image: Arc<ArcSwap<MetadataImage>> = Arc::default();
-    let mut driver = Driver {
-        log,
-        controller: Controller::new(MetadataImage::default(), settings.clone()),
-        follower: Follower { image: image.clone(), partitions, broker, broker_topic_settings: Arc::new(broker_topic_settings) },
-    };
     let mut committed = MetadataImage::default();
-    let replayed = driver.log.take_committed();
+    let replayed = log.take_committed();
     replayed.iter().for_each(|new| committed.apply_committed(new));
     let deleted = replayed.iter().flat_map(Committed::records).filter_map(|record| match record {
         MetadataRecord::RemoveTopic(removed) => Some(removed.topic_id),
         _ => None,
     });
     let deleted: BTreeSet<Uuid> = deleted.collect();
-    driver.controller = Controller::new(committed.clone(), settings);
+    let mut driver = Driver {
+        log,
+        controller: Controller::new(committed.clone(), settings),
+        follower: Follower { image: image.clone(), partitions, broker, broker_topic_settings: Arc::new(broker_topic_settings) },
+    };
     // Partitions are opened once, in the epoch of this start, and not before it is committed.
     let (records, _) = driver.controller.handle(&registration);
     let term = driver.log.term();

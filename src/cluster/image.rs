@@ -46,6 +46,23 @@ pub struct PartitionImage {
     pub isr: Vec<i32>,
 }
 
+impl PartitionImage {
+    /// The record that makes partition `number` of a topic.
+    pub(super) fn to_record(&self, topic_id: Uuid, number: i32) -> MetadataRecord {
+        MetadataRecord::Partition(PartitionRecord {
+            partition_id: number,
+            topic_id,
+            replicas: self.replicas.clone(),
+            isr: self.isr.clone(),
+            leader: self.leader,
+            leader_epoch: self.leader_epoch,
+            partition_epoch: 0,
+            directories: vec![Uuid::ZERO; self.replicas.len()],
+            ..Default::default()
+        })
+    }
+}
+
 impl MetadataImage {
     /// Applies one record.
     pub fn apply(&mut self, record: &MetadataRecord) {
@@ -98,18 +115,7 @@ impl MetadataImage {
         records.push(MetadataRecord::ProducerIds(ProducerIdsRecord { next_producer_id: self.next_producer_id, ..Default::default() }));
         for topic in self.topics.values() {
             records.push(MetadataRecord::Topic(TopicRecord { name: topic.name.to_string(), topic_id: topic.id }));
-            let partition = |(number, p): (usize, &PartitionImage)| PartitionRecord {
-                partition_id: number as i32,
-                topic_id: topic.id,
-                replicas: p.replicas.clone(),
-                isr: p.isr.clone(),
-                leader: p.leader,
-                leader_epoch: p.leader_epoch,
-                partition_epoch: 0,
-                directories: vec![Uuid::ZERO; p.replicas.len()],
-                ..Default::default()
-            };
-            records.extend(topic.partitions.iter().enumerate().map(partition).map(MetadataRecord::Partition));
+            records.extend(topic.partitions.iter().enumerate().map(|(number, partition)| partition.to_record(topic.id, number as i32)));
             records.extend(topic.configs.iter().map(|(name, value)| {
                 let (resource_name, name, value) = (topic.name.to_string(), name.clone(), Some(value.clone()));
                 MetadataRecord::Config(ConfigRecord { resource_type: TOPIC_RESOURCE, resource_name, name, value })

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use dlog::broker::{Broker, Config, Mode, Sources};
 use dlog::env::Env;
 use dlog::protocol::generated::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
@@ -155,9 +155,4 @@ pub fn values(bytes: &[u8]) -> Vec<(i64, Vec<u8>)> {
         }
     }
     values
-}
-
-pub fn int(bytes: &[u8]) -> i32 {
-    let mut bytes = bytes;
-    bytes.get_i32()
 }
