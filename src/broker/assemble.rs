@@ -38,13 +38,20 @@ impl Broker {
         let directory = LogDirectory::open(env.disk.clone(), &*env.entropy, &config.data, config.node_id, config.cluster_id.as_deref())?;
         let cluster_id = directory.cluster_id.clone();
         let (bound, http_listener) = bind(&config).await?;
-        let log = LocalMetadataLog::open(env.disk.clone(), env.clock.clone(), directory.path())?;
+        let (log, committed) = LocalMetadataLog::open(env.disk.clone(), env.clock.clone(), directory.path())?;
         let partitions = Arc::new(Partitions::new(env.clone(), directory));
         let node = config.node_id.0;
         let registration = Event::RegisterBroker { id: node, incarnation: env.entropy.uuid() };
-        let (handle, controller) =
-            cluster::start(Box::new(log), config.controller.clone(), partitions.clone(), node, registration, config.topic_settings.clone())
-                .await?;
+        let (handle, controller) = cluster::start(
+            Box::new(log),
+            committed,
+            config.controller.clone(),
+            partitions.clone(),
+            node,
+            registration,
+            config.topic_settings.clone(),
+        )
+        .await?;
         let groups = GroupCoordinator::new(env.clone(), partitions.clone(), config.groups.clone());
         let services = Services::new(env, node, cluster_id, handle, partitions.clone(), groups.clone(), config.server.clone());
 

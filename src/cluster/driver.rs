@@ -7,7 +7,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
 
-use super::{Committed, Controller, ControllerSettings, Error, Event, MetadataImage, MetadataLog, MetadataRecord, Response};
+use super::{
+    Committed, CommittedStream, Controller, ControllerSettings, Error, Event, MetadataImage, MetadataLog, MetadataRecord, Response,
+};
 use crate::model::{LeaderEpoch, TopicPartition, Uuid};
 use crate::partition::{self, NewReplica, Partitions, TopicSettings};
 
@@ -41,7 +43,8 @@ impl ClusterHandle {
 
 /// Replays the log, opens the partitions that this broker leads, and starts the controller. The task ends when all handles are gone.
 pub async fn start(
-    mut log: Box<dyn MetadataLog>,
+    log: Box<dyn MetadataLog>,
+    mut stream: CommittedStream,
     settings: ControllerSettings,
     partitions: Arc<Partitions>,
     broker: i32,
@@ -50,65 +53,52 @@ pub async fn start(
 ) -> Result<(ClusterHandle, tokio::task::JoinHandle<()>), Error> {
     let image: Arc<ArcSwap<MetadataImage>> = Arc::default();
     let mut committed = MetadataImage::default();
-    let replayed = log.take_committed();
-    replayed.iter().for_each(|new| committed.apply_committed(new));
-    let deleted = replayed.iter().flat_map(Committed::records).filter_map(|record| match record {
-        MetadataRecord::RemoveTopic(removed) => Some(removed.topic_id),
-        _ => None,
-    });
-    let deleted: BTreeSet<Uuid> = deleted.collect();
-    let mut driver = Driver {
-        log,
-        controller: Controller::new(committed.clone(), settings),
-        follower: Follower { image: image.clone(), partitions, broker, broker_topic_settings: Arc::new(broker_topic_settings) },
-    };
+    let mut deleted = BTreeSet::new();
+    while let Ok(new) = stream.try_recv() {
+        committed.apply_committed(&new);
+        deleted.extend(new.records().iter().filter_map(|record| match record {
+            MetadataRecord::RemoveTopic(removed) => Some(removed.topic_id),
+            _ => None,
+        }));
+    }
+    let follower = Follower { image: image.clone(), partitions, broker, broker_topic_settings: Arc::new(broker_topic_settings) };
+    let mut driver = Driver { log, stream, controller: Controller::new(committed.clone(), settings), follower: Arc::new(follower) };
     // Partitions are opened once, in the epoch of this start, and not before it is committed.
     let (records, _) = driver.controller.handle(&registration);
     let term = driver.log.term();
-    driver.log.propose(&records, term)?;
-    driver.log.take_committed().iter().for_each(|new| committed.apply_committed(new));
-    driver.snapshot_if_due(&committed);
-    let driver = tokio::task::spawn_blocking(move || {
-        driver.follower.retire_deleted(&deleted)?;
-        driver.follower.follow(committed)?;
-        Ok::<_, Error>(driver)
-    })
-    .await
-    .map_err(|e| Error::Storage(e.to_string()))??;
+    let index = driver.log.propose(records, term).await?;
+    driver.apply_to(index, &mut committed).await?;
+    driver.snapshot_if_due(&committed).await;
+    let follower = driver.follower.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        follower.retire_deleted(&deleted)?;
+        follower.follow(committed)
+    });
+    opened.await.map_err(|e| Error::Storage(e.to_string()))??;
     let (mailbox, letters) = mpsc::channel(MAILBOX_EVENTS);
-    Ok((ClusterHandle { mailbox, image }, tokio::spawn(run(driver, letters))))
-}
-
-async fn run(mut driver: Driver, mut letters: mpsc::Receiver<Letter>) {
-    let mut batch = Vec::new();
-    while letters.recv_many(&mut batch, BATCH_EVENTS).await > 0 {
-        let work = std::mem::take(&mut batch);
-        let done = tokio::task::spawn_blocking(move || {
-            driver.commit(work);
-            driver
-        });
-        match done.await {
-            Ok(back) => driver = back,
-            Err(error) => {
-                error!(%error, "the controller stopped");
-                return;
-            }
-        }
-    }
-    if let Err(error) = driver.log.close() {
-        error!(%error, "the metadata log was not closed");
-    }
+    Ok((ClusterHandle { mailbox, image }, tokio::spawn(driver.run(letters))))
 }
 
 struct Driver {
     log: Box<dyn MetadataLog>,
+    stream: CommittedStream,
     controller: Controller,
-    follower: Follower,
+    follower: Arc<Follower>,
 }
 
 impl Driver {
+    async fn run(mut self, mut letters: mpsc::Receiver<Letter>) {
+        let mut batch = Vec::new();
+        while letters.recv_many(&mut batch, BATCH_EVENTS).await > 0 {
+            self.commit(std::mem::take(&mut batch)).await;
+        }
+        if let Err(error) = self.log.close().await {
+            error!(%error, "the metadata log was not closed");
+        }
+    }
+
     /// Decides, commits, follows, answers: in this order.
-    fn commit(&mut self, letters: Vec<Letter>) {
+    async fn commit(&mut self, letters: Vec<Letter>) {
         let mut records = Vec::new();
         let mut answers = Vec::with_capacity(letters.len());
         for (event, reply) in letters {
@@ -116,31 +106,46 @@ impl Driver {
             records.extend(new);
             answers.push((reply, response));
         }
-        let outcome = if records.is_empty() { Ok(()) } else { self.propose(&records) };
+        let outcome = if records.is_empty() { Ok(()) } else { self.propose(records).await };
         for (reply, response) in answers {
             // Who asked may have gone; the change stands all the same.
             let _ = reply.send(outcome.clone().map(|()| response));
         }
     }
 
-    fn propose(&mut self, records: &[MetadataRecord]) -> Result<(), Error> {
+    async fn propose(&mut self, records: Vec<MetadataRecord>) -> Result<(), Error> {
         let term = self.log.term();
-        if let Err(error) = self.log.propose(records, term) {
-            error!(%error, "a change of the cluster could not be committed");
-            // What was decided is not so: go on from what is committed.
-            self.controller.reset(MetadataImage::clone(&self.follower.image.load()));
-            return Err(error);
-        }
+        let index = match self.log.propose(records, term).await {
+            Ok(index) => index,
+            Err(error) => {
+                error!(%error, "a change of the cluster could not be committed");
+                // What was decided is not so: go on from what is committed.
+                self.controller.reset(MetadataImage::clone(&self.follower.image.load()));
+                return Err(error);
+            }
+        };
         let mut next = MetadataImage::clone(&self.follower.image.load());
-        self.log.take_committed().iter().for_each(|new| next.apply_committed(new));
-        self.snapshot_if_due(&next);
-        self.follower.follow(next)
+        self.apply_to(index, &mut next).await?;
+        self.snapshot_if_due(&next).await;
+        let follower = self.follower.clone();
+        tokio::task::spawn_blocking(move || follower.follow(next)).await.map_err(|e| Error::Storage(e.to_string()))?
+    }
+
+    /// Applies what is committed, up to the entry with this index.
+    async fn apply_to(&mut self, index: i64, image: &mut MetadataImage) -> Result<(), Error> {
+        loop {
+            let new = self.stream.recv().await.ok_or(Error::NotController)?;
+            image.apply_committed(&new);
+            if matches!(new, Committed::Entry(entry) if entry.index >= index) {
+                return Ok(());
+            }
+        }
     }
 
     /// A snapshot that fails costs only the next start some time.
-    fn snapshot_if_due(&mut self, image: &MetadataImage) {
+    async fn snapshot_if_due(&self, image: &MetadataImage) {
         if self.log.wants_snapshot()
-            && let Err(error) = self.log.snapshot(&image.to_records())
+            && let Err(error) = self.log.snapshot(image.to_records()).await
         {
             error!(%error, "the metadata's snapshot was not written");
         }

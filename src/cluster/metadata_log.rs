@@ -1,9 +1,11 @@
 //! The log under the metadata: where records become committed.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 
 use super::{Error, MetadataRecord};
 use crate::env::{Clock, Disk};
@@ -45,25 +47,29 @@ impl Committed {
     }
 }
 
-/// What the controller needs of a log: records that are proposed come back committed, in one order everywhere.
-pub trait MetadataLog: Send {
-    /// Proposes records in the controller's term and returns their index once they are committed.
-    fn propose(&mut self, records: &[MetadataRecord], term: i32) -> Result<i64, Error>;
+/// A call of a [`MetadataLog`] on its way.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
-    /// What was committed since the last call, the proposer's own records among it.
-    fn take_committed(&mut self) -> Vec<Committed>;
+/// What is committed, in one order everywhere: first what the log holds when it is opened, then what follows.
+pub type CommittedStream = mpsc::UnboundedReceiver<Committed>;
+
+/// What the controller needs of a log. Records that are proposed come back on the log's [`CommittedStream`]; so do those of others.
+pub trait MetadataLog: Send + Sync {
+    /// Proposes records in the controller's term. Answers the index of the first one once they are committed and in the stream, or
+    /// [`Error::NotController`] where the term has passed.
+    fn propose(&self, records: Vec<MetadataRecord>, term: i32) -> Pending<'_, i64>;
 
     /// Whether so much has been committed since the last snapshot that another one is worth its while.
     fn wants_snapshot(&self) -> bool;
 
     /// Stores the whole state as of the last committed record, so that what led there can go.
-    fn snapshot(&mut self, state: &[MetadataRecord]) -> Result<(), Error>;
+    fn snapshot(&self, state: Vec<MetadataRecord>) -> Pending<'_, ()>;
 
     /// Our term.
     fn term(&self) -> i32;
 
     /// Stops; what is committed stays.
-    fn close(&mut self) -> Result<(), Error>;
+    fn close(&self) -> Pending<'_, ()>;
 }
 
 /// Records after which a snapshot is taken.
@@ -75,25 +81,33 @@ const SNAPSHOT_BATCH_RECORDS: usize = 1000;
 
 /// A log of one node: what is appended and synced is committed. A snapshot is a file of batches beside the segments.
 pub struct LocalMetadataLog {
+    file: Arc<Mutex<LogFile>>,
+    term: i32,
+}
+
+struct LogFile {
     log: Log,
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
     term: i32,
-    committed: Vec<Committed>,
+    committed: mpsc::UnboundedSender<Committed>,
 }
 
 impl LocalMetadataLog {
     /// Opens the log below the log directory; everything that is there is committed. Each start is a new term.
-    pub fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, directory: &Path) -> Result<LocalMetadataLog, Error> {
+    pub fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, directory: &Path) -> Result<(LocalMetadataLog, CommittedStream), Error> {
         let path = directory.join(format!("{METADATA_TOPIC}-0"));
         disk.create_dir(&path).map_err(|e| Error::Storage(e.to_string()))?;
         refuse_damage(&*disk, &path)?;
         let (log, _) = Log::open(disk.clone(), &path, config(), Recovery::From(Offset(0)), clock.wall_ms())?;
-        let (mut from, mut term, mut committed) = (log.log_start(), 0, Vec::new());
+        let (mut from, mut term) = (log.log_start(), 0);
+        let (committed, stream) = mpsc::unbounded_channel();
+        // The stream's reader is still here.
+        let commit = |new| drop(committed.send(new));
         let names = disk.list(&path).map_err(|e| Error::Storage(e.to_string()))?;
         if let Some((name, end, of_term)) = names.iter().filter_map(|n| snapshot_place(n)).max_by_key(|(_, end, term)| (*end, *term)) {
             let bytes = disk.read(&path.join(name)).map_err(|e| Error::Storage(e.to_string()))?;
-            committed.push(Committed::Snapshot(read_snapshot(&bytes)?));
+            commit(Committed::Snapshot(read_snapshot(&bytes)?));
             if log.log_end() < end {
                 return Err(Error::Storage(format!("the log ends at {}, before its snapshot at {end}", log.log_end())));
             }
@@ -101,11 +115,23 @@ impl LocalMetadataLog {
         }
         log.replay(from, |header, body| {
             let records = decode_records(body, header.records_count)?;
-            committed.push(Committed::Entry(Entry { term: header.leader_epoch.0, index: header.base_offset.0, records }));
+            commit(Committed::Entry(Entry { term: header.leader_epoch.0, index: header.base_offset.0, records }));
             Ok::<_, Error>(())
         })?;
         let term = log.epochs().latest().map_or(term, |epoch| epoch.0.max(term)) + 1;
-        Ok(LocalMetadataLog { log, disk, clock, term, committed })
+        let file = Arc::new(Mutex::new(LogFile { log, disk, clock, term, committed }));
+        Ok((LocalMetadataLog { file, term }, stream))
+    }
+
+    fn file(&self) -> MutexGuard<'_, LogFile> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Works on the file where blocking is allowed.
+    fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&mut LogFile) -> Result<T, Error> + Send + 'static) -> Pending<'_, T> {
+        let file = self.file.clone();
+        let work = move || work(&mut file.lock().unwrap_or_else(PoisonError::into_inner));
+        Box::pin(async { tokio::task::spawn_blocking(work).await.map_err(|e| Error::Storage(e.to_string()))? })
     }
 }
 
@@ -164,24 +190,40 @@ impl From<storage::Error> for Error {
 }
 
 impl MetadataLog for LocalMetadataLog {
-    fn propose(&mut self, records: &[MetadataRecord], term: i32) -> Result<i64, Error> {
+    fn propose(&self, records: Vec<MetadataRecord>, term: i32) -> Pending<'_, i64> {
         if term != self.term {
-            return Err(Error::NotController);
+            return Box::pin(std::future::ready(Err(Error::NotController)));
         }
-        let now_ms = self.clock.wall_ms();
-        let batch = checked(&encode_batch(records, now_ms), now_ms)?;
-        let appended = self.log.append(batch, LeaderEpoch(term), now_ms)?;
-        self.log.flush()?;
-        self.committed.push(Committed::Entry(Entry { term, index: appended.base_offset.0, records: records.to_vec() }));
-        Ok(appended.base_offset.0)
-    }
-
-    fn take_committed(&mut self) -> Vec<Committed> {
-        std::mem::take(&mut self.committed)
+        self.blocking(|file| file.append(records))
     }
 
     fn wants_snapshot(&self) -> bool {
-        self.log.log_end().0 - self.log.log_start().0 > SNAPSHOT_AFTER_RECORDS
+        let log = &self.file().log;
+        log.log_end().0 - log.log_start().0 > SNAPSHOT_AFTER_RECORDS
+    }
+
+    fn snapshot(&self, state: Vec<MetadataRecord>) -> Pending<'_, ()> {
+        self.blocking(move |file| file.snapshot(&state))
+    }
+
+    fn term(&self) -> i32 {
+        self.term
+    }
+
+    fn close(&self) -> Pending<'_, ()> {
+        self.blocking(|file| Ok(file.log.close()?))
+    }
+}
+
+impl LogFile {
+    fn append(&mut self, records: Vec<MetadataRecord>) -> Result<i64, Error> {
+        let now_ms = self.clock.wall_ms();
+        let batch = checked(&encode_batch(&records, now_ms), now_ms)?;
+        let index = self.log.append(batch, LeaderEpoch(self.term), now_ms)?.base_offset.0;
+        self.log.flush()?;
+        // Who follows may have stopped; what is committed stands all the same.
+        let _ = self.committed.send(Committed::Entry(Entry { term: self.term, index, records }));
+        Ok(index)
     }
 
     fn snapshot(&mut self, state: &[MetadataRecord]) -> Result<(), Error> {
@@ -202,14 +244,6 @@ impl MetadataLog for LocalMetadataLog {
             self.disk.remove_file(&directory.join(old)).map_err(|e| Error::Storage(e.to_string()))?;
         }
         Ok(())
-    }
-
-    fn term(&self) -> i32 {
-        self.term
-    }
-
-    fn close(&mut self) -> Result<(), Error> {
-        Ok(self.log.close()?)
     }
 }
 
@@ -252,13 +286,15 @@ mod tests {
     use crate::env::{RealDisk, SystemClock};
     use crate::model::Uuid;
 
-    fn open(directory: &Path) -> LocalMetadataLog {
+    fn open(directory: &Path) -> (LocalMetadataLog, CommittedStream) {
         LocalMetadataLog::open(Arc::new(RealDisk), Arc::new(SystemClock), directory).unwrap()
     }
 
-    fn image(log: &mut LocalMetadataLog) -> MetadataImage {
+    fn image(stream: &mut CommittedStream) -> MetadataImage {
         let mut image = MetadataImage::default();
-        log.take_committed().iter().for_each(|committed| image.apply_committed(committed));
+        while let Ok(committed) = stream.try_recv() {
+            image.apply_committed(&committed);
+        }
         image
     }
 
@@ -275,45 +311,45 @@ mod tests {
         Event::CreateTopics { topics: vec![topic], validate_only: false }
     }
 
-    #[test]
-    fn a_snapshot_takes_the_place_of_what_led_to_it() {
+    #[tokio::test]
+    async fn a_snapshot_takes_the_place_of_what_led_to_it() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = open(folder.path());
+        let (log, mut stream) = open(folder.path());
         let settings = ControllerSettings { num_partitions: 1, default_replication_factor: 1, replication: Replication::Clamp };
         let mut controller = Controller::new(MetadataImage::default(), settings);
         let start = Event::RegisterBroker { id: 1, incarnation: Uuid::ZERO };
         for event in [start.clone(), topic(1), start, topic(2), Event::AllocateProducerIds { broker: 1 }] {
             let (records, _) = controller.handle(&event);
-            log.propose(&records, log.term()).unwrap();
+            log.propose(records, log.term()).await.unwrap();
         }
-        let before = image(&mut log);
-        log.snapshot(&before.to_records()).unwrap();
+        let before = image(&mut stream);
+        log.snapshot(before.to_records()).await.unwrap();
         let (records, _) = controller.handle(&topic(3));
-        log.propose(&records, log.term()).unwrap();
+        log.propose(records.clone(), log.term()).await.unwrap();
         let term = log.term();
-        assert_eq!(log.propose(&records, term + 1), Err(Error::NotController));
+        assert_eq!(log.propose(records, term + 1).await, Err(Error::NotController));
         drop(log);
         for _ in 0..2 {
-            let mut log = open(folder.path());
+            let (log, mut stream) = open(folder.path());
             assert!(log.term() > term);
-            let after = image(&mut log);
+            let after = image(&mut stream);
             assert_eq!(after.topic("t1"), before.topic("t1"), "epochs and settings are as they were");
             assert_eq!((after.topic_count(), after.next_producer_id, after.brokers()), (3, 1000, &[1][..]));
-            assert!(log.log.log_start().0 > 0, "what led to the snapshot is gone");
+            assert!(log.file().log.log_start().0 > 0, "what led to the snapshot is gone");
             let state = after.to_records();
-            log.snapshot(&state).unwrap();
+            log.snapshot(state).await.unwrap();
         }
         let snapshots = std::fs::read_dir(folder.path().join("__cluster_metadata-0")).unwrap();
         let count = snapshots.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().ends_with(SNAPSHOT_SUFFIX)).count();
         assert_eq!(count, 1, "older snapshots go");
     }
 
-    #[test]
-    fn damage_before_the_end_is_refused_and_a_torn_end_is_cut_off() {
+    #[tokio::test]
+    async fn damage_before_the_end_is_refused_and_a_torn_end_is_cut_off() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = open(folder.path());
+        let (log, _) = open(folder.path());
         for _ in 0..3 {
-            log.propose(&[MetadataRecord::Topic(Default::default())], log.term()).unwrap();
+            log.propose(vec![MetadataRecord::Topic(Default::default())], log.term()).await.unwrap();
         }
         drop(log);
         let file = folder.path().join("__cluster_metadata-0/00000000000000000000.log");
@@ -325,16 +361,16 @@ mod tests {
         assert!(refused.contains("is damaged at byte"), "{refused}");
         assert_eq!(std::fs::read(&file).unwrap(), damaged, "nothing was cut off");
         std::fs::write(&file, &bytes[..bytes.len() - 1]).unwrap();
-        assert_eq!(open(folder.path()).take_committed().len(), 2);
+        assert_eq!(open(folder.path()).1.len(), 2);
     }
 
-    #[test]
-    fn a_damaged_snapshot_is_an_error_and_not_a_guess() {
+    #[tokio::test]
+    async fn a_damaged_snapshot_is_an_error_and_not_a_guess() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = open(folder.path());
-        log.propose(&[MetadataRecord::Topic(Default::default())], log.term()).unwrap();
-        let state = image(&mut log).to_records();
-        log.snapshot(&state).unwrap();
+        let (log, mut stream) = open(folder.path());
+        log.propose(vec![MetadataRecord::Topic(Default::default())], log.term()).await.unwrap();
+        let state = image(&mut stream).to_records();
+        log.snapshot(state).await.unwrap();
         drop(log);
         let directory = folder.path().join("__cluster_metadata-0");
         let names: Vec<_> = std::fs::read_dir(&directory).unwrap().map(|e| e.unwrap().path()).collect();

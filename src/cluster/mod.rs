@@ -16,6 +16,6 @@ pub use controller::{Controller, ControllerSettings, CreatedTopic, Event, MorePa
 pub use driver::{ClusterHandle, start};
 pub use error::Error;
 pub use image::{MetadataImage, PartitionImage, TopicImage};
-pub use metadata_log::{Committed, Entry, LocalMetadataLog, METADATA_TOPIC, MetadataLog};
+pub use metadata_log::{Committed, CommittedStream, Entry, LocalMetadataLog, METADATA_TOPIC, MetadataLog, Pending};
 pub use producer_ids::ProducerIds;
 pub use records::MetadataRecord;

@@ -1,10 +1,14 @@
 //! TCP, and files that go to a socket without passing through this process.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use rustix::fs::sendfile;
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -13,6 +17,8 @@ use super::File;
 
 /// Bytes that one `sendfile` call may move, so that one big answer does not hold a worker for long.
 const SEND_BYTES_MAX: usize = 1 << 20;
+/// Slices that one `sendmsg` call may take.
+const SLICES_MAX: usize = 1024;
 
 /// Accepts connections.
 #[derive(Debug)]
@@ -76,23 +82,48 @@ pub enum Part {
 pub struct WriteHalf(OwnedWriteHalf);
 
 impl WriteHalf {
-    /// Writes all of a part: from file to socket within the kernel where both allow it.
-    pub async fn write(&mut self, part: &Part) -> io::Result<()> {
-        match part {
-            Part::Bytes(bytes) => self.0.write_all(bytes).await,
-            Part::File { file, position, length } => self.send_file(file, *position, *length).await,
+    /// Writes all of the parts, those at hand together, those in a file from there to the socket within the kernel where both allow it.
+    /// A peer that takes nothing for as long as `patience` is an error of the kind `TimedOut`.
+    pub async fn write(&mut self, mut parts: &[Part], patience: Duration) -> io::Result<()> {
+        while let Some(first) = parts.first() {
+            let at_hand = parts.iter().take_while(|part| matches!(part, Part::Bytes(_))).count();
+            match first {
+                Part::Bytes(_) => self.send_bytes(&parts[..at_hand], at_hand < parts.len(), patience).await?,
+                Part::File { file, position, length } => self.send_file(file, *position, *length, patience).await?,
+            }
+            parts = &parts[at_hand.max(1)..];
         }
+        Ok(())
     }
 
-    async fn send_file(&mut self, file: &Arc<dyn File>, mut position: u64, mut left: usize) -> io::Result<()> {
+    /// `more` says that the rest of the last packet follows at once.
+    async fn send_bytes(&self, parts: &[Part], more: bool, patience: Duration) -> io::Result<()> {
+        let at_hand = parts.iter().filter_map(|part| if let Part::Bytes(bytes) = part { Some(IoSlice::new(bytes)) } else { None });
+        let mut slices: Vec<IoSlice<'_>> = at_hand.collect();
+        let mut left = &mut slices[..];
+        IoSlice::advance_slices(&mut left, 0);
+        let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
+        while !left.is_empty() {
+            let some = &left[..left.len().min(SLICES_MAX)];
+            let sent = self.ready(patience, |socket| sendmsg(socket, some, &mut SendAncillaryBuffer::default(), flags)).await?;
+            IoSlice::advance_slices(&mut left, sent);
+        }
+        Ok(())
+    }
+
+    async fn send_file(&self, file: &Arc<dyn File>, mut position: u64, mut left: usize, patience: Duration) -> io::Result<()> {
         while left > 0 {
-            let socket: &TcpStream = self.0.as_ref();
+            let some = left.min(SEND_BYTES_MAX);
             let sent = match file.descriptor() {
-                Some(descriptor) => {
-                    let send = || Ok(rustix::fs::sendfile(socket, descriptor, Some(&mut position), left.min(SEND_BYTES_MAX))?);
-                    socket.async_io(Interest::WRITABLE, send).await?
+                Some(descriptor) => self.ready(patience, |socket| sendfile(socket, descriptor, Some(&mut position), some)).await?,
+                None => {
+                    let mut bytes = vec![0; some];
+                    let sent = file.read_at(position, &mut bytes)?;
+                    bytes.truncate(sent);
+                    position += sent as u64;
+                    self.send_bytes(&[Part::Bytes(bytes.into())], sent < left, patience).await?;
+                    sent
                 }
-                None => self.copy_some(file, &mut position, left).await?,
             };
             if sent == 0 {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than the slice that is sent"));
@@ -102,12 +133,11 @@ impl WriteHalf {
         Ok(())
     }
 
-    async fn copy_some(&mut self, file: &Arc<dyn File>, position: &mut u64, left: usize) -> io::Result<usize> {
-        let mut bytes = vec![0; left.min(SEND_BYTES_MAX)];
-        let count = file.read_at(*position, &mut bytes)?;
-        self.0.write_all(&bytes[..count]).await?;
-        *position += count as u64;
-        Ok(count)
+    /// Calls the system once the socket takes bytes.
+    async fn ready(&self, patience: Duration, mut send: impl FnMut(&TcpStream) -> Result<usize, Errno>) -> io::Result<usize> {
+        let socket: &TcpStream = self.0.as_ref();
+        let sent = socket.async_io(Interest::WRITABLE, || Ok(send(socket)?));
+        tokio::time::timeout(patience, sent).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Says that nothing more will come.

@@ -3,12 +3,15 @@
 //! The length of a frame is checked before anything is reserved, and its bytes are taken from a budget over all connections. Frames are slices
 //! of the read buffer; a frame that does not fit gets the room it needs at once.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io::ErrorKind;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -48,31 +51,94 @@ enum Queued {
     Waiting(Running, OwnedSemaphorePermit),
 }
 
+/// Answers that are due, in the order of their requests. One task polls both sides of a connection, reading before writing, so that neither
+/// has to wake the other: that would be another run of the task, on another worker, for each request.
+#[derive(Default)]
+struct Due(Mutex<DueAnswers>);
+
+#[derive(Default)]
+struct DueAnswers {
+    queue: VecDeque<Queued>,
+    /// No more will come.
+    closed: bool,
+}
+
+impl Due {
+    fn answers(&self) -> std::sync::MutexGuard<'_, DueAnswers> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_full(&self) -> bool {
+        self.answers().queue.len() >= PENDING_ANSWERS_MAX
+    }
+
+    /// Adds an answer once there is room for it.
+    async fn push(&self, queued: Queued) {
+        poll_fn(|_| if self.is_full() { Poll::Pending } else { Poll::Ready(()) }).await;
+        self.answers().queue.push_back(queued);
+    }
+
+    /// The next answer once there is one, or `None` at the end.
+    async fn pop(&self) -> Option<Queued> {
+        poll_fn(|_| {
+            let mut answers = self.answers();
+            match answers.queue.pop_front() {
+                None if !answers.closed => Poll::Pending,
+                next => Poll::Ready(next),
+            }
+        })
+        .await
+    }
+
+    /// The next answer if it is ready.
+    fn pop_ready(&self) -> Option<Answer> {
+        match self.answers().queue.pop_front_if(|next| matches!(next, Queued::Ready(_)))? {
+            Queued::Ready(answer) => Some(answer),
+            Queued::Waiting(..) => None,
+        }
+    }
+
+    fn close(&self) {
+        self.answers().closed = true;
+    }
+}
+
 /// Serves a connection to its end.
 pub(super) async fn run(read: ReadHalf, write: WriteHalf, caller: Caller, stop: CancellationToken) {
     let peer = caller.peer;
     metrics::gauge!("dlog_connections").increment(1.0);
-    let (queue, answers) = mpsc::channel(PENDING_ANSWERS_MAX);
-    let mut reader = Reader { half: read, buffer: BytesMut::new(), caller, queue };
-    let reading = async move {
+    let due = Due::default();
+    let mut reader = Reader { half: read, buffer: BytesMut::new(), caller, due: &due };
+    let reading = async {
         loop {
             if let Err(end) = reader.one(&stop).await {
                 return end;
             }
         }
     };
-    let writing = write_answers(write, answers);
+    let writing = write_answers(write, &due);
     tokio::pin!(reading, writing);
-    // A write side that fails ends the read side. When the read side ends, its queue ends with it, and what is due still leaves.
-    let end = tokio::select! {
-        end = &mut writing => end,
-        end = &mut reading => {
-            if !matches!(end, End::Peer(_)) {
-                let _ = timeout(LAST_ANSWERS, &mut writing).await;
+    // A write side that fails ends the read side.
+    let (end, read_side) = poll_fn(|context| {
+        loop {
+            if let Poll::Ready(end) = reading.as_mut().poll(context) {
+                return Poll::Ready((end, true));
             }
-            end
+            let was_full = due.is_full();
+            if let Poll::Ready(end) = writing.as_mut().poll(context) {
+                return Poll::Ready((end, false));
+            }
+            if !was_full || due.is_full() {
+                return Poll::Pending;
+            }
         }
-    };
+    })
+    .await;
+    if read_side && !matches!(end, End::Peer(_)) {
+        // What is due still leaves.
+        due.close();
+        let _ = timeout(LAST_ANSWERS, &mut writing).await;
+    }
     metrics::gauge!("dlog_connections").decrement(1.0);
     match end {
         End::Closed | End::Stopping => debug!(%peer, "connection closed"),
@@ -83,14 +149,14 @@ pub(super) async fn run(read: ReadHalf, write: WriteHalf, caller: Caller, stop: 
     }
 }
 
-struct Reader {
+struct Reader<'a> {
     half: ReadHalf,
     buffer: BytesMut,
     caller: Caller,
-    queue: mpsc::Sender<Queued>,
+    due: &'a Due,
 }
 
-impl Reader {
+impl Reader<'_> {
     /// Reads one request and runs it up to its first wait.
     async fn one(&mut self, stop: &CancellationToken) -> Result<(), End> {
         let (frame, permit) = self.frame(stop).await?;
@@ -103,7 +169,8 @@ impl Reader {
             Poll::Pending if waits == Waits::InLine => Queued::Ready(work.await.map_err(End::Refused)?),
             Poll::Pending => Queued::Waiting(work, permit),
         };
-        self.queue.send(queued).await.map_err(|_| End::Closed)
+        self.due.push(queued).await;
+        Ok(())
     }
 
     async fn frame(&mut self, stop: &CancellationToken) -> Result<(Bytes, OwnedSemaphorePermit), End> {
@@ -150,7 +217,7 @@ impl Reader {
             Err(_) => Err(End::Stalled(stalled)),
             Ok(Err(error)) => Err(End::Peer(error)),
             Ok(Ok(0)) if self.buffer.is_empty() => Err(End::Closed),
-            Ok(Ok(0)) => Err(End::Peer(std::io::ErrorKind::UnexpectedEof.into())),
+            Ok(Ok(0)) => Err(End::Peer(ErrorKind::UnexpectedEof.into())),
             Ok(Ok(_)) => Ok(()),
         }
     }
@@ -169,28 +236,34 @@ async fn charge(budget: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphoreP
     }
 }
 
-/// Writes answers in the order of their requests.
-async fn write_answers(mut half: WriteHalf, mut answers: mpsc::Receiver<Queued>) -> End {
-    while let Some(queued) = answers.recv().await {
-        let answer = match queued {
-            Queued::Ready(answer) => Ok(answer),
+/// Writes answers in the order of their requests; what is ready together leaves together.
+async fn write_answers(mut half: WriteHalf, due: &Due) -> End {
+    while let Some(queued) = due.pop().await {
+        let mut answer = match queued {
+            Queued::Ready(answer) => answer,
             Queued::Waiting(work, permit) => {
                 let answer = work.await;
                 drop(permit);
-                answer
+                match answer {
+                    Ok(answer) => answer,
+                    Err(refusal) => return End::Refused(refusal),
+                }
             }
         };
-        let parts = match answer {
-            Ok(Answer::Parts(parts)) => parts,
-            Ok(Answer::None) => continue,
-            Err(refusal) => return End::Refused(refusal),
-        };
-        for part in &parts {
-            match timeout(STALLED_ANSWER, half.write(part)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return End::Peer(error),
-                Err(_) => return End::Stalled("the peer does not read its answers"),
+        let mut together = Vec::new();
+        loop {
+            if let Answer::Parts(parts) = answer {
+                together.extend(parts);
             }
+            match due.pop_ready() {
+                Some(next) => answer = next,
+                None => break,
+            }
+        }
+        match half.write(&together, STALLED_ANSWER).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::TimedOut => return End::Stalled("the peer does not read its answers"),
+            Err(error) => return End::Peer(error),
         }
     }
     let _ = half.shut_down().await;
