@@ -292,9 +292,126 @@ async fn every_advertised_version_is_served() {
         },
     )
     .await;
+    count += administration(client).await;
     let advertised: usize = SERVED.iter().map(|s| (s.max - s.min + 1) as usize).sum();
     assert_eq!(count, advertised, "each advertised version was asked for");
     broker.stop().await.unwrap();
+}
+
+/// The APIs of administration, on topic `t` and group `g`.
+async fn administration(client: &mut Client) -> usize {
+    let fine = |code: i16| assert_eq!(code, 0, "{:?}", ErrorCode::from_code(code));
+    let mut count = versions::<delete_records::DeleteRecordsRequest>(
+        client,
+        |version| {
+            let partition = delete_records::DeleteRecordsPartition { partition_index: 0, offset: i64::from(version) };
+            let topic = delete_records::DeleteRecordsTopic { name: "t".into(), partitions: vec![partition] };
+            delete_records::DeleteRecordsRequest { topics: vec![topic], timeout_ms: 1000 }
+        },
+        |version, response| {
+            fine(response.topics[0].partitions[0].error_code);
+            assert_eq!(response.topics[0].partitions[0].low_watermark, i64::from(version));
+        },
+    )
+    .await;
+    count += versions::<alter_configs::AlterConfigsRequest>(
+        client,
+        |_| {
+            let config = alter_configs::AlterableConfig { name: "retention.ms".into(), value: Some("5".into()) };
+            let resource = alter_configs::AlterConfigsResource { resource_type: 2, resource_name: "t".into(), configs: vec![config] };
+            alter_configs::AlterConfigsRequest { resources: vec![resource], validate_only: true }
+        },
+        |_, response| fine(response.responses[0].error_code),
+    )
+    .await;
+    count += versions::<incremental_alter_configs::IncrementalAlterConfigsRequest>(
+        client,
+        |_| {
+            let config = incremental_alter_configs::AlterableConfig { name: "retention.ms".into(), config_operation: 1, value: None };
+            let resource =
+                incremental_alter_configs::AlterConfigsResource { resource_type: 2, resource_name: "t".into(), configs: vec![config] };
+            incremental_alter_configs::IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: true }
+        },
+        |_, response| fine(response.responses[0].error_code),
+    )
+    .await;
+    count += versions::<describe_log_dirs::DescribeLogDirsRequest>(
+        client,
+        |_| {
+            let topic = describe_log_dirs::DescribableLogDirTopic { topic: "t".into(), partitions: vec![0] };
+            describe_log_dirs::DescribeLogDirsRequest { topics: Some(vec![topic]) }
+        },
+        |version, response| {
+            let result = &response.results[0];
+            fine(result.error_code);
+            assert!(result.topics[0].partitions[0].partition_size > 0);
+            assert!(version < 4 || result.total_bytes >= result.usable_bytes && result.usable_bytes > 0);
+        },
+    )
+    .await;
+    count += versions::<delete_groups::DeleteGroupsRequest>(
+        client,
+        |_| delete_groups::DeleteGroupsRequest { groups_names: vec!["nobody".into()] },
+        |_, response| assert_eq!(response.results[0].error_code, ErrorCode::GroupIdNotFound.code()),
+    )
+    .await;
+    count += versions::<elect_leaders::ElectLeadersRequest>(
+        client,
+        |_| {
+            let partitions = elect_leaders::TopicPartitions { topic: "t".into(), partitions: vec![0] };
+            elect_leaders::ElectLeadersRequest { topic_partitions: Some(vec![partitions]), ..Default::default() }
+        },
+        |_, response| {
+            fine(response.error_code);
+            let result = &response.replica_election_results[0].partition_result[0];
+            assert_eq!(result.error_code, ErrorCode::ElectionNotNeeded.code());
+        },
+    )
+    .await;
+    count += versions::<list_partition_reassignments::ListPartitionReassignmentsRequest>(
+        client,
+        |_| Default::default(),
+        |_, response| {
+            fine(response.error_code);
+            assert_eq!(response.topics.len(), 0);
+        },
+    )
+    .await;
+    count += versions::<offset_delete::OffsetDeleteRequest>(
+        client,
+        |_| {
+            let partition = offset_delete::OffsetDeleteRequestPartition { partition_index: 0 };
+            let topic = offset_delete::OffsetDeleteRequestTopic { name: "t".into(), partitions: vec![partition] };
+            offset_delete::OffsetDeleteRequest { group_id: "g".into(), topics: vec![topic] }
+        },
+        |_, response| {
+            fine(response.error_code);
+            fine(response.topics[0].partitions[0].error_code);
+        },
+    )
+    .await;
+    count += versions::<describe_producers::DescribeProducersRequest>(
+        client,
+        |_| {
+            let topic = describe_producers::TopicRequest { name: "t".into(), partition_indexes: vec![0] };
+            describe_producers::DescribeProducersRequest { topics: vec![topic] }
+        },
+        |_, response| fine(response.topics[0].partitions[0].error_code),
+    )
+    .await;
+    count
+        + versions::<describe_topic_partitions::DescribeTopicPartitionsRequest>(
+            client,
+            |_| {
+                let topic = describe_topic_partitions::TopicRequest { name: "t".into() };
+                describe_topic_partitions::DescribeTopicPartitionsRequest { topics: vec![topic], ..Default::default() }
+            },
+            |_, response| {
+                fine(response.topics[0].error_code);
+                assert_eq!(response.topics[0].partitions.len(), 2);
+            },
+        )
+        .await
 }
 
 #[tokio::test]
@@ -339,6 +456,6 @@ async fn what_is_not_offered_closes_that_connection_alone() {
     }
     let answer = good.call(&metadata::MetadataRequest { topics: Some(vec![]), ..Default::default() }, 12).await;
     assert_eq!(answer.topics.len(), 0);
-    assert_eq!(ApiKey::ALL.len(), 29);
+    assert_eq!(ApiKey::ALL.len(), 38);
     assert_eq!(metadata::MetadataRequest::MAX_VERSION, 13);
 }

@@ -42,16 +42,8 @@ impl Broker {
         let partitions = Arc::new(Partitions::new(env.clone(), directory));
         let node = config.node_id.0;
         let registration = Event::RegisterBroker { id: node, incarnation: env.entropy.uuid() };
-        let (handle, controller) = cluster::start(
-            Box::new(log),
-            committed,
-            config.controller.clone(),
-            partitions.clone(),
-            node,
-            registration,
-            config.topic_settings.clone(),
-        )
-        .await?;
+        let (handle, controller) =
+            cluster::start(Box::new(log), committed, config.controller.clone(), partitions.clone(), node, registration).await?;
         let groups = GroupCoordinator::new(env.clone(), partitions.clone(), config.groups.clone());
         let services = Services::new(env, node, cluster_id, handle, partitions.clone(), groups.clone(), config.server.clone());
 

@@ -14,7 +14,7 @@ use crate::cluster::{ControllerSettings, Replication};
 use crate::coordinator::GroupSettings;
 use crate::env::{Disk, RealDisk};
 use crate::model::{NodeId, Uuid};
-use crate::partition::SETTINGS;
+use crate::partition::{Kind, SETTINGS, Setting, setting_behind};
 use crate::server::{BrokerSetting, ServerLimits, ServerSettings, SettingSource};
 
 /// Keys that every Kafka configuration has and that mean nothing here: there is one node, and no one to agree with.
@@ -75,8 +75,6 @@ pub struct Config {
     pub groups: GroupSettings,
     /// For the server.
     pub server: ServerSettings,
-    /// Topic settings that the broker sets for topics that do not, by the topics' names.
-    pub topic_settings: BTreeMap<String, String>,
     /// How often retention runs.
     pub retention_check: Duration,
     /// How often logs are made durable.
@@ -93,9 +91,10 @@ struct Values {
 
 impl Values {
     fn text(&self, name: &str) -> Option<String> {
-        if let Some(value) = self.set.get(name) {
-            return Some(value.clone());
-        }
+        self.set.get(name).cloned().or_else(|| self.default(name))
+    }
+
+    fn default(&self, name: &str) -> Option<String> {
         let key = Key::named(name)?;
         let default = if self.mode == Mode::Dev { key.dev_default.unwrap_or(key.default) } else { key.default };
         (!default.is_empty()).then(|| default.to_string())
@@ -136,6 +135,7 @@ impl Config {
         if let Some(id) = cluster_id.as_ref().filter(|id| Uuid::parse(id).is_none() && (id.is_empty() || id.len() > 64)) {
             return Err(refuse("cluster.id", id, "must be 1 to 64 characters"));
         }
+        let topic_defaults = topic_settings(&values)?;
         Ok(Config {
             mode,
             node_id,
@@ -147,10 +147,10 @@ impl Config {
                 num_partitions: values.long("num.partitions") as i32,
                 default_replication_factor: values.long("default.replication.factor") as i16,
                 replication: if mode == Mode::Dev { Replication::Clamp } else { Replication::Refuse },
+                topic_defaults: topic_defaults.clone(),
             },
             groups: group_settings(&values),
-            server: server_settings(&values),
-            topic_settings: topic_settings(&values)?,
+            server: server_settings(&values, &topic_defaults),
             retention_check: Duration::from_millis(values.long("log.retention.check.interval.ms") as u64),
             flush: Duration::from_millis(values.long("log.flush.offset.checkpoint.interval.ms").max(100) as u64),
             producer_expiration_ms: values.long("producer.id.expiration.ms"),
@@ -204,7 +204,7 @@ fn group_settings(values: &Values) -> GroupSettings {
     }
 }
 
-fn server_settings(values: &Values) -> ServerSettings {
+fn server_settings(values: &Values, topic_defaults: &BTreeMap<String, String>) -> ServerSettings {
     let queued = values.long("queued.max.request.bytes");
     ServerSettings {
         auto_create_topics: values.is_true("auto.create.topics.enable"),
@@ -212,7 +212,7 @@ fn server_settings(values: &Values) -> ServerSettings {
         fetch_bytes_max: values.long("fetch.max.bytes") as i32,
         fetch_sessions_max: values.long("max.incremental.fetch.session.cache.slots") as usize,
         rack: values.text("broker.rack"),
-        broker: KEYS.iter().map(|key| broker_setting(values, key)).collect(),
+        broker: broker_settings(values, topic_defaults),
         limits: ServerLimits {
             frame_bytes_max: values.long("socket.request.max.bytes") as usize,
             queued_bytes_max: if queued > 0 { queued as usize } else { usize::MAX >> 4 },
@@ -222,9 +222,22 @@ fn server_settings(values: &Values) -> ServerSettings {
     }
 }
 
-fn broker_setting(values: &Values, key: &'static Key) -> BrokerSetting {
-    let source = if values.set.contains_key(key.name) { SettingSource::Static } else { SettingSource::Default };
-    BrokerSetting { name: key.name, value: values.text(key.name), kind: key.kind, source, doc: key.doc }
+/// All settings of the broker: our keys, and what else gives topics their defaults.
+fn broker_settings(values: &Values, topic_defaults: &BTreeMap<String, String>) -> Vec<BrokerSetting> {
+    let shown = |name: &'static str, kind: Kind, doc: &'static str| {
+        let behind = setting_behind(name);
+        let default = values.default(name).or_else(|| behind.map(|s| s.default.to_string()));
+        // Also what coarser settings lead to, as log.retention.hours.
+        let set = values.set.get(name).or_else(|| topic_defaults.get(behind?.name)).cloned();
+        let source = if set.is_some() { SettingSource::Static } else { SettingSource::Default };
+        BrokerSetting { name, value: set.or_else(|| default.clone()), default, kind, source, doc }
+    };
+    let of_key = |key: &'static Key| shown(key.name, key.kind, key.doc);
+    let of_topics = |setting: &'static Setting| shown(setting.broker_synonym, setting.kind, setting.doc);
+    let more = SETTINGS.iter().filter(|s| !s.broker_synonym.is_empty() && Key::named(s.broker_synonym).is_none());
+    let mut all: Vec<BrokerSetting> = KEYS.iter().map(of_key).chain(more.map(of_topics)).collect();
+    all.sort_by_key(|setting| setting.name);
+    all
 }
 
 /// The broker's values for topics, under the topics' names.
@@ -292,9 +305,12 @@ mod tests {
     #[test]
     fn coarse_times_become_milliseconds_and_finer_ones_win() {
         let config = read(Mode::Serve, "log.retention.hours=2\nlog.roll.hours=1\n", &[], &[]).unwrap();
-        assert_eq!((config.topic_settings["retention.ms"].as_str(), config.topic_settings["segment.ms"].as_str()), ("7200000", "3600000"));
+        assert_eq!(
+            (config.controller.topic_defaults["retention.ms"].as_str(), config.controller.topic_defaults["segment.ms"].as_str()),
+            ("7200000", "3600000")
+        );
         let config = read(Mode::Serve, "log.retention.hours=2\nlog.retention.minutes=5\nlog.retention.ms=9\n", &[], &[]).unwrap();
-        assert_eq!(config.topic_settings["retention.ms"], "9");
+        assert_eq!(config.controller.topic_defaults["retention.ms"], "9");
     }
 
     #[test]

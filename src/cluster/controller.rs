@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::image::TOPIC_RESOURCE;
-use super::{Error, MetadataImage, MetadataRecord, PartitionImage};
+use super::configs::altered;
+use super::image::{TOPIC_RESOURCE, config_records};
+use super::{Alteration, Error, MetadataImage, MetadataRecord, PartitionImage, Resource};
 use crate::model::{Uuid, is_internal_topic, is_legal_topic_name};
-use crate::partition::{SettingError, setting_named};
+use crate::partition::{Setting, SettingError, setting_named};
 use crate::protocol::generated::cluster_metadata::{ConfigRecord, ProducerIdsRecord, RegisterBrokerRecord, RemoveTopicRecord, TopicRecord};
 
 /// The most partitions that one request may create, as in Kafka.
@@ -32,6 +33,8 @@ pub struct ControllerSettings {
     pub default_replication_factor: i16,
     /// For topics of clients; internal topics are always clamped.
     pub replication: Replication,
+    /// The broker's values for topics that have none, by the topics' names.
+    pub topic_defaults: BTreeMap<String, String>,
 }
 
 /// A topic that is to be created.
@@ -97,6 +100,13 @@ pub enum Event {
         /// Write nothing.
         validate_only: bool,
     },
+    /// Change the settings of resources, or only check.
+    AlterConfigs {
+        /// Each resource once.
+        alterations: Vec<(Resource, Alteration)>,
+        /// Write nothing.
+        validate_only: bool,
+    },
     /// Hand out a block of producer ids to a broker.
     AllocateProducerIds {
         /// Its id.
@@ -128,6 +138,8 @@ pub enum Response {
     Deleted(Vec<Result<(Arc<str>, Uuid), Error>>),
     /// Grown, or why not.
     Partitions(Vec<Result<(), Error>>),
+    /// Altered, or why not.
+    Altered(Vec<Result<(), Error>>),
     /// The first and one more than the last of a block.
     ProducerIds(i64, i64),
 }
@@ -158,6 +170,16 @@ impl Controller {
             Event::DeleteTopics(topics) => Response::Deleted(topics.iter().map(|topic| self.delete_topic(topic, &mut records)).collect()),
             Event::CreatePartitions { topics, validate_only } => {
                 Response::Partitions(topics.iter().map(|topic| self.create_partitions(topic, *validate_only, &mut records)).collect())
+            }
+            Event::AlterConfigs { alterations, validate_only } => {
+                let results = alterations.iter().map(|(resource, alteration)| {
+                    let new = self.plan_configs(resource, alteration)?;
+                    if !validate_only {
+                        self.note(&mut records, new);
+                    }
+                    Ok(())
+                });
+                Response::Altered(results.collect())
             }
             Event::AllocateProducerIds { broker } => {
                 let first = self.image.next_producer_id;
@@ -219,16 +241,37 @@ impl Controller {
         let (assignments, clamped) = self.assign(topic)?;
         let mut records = vec![MetadataRecord::Topic(TopicRecord { name: topic.name.clone(), topic_id: topic.id })];
         records.extend(assignments.iter().enumerate().map(|(number, replicas)| partition_record(topic.id, number as i32, replicas)));
-        records.extend(configs.into_iter().map(|(name, value)| {
-            MetadataRecord::Config(ConfigRecord {
-                resource_type: TOPIC_RESOURCE,
-                resource_name: topic.name.clone(),
-                name,
-                value: Some(value),
-            })
-        }));
+        records.extend(config_records(TOPIC_RESOURCE, &topic.name, &configs));
         let replication_factor = assignments.first().map_or(0, Vec::len) as i16;
         Ok((CreatedTopic { id: topic.id, partitions: assignments.len() as i32, replication_factor, clamped }, records))
+    }
+
+    /// The records of what changes: new values, and none for what goes back to its default.
+    fn plan_configs(&self, resource: &Resource, alteration: &Alteration) -> Result<Vec<MetadataRecord>, Error> {
+        let none = BTreeMap::new();
+        let own = match resource {
+            Resource::Topic(name) => &self.image.topic(name).ok_or(Error::UnknownTopic)?.configs,
+            Resource::Broker(Some(id)) if !self.image.brokers().contains(id) => {
+                return Err(Error::InvalidRequest(format!("No broker with id {id} found.")));
+            }
+            Resource::Broker(_) => self.image.broker_configs(&resource.record_name()).unwrap_or(&none),
+        };
+        let next = altered(resource, own, alteration, |setting| self.effective(setting))?;
+        let (resource_type, resource_name) = (resource.record_type(), resource.record_name());
+        let changed = next.iter().filter(|(name, value)| own.get(*name) != Some(value));
+        let changed: BTreeMap<String, String> = changed.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let mut records = config_records(resource_type, &resource_name, &changed);
+        records.extend(own.keys().filter(|name| !next.contains_key(*name)).map(|name| {
+            let (resource_name, name) = (resource_name.clone(), name.clone());
+            MetadataRecord::Config(ConfigRecord { resource_type, resource_name, name, value: None })
+        }));
+        Ok(records)
+    }
+
+    /// The value that a topic without its own has.
+    fn effective(&self, setting: &Setting) -> String {
+        let dynamic = self.image.broker_configs("").and_then(|all| all.get(setting.broker_synonym));
+        dynamic.or_else(|| self.settings.topic_defaults.get(setting.name)).map_or(setting.default, String::as_str).to_string()
     }
 
     /// The brokers of each partition, and whether fewer than asked for.
@@ -357,9 +400,11 @@ fn partition_record(topic_id: Uuid, number: i32, replicas: &[i32]) -> MetadataRe
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::Operation;
 
     fn controller(replication: Replication) -> Controller {
-        let settings = ControllerSettings { num_partitions: 3, default_replication_factor: 1, replication };
+        let settings =
+            ControllerSettings { num_partitions: 3, default_replication_factor: 1, replication, topic_defaults: BTreeMap::new() };
         let mut controller = Controller::new(MetadataImage::default(), settings);
         controller.handle(&Event::RegisterBroker { id: 1, incarnation: Uuid::ZERO });
         controller
@@ -464,6 +509,37 @@ mod tests {
         create(&mut controller, topic("bb")).unwrap();
         let epoch = |name| controller.image.topic(name).unwrap().partitions[0].leader_epoch;
         assert_eq!((epoch("a"), epoch("bb")), (1, 0));
+    }
+
+    #[test]
+    fn altered_settings_are_records_that_make_the_same_image() {
+        let mut controller = controller(Replication::Refuse);
+        create(&mut controller, NewTopic { configs: vec![("retention.ms".into(), Some("5".into()))], ..topic("a") }).unwrap();
+        let before = controller.image.clone();
+        let set = |name: &str, value: &str| Alteration::Change(vec![(name.into(), Operation::Set, Some(value.into()))]);
+        let alterations = vec![
+            (Resource::Topic("a".into()), Alteration::Replace(vec![("segment.ms".into(), Some("9".into()))])),
+            (Resource::Broker(None), set("log.retention.ms", "7")),
+            (Resource::Broker(Some(1)), set("log.retention.ms", "8")),
+            (Resource::Topic("missing".into()), set("segment.ms", "9")),
+            (Resource::Broker(Some(7)), set("log.retention.ms", "8")),
+        ];
+        let checked = controller.handle(&Event::AlterConfigs { alterations: alterations.clone(), validate_only: true });
+        assert!(checked.0.is_empty() && controller.image == before);
+        let (records, response) = controller.handle(&Event::AlterConfigs { alterations, validate_only: false });
+        assert_eq!(checked.1, response);
+        let Response::Altered(results) = response else { panic!() };
+        assert!(
+            results[..3].iter().all(Result::is_ok) && matches!(results[3..], [Err(Error::UnknownTopic), Err(Error::InvalidRequest(_))])
+        );
+        let mut image = before;
+        records.iter().for_each(|record| image.apply(&MetadataRecord::decode(record.encode()).unwrap()));
+        assert_eq!(image, controller.image);
+        assert_eq!(image.topic("a").unwrap().configs, BTreeMap::from([("segment.ms".to_string(), "9".to_string())]));
+        let mut restored = MetadataImage::default();
+        image.to_records().iter().for_each(|record| restored.apply(record));
+        assert_eq!(restored.broker_configs("1"), image.broker_configs("1"));
+        assert_eq!(restored.broker_configs("").unwrap()["log.retention.ms"], "7");
     }
 
     #[test]

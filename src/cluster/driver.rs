@@ -11,7 +11,7 @@ use super::{
     Committed, CommittedStream, Controller, ControllerSettings, Error, Event, MetadataImage, MetadataLog, MetadataRecord, Response,
 };
 use crate::model::{LeaderEpoch, TopicPartition, Uuid};
-use crate::partition::{self, NewReplica, Partitions, TopicSettings};
+use crate::partition::{self, NewReplica, Partitions, TopicSettings, setting_behind};
 
 /// Events that may wait; more senders wait for room.
 const MAILBOX_EVENTS: usize = 1024;
@@ -49,7 +49,6 @@ pub async fn start(
     partitions: Arc<Partitions>,
     broker: i32,
     registration: Event,
-    broker_topic_settings: BTreeMap<String, String>,
 ) -> Result<(ClusterHandle, tokio::task::JoinHandle<()>), Error> {
     let image: Arc<ArcSwap<MetadataImage>> = Arc::default();
     let mut committed = MetadataImage::default();
@@ -61,7 +60,7 @@ pub async fn start(
             _ => None,
         }));
     }
-    let follower = Follower { image: image.clone(), partitions, broker, broker_topic_settings: Arc::new(broker_topic_settings) };
+    let follower = Follower { image: image.clone(), partitions, broker, topic_defaults: settings.topic_defaults.clone() };
     let mut driver = Driver { log, stream, controller: Controller::new(committed.clone(), settings), follower: Arc::new(follower) };
     // Partitions are opened once, in the epoch of this start, and not before it is committed.
     let (records, _) = driver.controller.handle(&registration);
@@ -157,7 +156,8 @@ struct Follower {
     image: Arc<ArcSwap<MetadataImage>>,
     partitions: Arc<Partitions>,
     broker: i32,
-    broker_topic_settings: Arc<BTreeMap<String, String>>,
+    /// What the broker was started with.
+    topic_defaults: BTreeMap<String, String>,
 }
 
 impl Follower {
@@ -191,18 +191,44 @@ impl Follower {
                 info!(replicas, scanned_bytes, cut_bytes, "recovered after a stop that was not clean");
             }
         }
+        self.configure_changed(&now, &next);
         self.image.store(Arc::new(next));
         Ok(())
     }
 
+    /// Gives changed settings to the replicas of their topics.
+    fn configure_changed(&self, now: &MetadataImage, next: &MetadataImage) {
+        let (before, after) = (self.topic_defaults(now), self.topic_defaults(next));
+        for topic in next.topics() {
+            let Some(known) = now.topic(&topic.name).filter(|t| t.id == topic.id) else { continue };
+            if known.configs == topic.configs && before == after {
+                continue;
+            }
+            let settings = TopicSettings::of(&topic.configs, &after);
+            let replicas = (0..topic.partitions.len()).filter_map(|number| self.partitions.get(&topic.name, number as i32));
+            replicas.for_each(|replica| replica.configure(settings.clone()));
+        }
+    }
+
+    /// What topics without own values have: what was changed while the broker ran, and else what it was started with.
+    fn topic_defaults(&self, image: &MetadataImage) -> BTreeMap<String, String> {
+        let mut defaults = self.topic_defaults.clone();
+        for configs in ["", &self.broker.to_string()].iter().filter_map(|broker| image.broker_configs(broker)) {
+            let named = configs.iter().filter_map(|(name, value)| Some((setting_behind(name)?.name.to_string(), value.clone())));
+            defaults.extend(named);
+        }
+        defaults
+    }
+
     fn new_replicas(&self, now: &MetadataImage, next: &MetadataImage) -> Vec<NewReplica> {
         let mut new = Vec::new();
+        let defaults = self.topic_defaults(next);
         for topic in next.topics() {
             let known = now.topic(&topic.name).filter(|t| t.id == topic.id).map_or(0, |t| t.partitions.len());
             if known == topic.partitions.len() {
                 continue;
             }
-            let settings = TopicSettings::of(&topic.configs, &self.broker_topic_settings);
+            let settings = TopicSettings::of(&topic.configs, &defaults);
             for (number, partition) in topic.partitions.iter().enumerate().skip(known).filter(|(_, p)| p.leader == self.broker) {
                 let id = TopicPartition::new(topic.name.clone(), number as i32);
                 new.push(NewReplica {

@@ -9,6 +9,8 @@ use crate::protocol::generated::cluster_metadata::{ConfigRecord, PartitionRecord
 
 /// A topic's resource type in a ConfigRecord.
 pub(super) const TOPIC_RESOURCE: i8 = 2;
+/// A broker's; an empty name means all brokers.
+pub(super) const BROKER_RESOURCE: i8 = 4;
 
 /// An immutable state; a change makes a new one that shares what stayed.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -16,6 +18,7 @@ pub struct MetadataImage {
     topics: BTreeMap<Arc<str>, Arc<TopicImage>>,
     names: BTreeMap<Uuid, Arc<str>>,
     brokers: Vec<i32>,
+    broker_configs: BTreeMap<String, BTreeMap<String, String>>,
     /// The first producer id that no block holds.
     pub next_producer_id: i64,
 }
@@ -85,12 +88,11 @@ impl MetadataImage {
             }
             MetadataRecord::Config(config) if config.resource_type == TOPIC_RESOURCE => {
                 if let Some(topic) = self.topics.get_mut(config.resource_name.as_str()) {
-                    let configs = &mut Arc::make_mut(topic).configs;
-                    match &config.value {
-                        Some(value) => configs.insert(config.name.clone(), value.clone()),
-                        None => configs.remove(&config.name),
-                    };
+                    set(&mut Arc::make_mut(topic).configs, config);
                 }
+            }
+            MetadataRecord::Config(config) if config.resource_type == BROKER_RESOURCE => {
+                set(self.broker_configs.entry(config.resource_name.clone()).or_default(), config);
             }
             MetadataRecord::Config(_) => {}
             MetadataRecord::RemoveTopic(removed) => self.forget(removed.topic_id),
@@ -116,10 +118,10 @@ impl MetadataImage {
         for topic in self.topics.values() {
             records.push(MetadataRecord::Topic(TopicRecord { name: topic.name.to_string(), topic_id: topic.id }));
             records.extend(topic.partitions.iter().enumerate().map(|(number, partition)| partition.to_record(topic.id, number as i32)));
-            records.extend(topic.configs.iter().map(|(name, value)| {
-                let (resource_name, name, value) = (topic.name.to_string(), name.clone(), Some(value.clone()));
-                MetadataRecord::Config(ConfigRecord { resource_type: TOPIC_RESOURCE, resource_name, name, value })
-            }));
+            records.extend(config_records(TOPIC_RESOURCE, &topic.name, &topic.configs));
+        }
+        for (broker, configs) in &self.broker_configs {
+            records.extend(config_records(BROKER_RESOURCE, broker, configs));
         }
         records
     }
@@ -169,8 +171,29 @@ impl MetadataImage {
         self.topics.len()
     }
 
+    /// The settings that were changed while brokers ran: of one broker, or with an empty name of all.
+    pub fn broker_configs(&self, broker: &str) -> Option<&BTreeMap<String, String>> {
+        self.broker_configs.get(broker)
+    }
+
     /// The ids of the brokers.
     pub fn brokers(&self) -> &[i32] {
         &self.brokers
     }
+}
+
+fn set(configs: &mut BTreeMap<String, String>, config: &ConfigRecord) {
+    match &config.value {
+        Some(value) => configs.insert(config.name.clone(), value.clone()),
+        None => configs.remove(&config.name),
+    };
+}
+
+/// Records that give a resource these settings.
+pub(super) fn config_records(resource_type: i8, resource: &str, configs: &BTreeMap<String, String>) -> Vec<MetadataRecord> {
+    let record = |(name, value): (&String, &String)| {
+        let (resource_name, name, value) = (resource.to_string(), name.clone(), Some(value.clone()));
+        MetadataRecord::Config(ConfigRecord { resource_type, resource_name, name, value })
+    };
+    configs.iter().map(record).collect()
 }

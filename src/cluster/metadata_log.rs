@@ -315,7 +315,12 @@ mod tests {
     async fn a_snapshot_takes_the_place_of_what_led_to_it() {
         let folder = tempfile::tempdir().unwrap();
         let (log, mut stream) = open(folder.path());
-        let settings = ControllerSettings { num_partitions: 1, default_replication_factor: 1, replication: Replication::Clamp };
+        let settings = ControllerSettings {
+            num_partitions: 1,
+            default_replication_factor: 1,
+            replication: Replication::Clamp,
+            topic_defaults: Default::default(),
+        };
         let mut controller = Controller::new(MetadataImage::default(), settings);
         let start = Event::RegisterBroker { id: 1, incarnation: Uuid::ZERO };
         for event in [start.clone(), topic(1), start, topic(2), Event::AllocateProducerIds { broker: 1 }] {

@@ -4,6 +4,7 @@
 //! [`MetadataLog`]; once they are committed they are applied to the [`MetadataImage`], the partitions that this broker leads follow, the
 //! image is swapped in, and only then does the response leave: a topic that a client was told about is served.
 
+mod configs;
 mod controller;
 mod driver;
 mod error;
@@ -12,6 +13,7 @@ mod metadata_log;
 mod producer_ids;
 mod records;
 
+pub use configs::{Alteration, Operation, Resource};
 pub use controller::{Controller, ControllerSettings, CreatedTopic, Event, MorePartitions, NewTopic, Replication, Response, TopicRef};
 pub use driver::{ClusterHandle, start};
 pub use error::Error;

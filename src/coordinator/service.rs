@@ -183,6 +183,14 @@ impl GroupCoordinator {
         self.store_batch(active, &batch)
     }
 
+    /// Stores records that count only then.
+    fn store_and_apply(&self, active: &mut Active, records: &[GroupRecord]) -> Result<(), ErrorCode> {
+        self.store(active, records)?;
+        let now = self.now();
+        records.iter().for_each(|record| active.shard.replay(record, now));
+        Ok(())
+    }
+
     fn store_batch(&self, active: &Active, records: &[(Bytes, Option<Bytes>)]) -> Result<(), ErrorCode> {
         if records.is_empty() {
             return Ok(());
@@ -264,10 +272,25 @@ impl GroupCoordinator {
     pub fn commit(&self, request: &CommitRequest) -> Result<Vec<ErrorCode>, ErrorCode> {
         let mut access = self.access(&request.group)?;
         let active = access.active();
-        let now = self.now();
-        let (codes, records) = active.shard.commit(request, now)?;
-        self.store(active, &records)?;
-        records.iter().for_each(|record| active.shard.replay(record, now));
+        let (codes, records) = active.shard.commit(request, self.now())?;
+        self.store_and_apply(active, &records)?;
+        Ok(codes)
+    }
+
+    /// Deletes a group without members, and its offsets.
+    pub fn delete(&self, group: &str) -> Result<(), ErrorCode> {
+        let mut access = self.access(group)?;
+        let active = access.active();
+        let records = active.shard.delete(group)?;
+        self.store_and_apply(active, &records)
+    }
+
+    /// Deletes committed offsets; the codes are in the order of the request.
+    pub fn delete_offsets(&self, group: &str, partitions: &[(String, i32)]) -> Result<Vec<ErrorCode>, ErrorCode> {
+        let mut access = self.access(group)?;
+        let active = access.active();
+        let (codes, records) = active.shard.delete_offsets(group, partitions)?;
+        self.store_and_apply(active, &records)?;
         Ok(codes)
     }
 
@@ -318,9 +341,8 @@ impl GroupCoordinator {
             let Ok(mut access) = self.access_number(number) else { continue };
             let active = access.active();
             let records = active.shard.topics_deleted(topics);
-            if self.store(active, &records).is_ok() {
-                records.iter().for_each(|record| active.shard.replay(record, self.now()));
-            }
+            // What cannot be stored now goes when it expires.
+            let _ = self.store_and_apply(active, &records);
         }
     }
 

@@ -238,6 +238,41 @@ impl Shard {
         offsets.into_iter().flatten().map(|((topic, partition), committed)| (topic.as_str(), *partition, committed)).collect()
     }
 
+    /// The records that delete a group without members, with its offsets.
+    pub fn delete(&self, group: &str) -> Result<Vec<GroupRecord>, ErrorCode> {
+        if group.is_empty() {
+            return Err(ErrorCode::InvalidGroupId);
+        }
+        let group = self.groups.get(group).ok_or(ErrorCode::GroupIdNotFound)?;
+        if group.state != GroupState::Empty || !group.pending.is_empty() {
+            return Err(ErrorCode::NonEmptyGroup);
+        }
+        let offsets = group.offsets.keys().map(|(topic, partition)| GroupRecord::offset_tombstone(&group.id, topic, *partition));
+        Ok(offsets.chain([GroupRecord::Group(GroupMetadataKey { group: group.id.clone() }, None)]).collect())
+    }
+
+    /// The records that delete committed offsets (KIP-496); the codes are in the order of the request. Topics that a member is subscribed
+    /// to keep theirs, and so do all topics of a group whose members are no consumers.
+    pub fn delete_offsets(&self, group: &str, partitions: &[(String, i32)]) -> Result<(Vec<ErrorCode>, Vec<GroupRecord>), ErrorCode> {
+        let group = self.groups.get(group).ok_or(ErrorCode::GroupIdNotFound)?;
+        let subscribed = match group.state {
+            GroupState::Empty => Some(BTreeSet::new()),
+            _ if group.protocol_type.as_deref() == Some("consumer") => subscriptions(group),
+            _ => return Err(ErrorCode::NonEmptyGroup),
+        };
+        let mut records = Vec::new();
+        let codes = partitions.iter().map(|(topic, partition)| {
+            if subscribed.as_ref().is_none_or(|topics| topics.contains(topic)) {
+                return ErrorCode::GroupSubscribedToTopic;
+            }
+            if group.offsets.contains_key(&(topic.clone(), *partition)) {
+                records.push(GroupRecord::offset_tombstone(&group.id, topic, *partition));
+            }
+            ErrorCode::None
+        });
+        Ok((codes.collect(), records))
+    }
+
     /// The offsets of deleted topics end.
     pub fn topics_deleted(&self, topics: &BTreeSet<&str>) -> Vec<GroupRecord> {
         let of_group = |group: &Group| -> Vec<GroupRecord> {

@@ -53,6 +53,9 @@ pub trait Disk: Send + Sync + Debug {
     /// Takes a lock that ends with the value or the process; none where another process holds it.
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>>;
 
+    /// Bytes of the file system that holds `path`, and how many of them are free for us.
+    fn space(&self, path: &Path) -> io::Result<(u64, u64)>;
+
     /// Writes a small file so that it holds the old or the new bytes at any moment.
     fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let next = path.with_extension("tmp");

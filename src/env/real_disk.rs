@@ -76,6 +76,11 @@ impl Disk for RealDisk {
         fs::File::open(path)?.sync_all()
     }
 
+    fn space(&self, path: &Path) -> io::Result<(u64, u64)> {
+        let facts = rustix::fs::statvfs(path)?;
+        Ok((facts.f_blocks * facts.f_frsize, facts.f_bavail * facts.f_frsize))
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
         let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {

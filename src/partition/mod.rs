@@ -9,9 +9,9 @@ mod progress;
 mod replica;
 mod settings;
 
-pub use crate::storage::{Appended, Error as StorageError, FirstBatch, FoundOffset, RecordsSlice};
+pub use crate::storage::{ActiveProducer, Appended, Error as StorageError, FirstBatch, FoundOffset, RecordsSlice};
 pub use error::Error;
 pub use partitions::{NewReplica, Partitions, Recovered};
 pub use progress::{Subscription, Wake};
 pub use replica::{Isolation, Replica, View};
-pub use settings::{CleanupPolicy, Kind, SETTINGS, Setting, SettingError, TopicSettings, setting_named};
+pub use settings::{CleanupPolicy, Kind, SETTINGS, Setting, SettingError, TopicSettings, setting_behind, setting_named};

@@ -113,8 +113,26 @@ impl Partitions {
         if self.directory.topic_id(&new.id).is_none() {
             self.directory.create_partition(&new.id, new.topic_id)?;
         }
-        let (log, report) = Log::open(disk.clone(), &path, new.settings.log.clone(), how, clock.wall_ms())?;
+        let now_ms = clock.wall_ms();
+        let (mut log, report) = Log::open(disk.clone(), &path, new.settings.log.clone(), how, now_ms)?;
+        match self.directory.log_start(&new.id) {
+            // An earlier topic of this name.
+            Some(_) if how == Recovery::New => self.directory.set_log_starts(&[(new.id.clone(), None)])?,
+            Some(offset) => log.delete_before(offset, log.log_end(), now_ms)?,
+            None => {}
+        }
         Ok((Replica::lead(new.id, new.topic_id, new.leader_epoch, log, new.settings), report))
+    }
+
+    /// Deletes the first records of partitions, durably, each below an offset or, without one, all that are committed. The answers are the
+    /// first offsets that are left. Blocks.
+    pub fn delete_records(&self, below: &[(Arc<Replica>, Option<Offset>)]) -> Result<Vec<Result<Offset, Error>>, Error> {
+        let now_ms = self.env.0.clock.wall_ms();
+        let results: Vec<_> = below.iter().map(|(replica, offset)| replica.delete_before(*offset, now_ms)).collect();
+        let starts = below.iter().zip(&results);
+        let starts: Vec<_> = starts.filter_map(|((replica, _), start)| Some((replica.id().clone(), Some(*start.as_ref().ok()?)))).collect();
+        self.directory.set_log_starts(&starts)?;
+        Ok(results)
     }
 
     /// Takes topics away: no read or list shows them when this returns, their names are free, and their bytes are removed by

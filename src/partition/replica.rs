@@ -10,7 +10,7 @@ use super::progress::{Progress, Subscription, Wake};
 use super::{Error, TopicSettings};
 use crate::model::{LeaderEpoch, Offset, TopicPartition, Uuid};
 use crate::records::check;
-use crate::storage::{Appended, FirstBatch, FoundOffset, Log, RecordsSlice};
+use crate::storage::{ActiveProducer, Appended, Error as StorageError, FirstBatch, FoundOffset, Log, RecordsSlice};
 
 /// What a reader may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +147,27 @@ impl Replica {
     /// Wakes `wake` at each append from now on.
     pub fn subscribe(&self, wake: &Wake) -> Subscription {
         self.progress.subscribe(wake)
+    }
+
+    /// Deletes the records below `offset`; `None` is all that are committed. Returns the first offset that is left.
+    pub fn delete_before(&self, offset: Option<Offset>, now_ms: i64) -> Result<Offset, Error> {
+        let mut log = self.write();
+        if self.is_closed() {
+            return Err(Error::Closed(self.id.clone()));
+        }
+        let View { log_start, high_watermark, .. } = self.view();
+        let offset = offset.unwrap_or(high_watermark);
+        if offset > high_watermark || offset < Offset(0) {
+            return Err(StorageError::OffsetOutOfRange { offset, log_start, log_end: high_watermark }.into());
+        }
+        log.delete_before(offset, high_watermark, now_ms)?;
+        self.publish(&log);
+        Ok(log.log_start())
+    }
+
+    /// The idempotent producers that are remembered.
+    pub fn producers(&self) -> Vec<ActiveProducer> {
+        self.log().producers().active().collect()
     }
 
     /// Takes a topic's changed settings.

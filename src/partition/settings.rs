@@ -99,6 +99,11 @@ pub fn setting_named(name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|s| s.name == name)
 }
 
+/// The setting that a setting of the broker gives the default of.
+pub fn setting_behind(broker_setting: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|s| s.broker_synonym == broker_setting && !broker_setting.is_empty())
+}
+
 /// A setting that is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingError {

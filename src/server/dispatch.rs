@@ -42,11 +42,21 @@ pub const SERVED: &[Served] = &[
     Served { key: ApiKey::ApiVersions, min: 0, max: 4 },
     Served { key: ApiKey::CreateTopics, min: 2, max: 7 },
     Served { key: ApiKey::DeleteTopics, min: 1, max: 6 },
+    Served { key: ApiKey::DeleteRecords, min: 0, max: 2 },
     Served { key: ApiKey::InitProducerId, min: 0, max: 5 },
     Served { key: ApiKey::OffsetForLeaderEpoch, min: 2, max: 4 },
     Served { key: ApiKey::DescribeConfigs, min: 1, max: 4 },
+    Served { key: ApiKey::AlterConfigs, min: 0, max: 2 },
+    Served { key: ApiKey::DescribeLogDirs, min: 1, max: 4 },
     Served { key: ApiKey::CreatePartitions, min: 0, max: 3 },
+    Served { key: ApiKey::DeleteGroups, min: 0, max: 2 },
+    Served { key: ApiKey::ElectLeaders, min: 0, max: 2 },
+    Served { key: ApiKey::IncrementalAlterConfigs, min: 0, max: 1 },
+    Served { key: ApiKey::ListPartitionReassignments, min: 0, max: 0 },
+    Served { key: ApiKey::OffsetDelete, min: 0, max: 0 },
     Served { key: ApiKey::DescribeCluster, min: 0, max: 2 },
+    Served { key: ApiKey::DescribeProducers, min: 0, max: 0 },
+    Served { key: ApiKey::DescribeTopicPartitions, min: 0, max: 0 },
 ];
 
 /// The entry of an API.
@@ -177,6 +187,16 @@ fn route(key: ApiKey, caller: Caller, version: i16, header: RequestHeader, body:
         ApiKey::DescribeConfigs => handle!(describe_configs: key, caller, version, header, body),
         ApiKey::CreatePartitions => handle!(create_partitions: key, caller, version, header, body),
         ApiKey::DescribeCluster => handle!(describe_cluster: key, caller, version, header, body),
+        ApiKey::DeleteRecords => handle!(delete_records: key, caller, version, header, body),
+        ApiKey::AlterConfigs => handle!(alter_configs: key, caller, version, header, body),
+        ApiKey::DescribeLogDirs => handle!(describe_log_dirs: key, caller, version, header, body),
+        ApiKey::DeleteGroups => handle!(delete_groups: key, caller, version, header, body),
+        ApiKey::ElectLeaders => handle!(elect_leaders: key, caller, version, header, body),
+        ApiKey::IncrementalAlterConfigs => handle!(incremental_alter_configs: key, caller, version, header, body),
+        ApiKey::ListPartitionReassignments => handle!(list_partition_reassignments: key, caller, version, header, body),
+        ApiKey::OffsetDelete => handle!(offset_delete: key, caller, version, header, body),
+        ApiKey::DescribeProducers => handle!(describe_producers: key, caller, version, header, body),
+        ApiKey::DescribeTopicPartitions => handle!(describe_topic_partitions: key, caller, version, header, body),
         other => Err(Refusal::Api(other as i16)),
     }
 }

@@ -34,6 +34,10 @@ pub struct Endpoint {
 pub enum SettingSource {
     /// A topic's own.
     Topic = 1,
+    /// This broker's, changed while it ran.
+    DynamicBroker = 2,
+    /// All brokers', changed while they ran.
+    DynamicDefault = 3,
     /// File, environment or flag.
     Static = 4,
     /// Nobody set it.
@@ -45,8 +49,10 @@ pub enum SettingSource {
 pub struct BrokerSetting {
     /// Kafka's name.
     pub name: &'static str,
-    /// The value in force.
+    /// The value that the broker was started with.
     pub value: Option<String>,
+    /// The value without file, environment and flags.
+    pub default: Option<String>,
     /// Its type.
     pub kind: Kind,
     /// Where it comes from.

@@ -16,14 +16,19 @@ pub(super) fn read(disk: &dyn Disk, path: &Path) -> Vec<String> {
     if version == Some(0) && count == Some(entries.len()) { entries } else { Vec::new() }
 }
 
-/// Replaces the file.
-pub(super) fn write(disk: &dyn Disk, path: &Path, entries: &[String]) -> Result<(), Error> {
+/// What a file with these entries holds.
+pub(super) fn text(entries: &[String]) -> String {
     let mut text = format!("0\n{}\n", entries.len());
     for entry in entries {
         text.push_str(entry);
         text.push('\n');
     }
+    text
+}
+
+/// Replaces the file; a crash may lose the change.
+pub(super) fn write(disk: &dyn Disk, path: &Path, entries: &[String]) -> Result<(), Error> {
     let next = path.with_extension("tmp");
-    disk.write(&next, text.as_bytes()).map_err(Error::io("write", &next))?;
+    disk.write(&next, text(entries).as_bytes()).map_err(Error::io("write", &next))?;
     disk.rename(&next, path).map_err(Error::io("write", path))
 }

@@ -6,11 +6,12 @@
 //! | `.lock` | held while a broker runs |
 //! | `.kafka_cleanshutdown` | exists after a clean stop, until the next start |
 //! | `recovery-point-offset-checkpoint` | for each partition the offset below which all is durable |
+//! | `log-start-offset-checkpoint` | the first offset of partitions whose records were deleted by DeleteRecords |
 //! | `topic-partition/` | one log each; `topic-partition.<uuid>-delete/` is on its way out |
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Error, Recovery, checkpoint};
 use crate::env::{Disk, Entropy, Lock};
@@ -20,6 +21,7 @@ const META: &str = "meta.properties";
 const LOCK: &str = ".lock";
 const CLEAN: &str = ".kafka_cleanshutdown";
 const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
+const LOG_STARTS: &str = "log-start-offset-checkpoint";
 const PARTITION_METADATA: &str = "partition.metadata";
 const DELETED: &str = "-delete";
 
@@ -44,6 +46,7 @@ pub struct LogDirectory {
     /// How it was left.
     pub start: Start,
     recovery_points: BTreeMap<TopicPartition, Offset>,
+    log_starts: Mutex<BTreeMap<TopicPartition, Offset>>,
     _lock: Lock,
 }
 
@@ -81,8 +84,9 @@ impl LogDirectory {
         };
         let clean_path = path.join(CLEAN);
         disk.remove_file(&clean_path).map_err(Error::io("remove", &clean_path))?;
-        let recovery_points = checkpoint::read(&*disk, &path.join(RECOVERY_POINTS)).iter().filter_map(|l| recovery_point(l)).collect();
-        Ok(LogDirectory { disk, path: path.to_path_buf(), cluster_id, start, recovery_points, _lock: lock })
+        let offsets = |name: &str| checkpoint::read(&*disk, &path.join(name)).iter().filter_map(|line| partition_offset(line)).collect();
+        let (recovery_points, log_starts) = (offsets(RECOVERY_POINTS), Mutex::new(offsets(LOG_STARTS)));
+        Ok(LogDirectory { disk, path: path.to_path_buf(), cluster_id, start, recovery_points, log_starts, _lock: lock })
     }
 
     /// The directory itself.
@@ -150,6 +154,38 @@ impl LogDirectory {
         checkpoint::write(&*self.disk, &self.path.join(RECOVERY_POINTS), &lines)
     }
 
+    /// The first offset of a partition whose records were deleted.
+    pub fn log_start(&self, partition: &TopicPartition) -> Option<Offset> {
+        self.log_starts().get(partition).copied()
+    }
+
+    /// Remembers durably where partitions begin; `None` forgets.
+    pub fn set_log_starts(&self, starts: &[(TopicPartition, Option<Offset>)]) -> Result<(), Error> {
+        let mut all = self.log_starts();
+        let before = all.clone();
+        for (partition, start) in starts {
+            match start {
+                Some(offset) => all.insert(partition.clone(), *offset),
+                None => all.remove(partition),
+            };
+        }
+        if *all == before {
+            return Ok(());
+        }
+        let lines: Vec<String> = all.iter().map(|(p, offset)| format!("{} {} {offset}", p.topic, p.partition)).collect();
+        let path = self.path.join(LOG_STARTS);
+        self.disk.replace(&path, checkpoint::text(&lines).as_bytes()).map_err(Error::io("write", &path))
+    }
+
+    /// Bytes of the file system that it lies on, and how many of them are free for us.
+    pub fn space(&self) -> Result<(u64, u64), Error> {
+        self.disk.space(&self.path).map_err(Error::io("read", &self.path))
+    }
+
+    fn log_starts(&self) -> MutexGuard<'_, BTreeMap<TopicPartition, Offset>> {
+        self.log_starts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Says that every log is closed.
     pub fn mark_clean(&self) -> Result<(), Error> {
         let path = self.path.join(CLEAN);
@@ -164,7 +200,7 @@ pub fn partition_of_directory(name: &str) -> Option<TopicPartition> {
     (crate::model::is_legal_topic_name(topic) && number.to_string() == partition).then(|| TopicPartition::new(topic, number))
 }
 
-fn recovery_point(line: &str) -> Option<(TopicPartition, Offset)> {
+fn partition_offset(line: &str) -> Option<(TopicPartition, Offset)> {
     let mut words = line.split(' ');
     let partition = TopicPartition::new(words.next()?, words.next()?.parse().ok()?);
     Some((partition, Offset(words.next()?.parse().ok()?)))

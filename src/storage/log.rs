@@ -17,6 +17,8 @@ use crate::records::{self, BatchHeader, CheckedBatch, Codec, Records, TimestampT
 
 /// Producer snapshots that are kept: the two newest, so that one that is damaged does no harm.
 const SNAPSHOTS_KEPT: usize = 2;
+/// No limit: only what lies below the log start goes.
+const KEEP: Policy = Policy { retention_ms: None, retention_bytes: None };
 
 /// A topic's settings, as far as the log needs them. Names are Kafka's.
 #[derive(Debug, Clone, PartialEq)]
@@ -258,7 +260,11 @@ impl Log {
 
     /// Deletes what the policy allows; returns the number of deleted segments.
     pub fn retain(&mut self, high_watermark: Offset, now_ms: i64) -> Result<usize, Error> {
-        let policy = self.config.retention.unwrap_or(Policy { retention_ms: None, retention_bytes: None });
+        let policy = self.config.retention.unwrap_or(KEEP);
+        self.delete_segments(policy, high_watermark, now_ms)
+    }
+
+    fn delete_segments(&mut self, policy: Policy, high_watermark: Offset, now_ms: i64) -> Result<usize, Error> {
         let mut deleted = 0;
         for deed in choose(&self.facts()?, policy, self.log_start, high_watermark, now_ms) {
             match deed {
@@ -273,6 +279,17 @@ impl Log {
         }
         self.epochs.truncate(self.log_start, self.log_end());
         Ok(deleted)
+    }
+
+    /// Raises the first offset: records below are gone, and their segments as soon as they are wholly below. Never above the end.
+    pub fn delete_before(&mut self, offset: Offset, high_watermark: Offset, now_ms: i64) -> Result<(), Error> {
+        self.log_start = self.log_start.max(offset.min(self.log_end()));
+        self.delete_segments(KEEP, high_watermark, now_ms).map(|_| ())
+    }
+
+    /// The idempotent producers that are remembered.
+    pub fn producers(&self) -> &ProducerState {
+        &self.producers
     }
 
     /// Takes a topic's changed settings.

@@ -24,6 +24,6 @@ pub use directory::{LogDirectory, Start, partition_of_directory};
 pub use epochs::LeaderEpochs;
 pub use error::Error;
 pub use log::{Appended, FirstBatch, FoundOffset, Log, LogConfig, RecordsSlice, Synced, Unflushed};
-pub use producers::{ProducerState, Verdict};
+pub use producers::{ActiveProducer, ProducerState, Verdict};
 pub use recovery::{Recovery, Report};
 pub use retention::{Deed, Policy, SegmentFacts, choose};

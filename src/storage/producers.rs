@@ -46,6 +46,19 @@ pub enum Verdict {
     },
 }
 
+/// A producer as DescribeProducers shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActiveProducer {
+    /// Its id.
+    pub id: ProducerId,
+    /// Its epoch.
+    pub epoch: ProducerEpoch,
+    /// The sequence number of its last record; -1 where none is known.
+    pub last_sequence: i32,
+    /// The timestamp of its last batch.
+    pub last_timestamp_ms: i64,
+}
+
 /// The producers of one log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProducerState(BTreeMap<ProducerId, Producer>);
@@ -101,6 +114,16 @@ impl ProducerState {
     /// Forgets producers whose last append is older than `expiration_ms`.
     pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
         self.0.retain(|_, producer| now_ms.saturating_sub(producer.last_append_ms) <= expiration_ms);
+    }
+
+    /// All producers, by id.
+    pub fn active(&self) -> impl Iterator<Item = ActiveProducer> {
+        self.0.iter().map(|(id, producer)| ActiveProducer {
+            id: *id,
+            epoch: producer.epoch,
+            last_sequence: producer.batches.back().map_or(-1, |batch| batch.last_sequence),
+            last_timestamp_ms: producer.last_append_ms,
+        })
     }
 
     /// The number of producers.

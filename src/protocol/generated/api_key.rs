@@ -36,6 +36,8 @@ pub enum ApiKey {
     CreateTopics = 19,
     /// Deletes topics by name or id.
     DeleteTopics = 20,
+    /// Moves the log start of partitions: records before it are gone.
+    DeleteRecords = 21,
     /// Hands out producer ids for idempotent and transactional producers.
     InitProducerId = 22,
     /// Finds the end offset of a leader epoch (KIP-101, KIP-320).
@@ -52,10 +54,26 @@ pub enum ApiKey {
     TxnOffsetCommit = 28,
     /// Shows the configuration of topics and brokers.
     DescribeConfigs = 32,
+    /// Replaces the dynamic settings of resources.
+    AlterConfigs = 33,
+    /// Shows where partitions lie and how big they are.
+    DescribeLogDirs = 35,
     /// Adds partitions to topics.
     CreatePartitions = 37,
+    /// Deletes empty groups with their offsets.
+    DeleteGroups = 42,
+    /// Elects the preferred or any living replica as leader.
+    ElectLeaders = 43,
+    /// Changes single dynamic settings of resources (KIP-339).
+    IncrementalAlterConfigs = 44,
+    /// Lists the partitions whose replicas are being moved.
+    ListPartitionReassignments = 46,
+    /// Deletes committed offsets of a group.
+    OffsetDelete = 47,
     /// Describes the brokers of the cluster (KIP-700).
     DescribeCluster = 60,
+    /// Shows the producers that partitions remember (KIP-664).
+    DescribeProducers = 61,
     /// Membership of next-generation consumer groups (KIP-848).
     ConsumerGroupHeartbeat = 68,
     /// Shows next-generation consumer groups (KIP-848).
@@ -83,6 +101,7 @@ impl ApiKey {
         ApiKey::ApiVersions,
         ApiKey::CreateTopics,
         ApiKey::DeleteTopics,
+        ApiKey::DeleteRecords,
         ApiKey::InitProducerId,
         ApiKey::OffsetForLeaderEpoch,
         ApiKey::AddPartitionsToTxn,
@@ -91,8 +110,16 @@ impl ApiKey {
         ApiKey::WriteTxnMarkers,
         ApiKey::TxnOffsetCommit,
         ApiKey::DescribeConfigs,
+        ApiKey::AlterConfigs,
+        ApiKey::DescribeLogDirs,
         ApiKey::CreatePartitions,
+        ApiKey::DeleteGroups,
+        ApiKey::ElectLeaders,
+        ApiKey::IncrementalAlterConfigs,
+        ApiKey::ListPartitionReassignments,
+        ApiKey::OffsetDelete,
         ApiKey::DescribeCluster,
+        ApiKey::DescribeProducers,
         ApiKey::ConsumerGroupHeartbeat,
         ApiKey::ConsumerGroupDescribe,
         ApiKey::DescribeTopicPartitions,
@@ -117,6 +144,7 @@ impl ApiKey {
             18 => ApiKey::ApiVersions,
             19 => ApiKey::CreateTopics,
             20 => ApiKey::DeleteTopics,
+            21 => ApiKey::DeleteRecords,
             22 => ApiKey::InitProducerId,
             23 => ApiKey::OffsetForLeaderEpoch,
             24 => ApiKey::AddPartitionsToTxn,
@@ -125,8 +153,16 @@ impl ApiKey {
             27 => ApiKey::WriteTxnMarkers,
             28 => ApiKey::TxnOffsetCommit,
             32 => ApiKey::DescribeConfigs,
+            33 => ApiKey::AlterConfigs,
+            35 => ApiKey::DescribeLogDirs,
             37 => ApiKey::CreatePartitions,
+            42 => ApiKey::DeleteGroups,
+            43 => ApiKey::ElectLeaders,
+            44 => ApiKey::IncrementalAlterConfigs,
+            46 => ApiKey::ListPartitionReassignments,
+            47 => ApiKey::OffsetDelete,
             60 => ApiKey::DescribeCluster,
+            61 => ApiKey::DescribeProducers,
             68 => ApiKey::ConsumerGroupHeartbeat,
             69 => ApiKey::ConsumerGroupDescribe,
             75 => ApiKey::DescribeTopicPartitions,
@@ -153,6 +189,7 @@ impl ApiKey {
             ApiKey::ApiVersions => "ApiVersions",
             ApiKey::CreateTopics => "CreateTopics",
             ApiKey::DeleteTopics => "DeleteTopics",
+            ApiKey::DeleteRecords => "DeleteRecords",
             ApiKey::InitProducerId => "InitProducerId",
             ApiKey::OffsetForLeaderEpoch => "OffsetForLeaderEpoch",
             ApiKey::AddPartitionsToTxn => "AddPartitionsToTxn",
@@ -161,8 +198,16 @@ impl ApiKey {
             ApiKey::WriteTxnMarkers => "WriteTxnMarkers",
             ApiKey::TxnOffsetCommit => "TxnOffsetCommit",
             ApiKey::DescribeConfigs => "DescribeConfigs",
+            ApiKey::AlterConfigs => "AlterConfigs",
+            ApiKey::DescribeLogDirs => "DescribeLogDirs",
             ApiKey::CreatePartitions => "CreatePartitions",
+            ApiKey::DeleteGroups => "DeleteGroups",
+            ApiKey::ElectLeaders => "ElectLeaders",
+            ApiKey::IncrementalAlterConfigs => "IncrementalAlterConfigs",
+            ApiKey::ListPartitionReassignments => "ListPartitionReassignments",
+            ApiKey::OffsetDelete => "OffsetDelete",
             ApiKey::DescribeCluster => "DescribeCluster",
+            ApiKey::DescribeProducers => "DescribeProducers",
             ApiKey::ConsumerGroupHeartbeat => "ConsumerGroupHeartbeat",
             ApiKey::ConsumerGroupDescribe => "ConsumerGroupDescribe",
             ApiKey::DescribeTopicPartitions => "DescribeTopicPartitions",
@@ -188,6 +233,7 @@ impl ApiKey {
             ApiKey::ApiVersions => 3,
             ApiKey::CreateTopics => 5,
             ApiKey::DeleteTopics => 4,
+            ApiKey::DeleteRecords => 2,
             ApiKey::InitProducerId => 2,
             ApiKey::OffsetForLeaderEpoch => 4,
             ApiKey::AddPartitionsToTxn => 3,
@@ -196,8 +242,16 @@ impl ApiKey {
             ApiKey::WriteTxnMarkers => 1,
             ApiKey::TxnOffsetCommit => 3,
             ApiKey::DescribeConfigs => 4,
+            ApiKey::AlterConfigs => 2,
+            ApiKey::DescribeLogDirs => 2,
             ApiKey::CreatePartitions => 2,
+            ApiKey::DeleteGroups => 2,
+            ApiKey::ElectLeaders => 2,
+            ApiKey::IncrementalAlterConfigs => 1,
+            ApiKey::ListPartitionReassignments => 0,
+            ApiKey::OffsetDelete => i16::MAX,
             ApiKey::DescribeCluster => 0,
+            ApiKey::DescribeProducers => 0,
             ApiKey::ConsumerGroupHeartbeat => 0,
             ApiKey::ConsumerGroupDescribe => 0,
             ApiKey::DescribeTopicPartitions => 0,
@@ -226,6 +280,7 @@ macro_rules! each_api {
             api_versions, ApiVersions, ApiVersionsRequest, ApiVersionsResponse;
             create_topics, CreateTopics, CreateTopicsRequest, CreateTopicsResponse;
             delete_topics, DeleteTopics, DeleteTopicsRequest, DeleteTopicsResponse;
+            delete_records, DeleteRecords, DeleteRecordsRequest, DeleteRecordsResponse;
             init_producer_id, InitProducerId, InitProducerIdRequest, InitProducerIdResponse;
             offset_for_leader_epoch, OffsetForLeaderEpoch, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse;
             add_partitions_to_txn, AddPartitionsToTxn, AddPartitionsToTxnRequest, AddPartitionsToTxnResponse;
@@ -234,8 +289,16 @@ macro_rules! each_api {
             write_txn_markers, WriteTxnMarkers, WriteTxnMarkersRequest, WriteTxnMarkersResponse;
             txn_offset_commit, TxnOffsetCommit, TxnOffsetCommitRequest, TxnOffsetCommitResponse;
             describe_configs, DescribeConfigs, DescribeConfigsRequest, DescribeConfigsResponse;
+            alter_configs, AlterConfigs, AlterConfigsRequest, AlterConfigsResponse;
+            describe_log_dirs, DescribeLogDirs, DescribeLogDirsRequest, DescribeLogDirsResponse;
             create_partitions, CreatePartitions, CreatePartitionsRequest, CreatePartitionsResponse;
+            delete_groups, DeleteGroups, DeleteGroupsRequest, DeleteGroupsResponse;
+            elect_leaders, ElectLeaders, ElectLeadersRequest, ElectLeadersResponse;
+            incremental_alter_configs, IncrementalAlterConfigs, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse;
+            list_partition_reassignments, ListPartitionReassignments, ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse;
+            offset_delete, OffsetDelete, OffsetDeleteRequest, OffsetDeleteResponse;
             describe_cluster, DescribeCluster, DescribeClusterRequest, DescribeClusterResponse;
+            describe_producers, DescribeProducers, DescribeProducersRequest, DescribeProducersResponse;
             consumer_group_heartbeat, ConsumerGroupHeartbeat, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse;
             consumer_group_describe, ConsumerGroupDescribe, ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse;
             describe_topic_partitions, DescribeTopicPartitions, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse;

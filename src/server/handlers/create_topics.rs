@@ -63,9 +63,9 @@ fn answer(call: &Call<CreateTopicsRequest>, topic: &CreatableTopic, result: Resu
     let own = topic.configs.iter().filter_map(|c| Some((c.name.clone(), c.value.clone()?))).collect();
     let configs = topic_settings(&call.caller.services, &own).into_iter().map(|s| CreatableTopicConfigs {
         name: s.setting.name.to_string(),
-        value: Some(s.value),
+        value: s.value(),
         read_only: false,
-        config_source: s.source as i8,
+        config_source: s.source() as i8,
         is_sensitive: false,
     });
     CreatableTopicResult {

@@ -2,47 +2,66 @@
 
 use std::collections::BTreeMap;
 
-use crate::partition::{Kind, SETTINGS, Setting};
+use super::configs::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
+use crate::cluster::MetadataImage;
+use crate::partition::{Kind, SETTINGS, Setting, setting_behind};
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse, DescribeConfigsResult,
     DescribeConfigsSynonym,
 };
 use crate::server::dispatch::Call;
-use crate::server::services::{Services, SettingSource};
+use crate::server::services::{BrokerSetting, Services, SettingSource};
 
-const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
-const BROKER_LOGGER: i8 = 8;
-const CLIENT_METRICS: i8 = 16;
-const GROUP: i8 = 32;
+/// A value of a setting, and where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Layer {
+    pub(super) name: &'static str,
+    pub(super) value: Option<String>,
+    pub(super) source: SettingSource,
+}
 
-/// A topic's setting in force.
+/// A topic's setting: what is in force, and what would be without it, in this order.
 pub(super) struct InForce {
     pub(super) setting: &'static Setting,
-    pub(super) value: String,
-    pub(super) source: SettingSource,
-    /// The broker's setting that it falls back to, where somebody set that.
-    broker: Option<(String, SettingSource)>,
+    pub(super) layers: Vec<Layer>,
+}
+
+impl InForce {
+    pub(super) fn value(&self) -> Option<String> {
+        self.layers.first().and_then(|layer| layer.value.clone())
+    }
+
+    pub(super) fn source(&self) -> SettingSource {
+        self.layers.first().map_or(SettingSource::Default, |layer| layer.source)
+    }
 }
 
 /// All settings of a topic with these own ones.
 pub(super) fn topic_settings(services: &Services, own: &BTreeMap<String, String>) -> Vec<InForce> {
-    let broker = |setting: &Setting| {
-        services.settings.broker.iter().find(|b| b.name == setting.broker_synonym && b.source != SettingSource::Default)
+    let image = services.cluster.image();
+    let of_setting = |setting: &'static Setting| {
+        let own = own.get(setting.name).map(|value| Layer { name: setting.name, value: Some(value.clone()), source: SettingSource::Topic });
+        let broker = services.settings.broker.iter().find(|b| b.name == setting.broker_synonym && !b.name.is_empty());
+        let default = Layer { name: setting.name, value: Some(setting.default.to_string()), source: SettingSource::Default };
+        let above = broker.map_or(vec![default], |broker| broker_layers(services, &image, broker));
+        InForce { setting, layers: own.into_iter().chain(above).collect() }
     };
-    SETTINGS
-        .iter()
-        .map(|setting| {
-            let above = broker(setting).and_then(|b| Some((b.value.clone()?, b.source)));
-            let (value, source) = match (own.get(setting.name), &above) {
-                (Some(value), _) => (value.clone(), SettingSource::Topic),
-                (None, Some((value, source))) => (value.clone(), *source),
-                (None, None) => (setting.default.to_string(), SettingSource::Default),
-            };
-            InForce { setting, value, source, broker: above }
-        })
-        .collect()
+    SETTINGS.iter().map(of_setting).collect()
+}
+
+/// A broker setting's values: changed for this broker, changed for all, from the start, Kafka's default.
+fn broker_layers(services: &Services, image: &MetadataImage, setting: &BrokerSetting) -> Vec<Layer> {
+    let name = setting.name;
+    let dynamic = [(services.node_id.to_string(), SettingSource::DynamicBroker), (String::new(), SettingSource::DynamicDefault)];
+    let dynamic = dynamic.into_iter().filter_map(|(broker, source)| {
+        let value = image.broker_configs(&broker)?.get(name)?;
+        Some(Layer { name, value: Some(value.clone()), source })
+    });
+    let set =
+        (setting.source == SettingSource::Static).then(|| Layer { name, value: setting.value.clone(), source: SettingSource::Static });
+    let default = Layer { name, value: setting.default.clone(), source: SettingSource::Default };
+    dynamic.chain(set).chain([default]).collect()
 }
 
 pub(in crate::server) async fn handle(call: Call<DescribeConfigsRequest>) -> DescribeConfigsResponse {
@@ -82,54 +101,56 @@ fn describe(
         BROKER | BROKER_LOGGER if !name.is_empty() && name.parse() != Ok(services.node_id) => {
             Err((ErrorCode::InvalidRequest, format!("Unexpected broker id, expected {}, but received {name}", services.node_id)))
         }
-        // The defaults of the whole cluster are dynamic settings, of which there are none yet.
-        BROKER if name.is_empty() => Ok(Vec::new()),
-        BROKER => Ok(services.settings.broker.iter().filter(|s| wanted(s.name)).map(|s| broker_result(call, s)).collect()),
+        // Of the whole cluster only what was changed while it ran is shown.
+        BROKER if name.is_empty() => {
+            let image = services.cluster.image();
+            let changed = image.broker_configs("").into_iter().flatten().filter(|(name, _)| wanted(name));
+            let setting = |name: &str| services.settings.broker.iter().find(|s| s.name == name);
+            let result = |(name, value): (&String, &String)| {
+                let setting = setting(name)?;
+                let layer = Layer { name: setting.name, value: Some(value.clone()), source: SettingSource::DynamicDefault };
+                Some(broker_result(call, setting, vec![layer]))
+            };
+            Ok(changed.filter_map(result).collect())
+        }
+        BROKER => {
+            let image = services.cluster.image();
+            let shown = services.settings.broker.iter().filter(|s| wanted(s.name));
+            Ok(shown.map(|s| broker_result(call, s, broker_layers(services, &image, s))).collect())
+        }
         BROKER_LOGGER | CLIENT_METRICS | GROUP => Ok(Vec::new()),
         other => Err((ErrorCode::InvalidRequest, format!("Unsupported resource type: {other}"))),
     }
 }
 
 fn topic_result(call: &Call<DescribeConfigsRequest>, s: &InForce) -> DescribeConfigsResourceResult {
-    let synonym = |name: &str, value: &str, source: SettingSource| DescribeConfigsSynonym {
-        name: name.into(),
-        value: Some(value.into()),
-        source: source as i8,
-    };
-    let mut synonyms = Vec::new();
-    if call.request.include_synonyms {
-        if s.source == SettingSource::Topic {
-            synonyms.push(synonym(s.setting.name, &s.value, SettingSource::Topic));
-        }
-        if let Some((value, source)) = &s.broker {
-            synonyms.push(synonym(s.setting.broker_synonym, value, *source));
-        }
-        let name = if s.setting.broker_synonym.is_empty() { s.setting.name } else { s.setting.broker_synonym };
-        synonyms.push(synonym(name, s.setting.default, SettingSource::Default));
-    }
     DescribeConfigsResourceResult {
         name: s.setting.name.into(),
-        value: Some(s.value.clone()),
-        config_source: s.source as i8,
-        synonyms,
+        value: s.value(),
+        config_source: s.source() as i8,
+        synonyms: synonyms(call, &s.layers),
         config_type: type_code(s.setting.kind),
         documentation: call.request.include_documentation.then(|| s.setting.doc.to_string()),
         ..Default::default()
     }
 }
 
-fn broker_result(call: &Call<DescribeConfigsRequest>, s: &crate::server::services::BrokerSetting) -> DescribeConfigsResourceResult {
-    let synonyms = vec![DescribeConfigsSynonym { name: s.name.into(), value: s.value.clone(), source: s.source as i8 }];
+fn broker_result(call: &Call<DescribeConfigsRequest>, s: &BrokerSetting, layers: Vec<Layer>) -> DescribeConfigsResourceResult {
     DescribeConfigsResourceResult {
         name: s.name.into(),
-        value: s.value.clone(),
-        read_only: true,
-        config_source: s.source as i8,
-        synonyms: if call.request.include_synonyms { synonyms } else { Vec::new() },
+        value: layers.first().and_then(|layer| layer.value.clone()),
+        read_only: setting_behind(s.name).is_none(),
+        config_source: layers.first().map_or(SettingSource::Default, |layer| layer.source) as i8,
+        synonyms: synonyms(call, &layers),
         config_type: type_code(s.kind),
         documentation: call.request.include_documentation.then(|| s.doc.to_string()),
         ..Default::default()
     }
+}
+
+fn synonyms(call: &Call<DescribeConfigsRequest>, layers: &[Layer]) -> Vec<DescribeConfigsSynonym> {
+    let shown = layers.iter().filter(|layer| call.request.include_synonyms && layer.value.is_some());
+    shown.map(|l| DescribeConfigsSynonym { name: l.name.into(), value: l.value.clone(), source: l.source as i8 }).collect()
 }
 
 fn type_code(kind: Kind) -> i8 {

@@ -1,0 +1,71 @@
+//! What AlterConfigs and IncrementalAlterConfigs share: resources by type and name, and the way to the controller.
+
+use crate::cluster::{Alteration, Event, Resource, Response};
+use crate::protocol::ErrorCode;
+use crate::server::errors;
+use crate::server::services::Services;
+
+/// Resource types of the protocol.
+pub(super) const TOPIC: i8 = 2;
+pub(super) const BROKER: i8 = 4;
+pub(super) const BROKER_LOGGER: i8 = 8;
+pub(super) const CLIENT_METRICS: i8 = 16;
+pub(super) const GROUP: i8 = 32;
+
+/// A resource that is to be altered.
+pub(super) struct Wanted {
+    pub(super) kind: i8,
+    pub(super) name: String,
+    /// The change, or what is wrong with it.
+    pub(super) alteration: Result<Alteration, String>,
+}
+
+/// How that went.
+pub(super) struct Altered {
+    pub(super) kind: i8,
+    pub(super) name: String,
+    pub(super) error: ErrorCode,
+    pub(super) message: Option<String>,
+}
+
+/// Alters resources; each has a result of its own, in the order of the request.
+pub(super) async fn alter(services: &Services, wanted: Vec<Wanted>, validate_only: bool) -> Vec<Altered> {
+    let twice = |w: &Wanted| wanted.iter().filter(|other| (other.kind, &other.name) == (w.kind, &w.name)).count() > 1;
+    let checked: Vec<Result<(Resource, Alteration), String>> = wanted
+        .iter()
+        .map(|w| {
+            if twice(w) {
+                return Err("Each resource must appear at most once.".into());
+            }
+            Ok((resource(services, w.kind, &w.name)?, w.alteration.clone()?))
+        })
+        .collect();
+    let alterations: Vec<_> = checked.iter().flatten().cloned().collect();
+    let count = alterations.len();
+    let results = match services.cluster.submit(Event::AlterConfigs { alterations, validate_only }).await {
+        Ok(Response::Altered(results)) => results,
+        Ok(other) => unreachable!("the controller answers AlterConfigs with what was altered, not {other:?}"),
+        Err(error) => vec![Err(error); count],
+    };
+    let mut results = results.into_iter();
+    let mut outcome = |checked: Result<(Resource, Alteration), String>| match checked.map(|_| results.next()) {
+        Err(message) => (ErrorCode::InvalidRequest, Some(message)),
+        Ok(Some(Err(error))) => (errors::of_cluster(&error), Some(error.to_string())),
+        Ok(_) => (ErrorCode::None, None),
+    };
+    let altered = |(wanted, (error, message)): (Wanted, _)| Altered { kind: wanted.kind, name: wanted.name, error, message };
+    let outcomes: Vec<_> = checked.into_iter().map(&mut outcome).collect();
+    wanted.into_iter().zip(outcomes).map(altered).collect()
+}
+
+fn resource(services: &Services, kind: i8, name: &str) -> Result<Resource, String> {
+    match kind {
+        TOPIC => Ok(Resource::Topic(name.to_string())),
+        BROKER if name.is_empty() => Ok(Resource::Broker(None)),
+        BROKER if name.parse() == Ok(services.node_id) => Ok(Resource::Broker(Some(services.node_id))),
+        BROKER => Err(format!("Unexpected broker id, expected {} or empty string, but received {name}", services.node_id)),
+        BROKER_LOGGER => Err("Loggers cannot be changed while the broker runs; see --log.".into()),
+        CLIENT_METRICS | GROUP => Err(format!("Settings of resource type {kind} are not served.")),
+        other => Err(format!("Unexpected resource type {other}")),
+    }
+}

@@ -1,0 +1,36 @@
+//! DescribeProducers: what partitions remember of idempotent producers (KIP-664).
+
+use crate::partition::{ActiveProducer, Replica};
+use crate::protocol::ErrorCode;
+use crate::protocol::generated::describe_producers::{
+    DescribeProducersRequest, DescribeProducersResponse, PartitionResponse, ProducerState, TopicResponse,
+};
+use crate::server::dispatch::Call;
+
+/// No coordinator has written a marker yet.
+const NO_COORDINATOR: i32 = -1;
+
+pub(in crate::server) async fn handle(call: Call<DescribeProducersRequest>) -> DescribeProducersResponse {
+    let partition = |topic: &str, partition_index: i32| match call.caller.services.partitions.get(topic, partition_index) {
+        Some(replica) => described(partition_index, &replica),
+        None => PartitionResponse { partition_index, error_code: ErrorCode::UnknownTopicOrPartition.code(), ..Default::default() },
+    };
+    let topics = call.request.topics.iter().map(|t| TopicResponse {
+        name: t.name.clone(),
+        partitions: t.partition_indexes.iter().map(|number| partition(&t.name, *number)).collect(),
+    });
+    DescribeProducersResponse { topics: topics.collect(), ..Default::default() }
+}
+
+fn described(partition_index: i32, replica: &Replica) -> PartitionResponse {
+    let producer = |p: ActiveProducer| ProducerState {
+        producer_id: p.id.0,
+        producer_epoch: i32::from(p.epoch.0),
+        last_sequence: p.last_sequence,
+        last_timestamp: p.last_timestamp_ms,
+        coordinator_epoch: NO_COORDINATOR,
+        ..Default::default()
+    };
+    let active_producers = replica.producers().into_iter().map(producer).collect();
+    PartitionResponse { partition_index, error_code: ErrorCode::None.code(), active_producers, ..Default::default() }
+}

@@ -1,0 +1,263 @@
+//! Administration over the protocol: settings, records, groups and offsets that are deleted, and what is shown of them.
+
+mod common;
+
+use bytes::Bytes;
+use common::{Client, fetched, produce_request, start, values};
+use dlog::protocol::ErrorCode;
+use dlog::protocol::generated::*;
+use dlog::records::{BatchBuilder, NewRecord};
+
+const NOW: i64 = 1_700_000_000_000;
+const TOPIC: i8 = 2;
+const BROKER: i8 = 4;
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+const APPEND: i8 = 2;
+
+fn batch(values: &[&[u8]]) -> Bytes {
+    values.iter().fold(BatchBuilder::new(), |builder, value| builder.record(NewRecord::value(value))).build(NOW)
+}
+
+async fn delete_records(client: &mut Client, topic: &str, offset: i64) -> (ErrorCode, i64) {
+    let partition = delete_records::DeleteRecordsPartition { partition_index: 0, offset };
+    let topic = delete_records::DeleteRecordsTopic { name: topic.into(), partitions: vec![partition] };
+    let response = client.call(&delete_records::DeleteRecordsRequest { topics: vec![topic], timeout_ms: 1000 }, 2).await;
+    let partition = &response.topics[0].partitions[0];
+    (ErrorCode::from_code(partition.error_code).unwrap(), partition.low_watermark)
+}
+
+type Change<'a> = (&'a str, i8, Option<&'a str>);
+
+async fn alter(client: &mut Client, kind: i8, name: &str, changes: &[Change<'_>]) -> (ErrorCode, String) {
+    use incremental_alter_configs::{AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest};
+    let config = |(name, config_operation, value): &Change<'_>| AlterableConfig {
+        name: name.to_string(),
+        config_operation: *config_operation,
+        value: value.map(str::to_string),
+    };
+    let configs = changes.iter().map(config).collect();
+    let resource = AlterConfigsResource { resource_type: kind, resource_name: name.into(), configs };
+    let response = client.call(&IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false }, 1).await;
+    let result = &response.responses[0];
+    (ErrorCode::from_code(result.error_code).unwrap(), result.error_message.clone().unwrap_or_default())
+}
+
+/// Value and source of a setting, and the sources of its synonyms.
+async fn setting(client: &mut Client, kind: i8, resource: &str, name: &str) -> Option<(String, i8, Vec<i8>)> {
+    let resource = describe_configs::DescribeConfigsResource {
+        resource_type: kind,
+        resource_name: resource.into(),
+        configuration_keys: Some(vec![name.into()]),
+    };
+    let request = describe_configs::DescribeConfigsRequest { resources: vec![resource], include_synonyms: true, ..Default::default() };
+    let response = client.call(&request, 4).await;
+    let config = response.results[0].configs.first()?;
+    Some((config.value.clone()?, config.config_source, config.synonyms.iter().map(|s| s.source).collect()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_records_stay_deleted_and_a_new_topic_of_that_name_keeps_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = start(folder.path(), &[]).await;
+    let mut client = Client::connect(&broker).await;
+    client.create_topic("t", 1, &[]).await;
+    client.create_topic("compacted", 1, &[("cleanup.policy", "compact")]).await;
+    for value in [b"a", b"b", b"c", b"d"] {
+        client.produce("t", 0, &batch(&[value])).await;
+    }
+    let cases = [
+        ("t", 5, (ErrorCode::OffsetOutOfRange, -1)),
+        ("t", -2, (ErrorCode::OffsetOutOfRange, -1)),
+        ("t", 2, (ErrorCode::None, 2)),
+        ("t", 1, (ErrorCode::None, 2)),
+        ("compacted", 0, (ErrorCode::PolicyViolation, -1)),
+        ("__consumer_offsets", 0, (ErrorCode::InvalidTopicException, -1)),
+        ("missing", 0, (ErrorCode::UnknownTopicOrPartition, -1)),
+    ];
+    for (topic, offset, expected) in cases {
+        assert_eq!(delete_records(&mut client, topic, offset).await, expected, "{topic} {offset}");
+    }
+    broker.stop().await.unwrap();
+
+    let broker = start(folder.path(), &[]).await;
+    let mut client = Client::connect(&broker).await;
+    let answer = client.fetch("t", 0, 1).await;
+    assert_eq!(answer.responses[0].partitions[0].error_code, ErrorCode::OffsetOutOfRange.code());
+    assert_eq!(values(&fetched(&client.fetch("t", 0, 2).await)), [(2, b"c".to_vec()), (3, b"d".to_vec())]);
+    assert_eq!(delete_records(&mut client, "t", -1).await, (ErrorCode::None, 4), "all of it");
+    let state = delete_topics::DeleteTopicState { name: Some("t".into()), ..Default::default() };
+    client.call(&delete_topics::DeleteTopicsRequest { topics: vec![state], ..Default::default() }, 6).await;
+    client.create_topic("t", 1, &[]).await;
+    client.produce("t", 0, &batch(&[b"new"])).await;
+    broker.stop().await.unwrap();
+
+    let broker = start(folder.path(), &[]).await;
+    let mut client = Client::connect(&broker).await;
+    assert_eq!(values(&fetched(&client.fetch("t", 0, 0).await)), [(0, b"new".to_vec())]);
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn altered_settings_are_in_force_at_once_and_survive_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = start(folder.path(), &[]).await;
+    let mut client = Client::connect(&broker).await;
+    client.create_topic("t", 1, &[]).await;
+    let big = batch(&[&[7; 2000]]);
+    assert_eq!(client.produce("t", 0, &big).await.error_code, 0);
+    assert_eq!(alter(&mut client, TOPIC, "t", &[("max.message.bytes", SET, Some("1000"))]).await.0, ErrorCode::None);
+    assert_eq!(client.produce("t", 0, &big).await.error_code, ErrorCode::MessageTooLarge.code());
+    assert_eq!(setting(&mut client, TOPIC, "t", "max.message.bytes").await, Some(("1000".into(), 1, vec![1, 5])));
+    assert_eq!(alter(&mut client, TOPIC, "t", &[("max.message.bytes", DELETE, None)]).await.0, ErrorCode::None);
+    assert_eq!(client.produce("t", 0, &big).await.error_code, 0);
+
+    assert_eq!(alter(&mut client, BROKER, "", &[("message.max.bytes", SET, Some("1500"))]).await.0, ErrorCode::None);
+    assert_eq!(client.produce("t", 0, &big).await.error_code, ErrorCode::MessageTooLarge.code());
+    assert_eq!(setting(&mut client, BROKER, "", "message.max.bytes").await, Some(("1500".into(), 3, vec![3])));
+    assert_eq!(alter(&mut client, BROKER, "1", &[("message.max.bytes", SET, Some("1000000"))]).await.0, ErrorCode::None);
+    assert_eq!(client.produce("t", 0, &big).await.error_code, 0);
+    assert_eq!(setting(&mut client, BROKER, "1", "message.max.bytes").await, Some(("1000000".into(), 2, vec![2, 3, 5])));
+    assert_eq!(setting(&mut client, TOPIC, "t", "max.message.bytes").await, Some(("1000000".into(), 2, vec![2, 3, 5])));
+    assert_eq!(alter(&mut client, BROKER, "1", &[("message.max.bytes", DELETE, None)]).await.0, ErrorCode::None);
+    broker.stop().await.unwrap();
+
+    let broker = start(folder.path(), &[]).await;
+    let mut client = Client::connect(&broker).await;
+    assert_eq!(client.produce("t", 0, &big).await.error_code, ErrorCode::MessageTooLarge.code());
+    client.create_topic("new", 1, &[]).await;
+    assert_eq!(client.produce("new", 0, &big).await.error_code, ErrorCode::MessageTooLarge.code());
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alterations_that_cannot_be_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = start(folder.path(), &[]).await;
+    let mut client = Client::connect(&broker).await;
+    client.create_topic("t", 1, &[("retention.ms", "5")]).await;
+    type Case<'a> = (i8, &'a str, &'a [Change<'a>], ErrorCode);
+    let cases: &[Case] = &[
+        (TOPIC, "missing", &[("retention.ms", SET, Some("1"))], ErrorCode::UnknownTopicOrPartition),
+        (TOPIC, "t", &[("retention.ms", SET, Some("1")), ("nonsense", SET, Some("1"))], ErrorCode::InvalidConfig),
+        (TOPIC, "t", &[("retention.ms", SET, Some("x"))], ErrorCode::InvalidConfig),
+        (TOPIC, "t", &[("retention.ms", APPEND, Some("1"))], ErrorCode::InvalidConfig),
+        (TOPIC, "t", &[("retention.ms", SET, None)], ErrorCode::InvalidRequest),
+        (TOPIC, "t", &[("retention.ms", 9, Some("1"))], ErrorCode::InvalidRequest),
+        (BROKER, "7", &[("log.retention.ms", SET, Some("1"))], ErrorCode::InvalidRequest),
+        (BROKER, "1", &[("num.partitions", SET, Some("2"))], ErrorCode::InvalidRequest),
+        (BROKER, "1", &[("listeners", SET, Some("PLAINTEXT://:1"))], ErrorCode::InvalidRequest),
+        (8, "1", &[("root", SET, Some("DEBUG"))], ErrorCode::InvalidRequest),
+        (99, "t", &[("x", SET, Some("1"))], ErrorCode::InvalidRequest),
+    ];
+    for (kind, name, changes, expected) in cases {
+        let (error, message) = alter(&mut client, *kind, name, changes).await;
+        assert_eq!(error, *expected, "{name} {changes:?}: {message}");
+        assert!(!message.is_empty());
+    }
+    assert_eq!(setting(&mut client, TOPIC, "t", "retention.ms").await.unwrap().0, "5");
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_and_its_offsets_can_be_deleted_and_stay_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = start(folder.path(), &[]).await;
+    let mut client = Client::connect(&broker).await;
+    client.create_topic("t", 2, &[]).await;
+    client.call(&find_coordinator::FindCoordinatorRequest { coordinator_keys: vec!["g".into()], ..Default::default() }, 4).await;
+    for group in ["g", "h"] {
+        let partition =
+            |partition_index| offset_commit::OffsetCommitRequestPartition { partition_index, committed_offset: 3, ..Default::default() };
+        let topic = offset_commit::OffsetCommitRequestTopic {
+            name: "t".into(),
+            partitions: vec![partition(0), partition(1)],
+            ..Default::default()
+        };
+        let request = offset_commit::OffsetCommitRequest { group_id: group.into(), topics: vec![topic], ..Default::default() };
+        assert_eq!(client.call(&request, 8).await.topics[0].partitions[0].error_code, 0);
+    }
+    let offset_delete = |group: &str, partition_index| {
+        let partitions = vec![offset_delete::OffsetDeleteRequestPartition { partition_index }];
+        let topics = vec![offset_delete::OffsetDeleteRequestTopic { name: "t".into(), partitions }];
+        offset_delete::OffsetDeleteRequest { group_id: group.into(), topics }
+    };
+    assert_eq!(client.call(&offset_delete("g", 1), 0).await.topics[0].partitions[0].error_code, 0);
+    let unknown = client.call(&offset_delete("g", 9), 0).await;
+    assert_eq!(unknown.topics[0].partitions[0].error_code, ErrorCode::UnknownTopicOrPartition.code());
+    assert_eq!(client.call(&offset_delete("nobody", 0), 0).await.error_code, ErrorCode::GroupIdNotFound.code());
+    let delete = delete_groups::DeleteGroupsRequest { groups_names: vec!["h".into(), "nobody".into(), "".into()] };
+    let codes: Vec<i16> = client.call(&delete, 2).await.results.iter().map(|r| r.error_code).collect();
+    assert_eq!(codes, [0, ErrorCode::GroupIdNotFound.code(), ErrorCode::InvalidGroupId.code()]);
+    check_offsets(&mut client).await;
+    broker.stop().await.unwrap();
+    let broker = start(folder.path(), &[]).await;
+    check_offsets(&mut Client::connect(&broker).await).await;
+    broker.stop().await.unwrap();
+}
+
+/// Group `g` has its offset of partition 0 only, group `h` has none.
+async fn check_offsets(client: &mut Client) {
+    for (group, expected) in [("g", [3, -1]), ("h", [-1, -1])] {
+        let topics = vec![offset_fetch::OffsetFetchRequestTopic { name: "t".into(), partition_indexes: vec![0, 1] }];
+        let request = offset_fetch::OffsetFetchRequest { group_id: group.into(), topics: Some(topics), ..Default::default() };
+        let mut answer = client.call(&request, 7).await;
+        // Until the groups are loaded.
+        while answer.error_code != 0 {
+            answer = client.call(&request, 7).await;
+        }
+        let offsets: Vec<i64> = answer.topics[0].partitions.iter().map(|p| p.committed_offset).collect();
+        assert_eq!(offsets, expected, "{group}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idempotent_producers_are_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = start(folder.path(), &[]).await;
+    let mut client = Client::connect(&broker).await;
+    client.create_topic("t", 1, &[]).await;
+    let batch = BatchBuilder::new().producer(42, 3, 0).record(NewRecord::value(b"a")).record(NewRecord::value(b"b")).build(NOW);
+    let answer = client.call(&produce_request("t", 0, &batch, -1), 9).await;
+    assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
+    let topic = |name: &str| describe_producers::TopicRequest { name: name.into(), partition_indexes: vec![0] };
+    let request = describe_producers::DescribeProducersRequest { topics: vec![topic("t"), topic("missing")] };
+    let answer = client.call(&request, 0).await;
+    let producer = &answer.topics[0].partitions[0].active_producers[0];
+    assert_eq!((producer.producer_id, producer.producer_epoch, producer.last_sequence), (42, 3, 1));
+    assert_eq!((producer.last_timestamp, producer.current_txn_start_offset), (NOW, -1));
+    assert_eq!(answer.topics[1].partitions[0].error_code, ErrorCode::UnknownTopicOrPartition.code());
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_are_described_page_by_page() {
+    use describe_topic_partitions::{DescribeTopicPartitionsRequest, PageCursor, TopicRequest};
+    let folder = tempfile::tempdir().unwrap();
+    let broker = start(folder.path(), &[]).await;
+    let mut client = Client::connect(&broker).await;
+    for (name, partitions) in [("a", 2), ("b", 3), ("c", 1)] {
+        client.create_topic(name, partitions, &[]).await;
+    }
+    let mut cursor = None;
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        let request = DescribeTopicPartitionsRequest { response_partition_limit: 2, cursor, ..Default::default() };
+        let answer = client.call(&request, 0).await;
+        for topic in &answer.topics {
+            seen.extend(topic.partitions.iter().map(|p| format!("{}{}", topic.name.as_deref().unwrap(), p.partition_index)));
+        }
+        cursor = answer.next_cursor.map(|c| PageCursor { topic_name: c.topic_name, partition_index: c.partition_index });
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, ["a0", "a1", "b0", "b1", "b2", "c0"]);
+    assert!(cursor.is_none());
+    let named = DescribeTopicPartitionsRequest { topics: vec![TopicRequest { name: "missing".into() }], ..Default::default() };
+    assert_eq!(client.call(&named, 0).await.topics[0].error_code, ErrorCode::UnknownTopicOrPartition.code());
+    let before = PageCursor { topic_name: "a".into(), partition_index: -1 };
+    let bad = DescribeTopicPartitionsRequest { cursor: Some(before), ..Default::default() };
+    assert_eq!(client.call(&bad, 0).await.topics[0].error_code, ErrorCode::InvalidRequest.code());
+    broker.stop().await.unwrap();
+}
