@@ -11,12 +11,33 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("protocol", &["wire", "model"]),
     ("storage", &["records", "wire", "env", "model"]),
     ("partition", &["storage", "records", "env", "model"]),
+    ("client", &["protocol", "records", "wire", "env", "model"]),
     ("coordinator", &["partition", "protocol", "records", "wire", "env", "model"]),
     ("cluster", &["partition", "storage", "protocol", "records", "wire", "env", "model"]),
     ("server", &["coordinator", "cluster", "partition", "protocol", "records", "wire", "env", "model"]),
-    ("http", &["server", "coordinator", "cluster", "partition", "env", "model"]),
-    ("broker", &["http", "server", "coordinator", "cluster", "partition", "storage", "protocol", "records", "wire", "env", "model"]),
-    ("cli", &["broker", "http", "server", "coordinator", "cluster", "partition", "storage", "protocol", "records", "wire", "env", "model"]),
+    ("http", &["server", "coordinator", "cluster", "partition", "protocol", "env", "model"]),
+    (
+        "broker",
+        &["http", "server", "client", "coordinator", "cluster", "partition", "storage", "protocol", "records", "wire", "env", "model"],
+    ),
+    (
+        "cli",
+        &[
+            "broker",
+            "http",
+            "client",
+            "server",
+            "coordinator",
+            "cluster",
+            "partition",
+            "storage",
+            "protocol",
+            "records",
+            "wire",
+            "env",
+            "model",
+        ],
+    ),
 ];
 
 /// Words that only some rooms may use: (word, rooms that may, what to use instead).

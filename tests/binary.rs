@@ -206,3 +206,96 @@ async fn serve_takes_kafkas_environment() {
     assert!(process.terminate());
     assert!(folder.path().join("made-2").is_dir());
 }
+
+/// The binary with arguments of its own.
+fn dlog(arguments: &[&str]) -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_dlog"));
+    command.args(arguments).env_remove("DLOG_HTTP_LISTEN").env_remove("DLOG_LOG");
+    command
+}
+
+fn said(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn run_passes_the_exit_code_and_keeps_what_a_failure_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |script: &str| dlog(&["run", "--", "sh", "-c", script]).env("TMPDIR", folder.path()).output().unwrap();
+    let health = format!("{} health --bootstrap-server $KAFKA_BOOTSTRAP_SERVERS", env!("CARGO_BIN_EXE_dlog"));
+    let fine = run(&format!("test $KAFKA_BOOTSTRAP_SERVERS = $BOOTSTRAP_SERVERS && {health}"));
+    assert!(fine.status.success(), "{}", said(&fine.stderr));
+    assert!(said(&fine.stdout).contains("serves clients"), "{}", said(&fine.stdout));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "everything is gone");
+    let failed = run("exit 7");
+    assert_eq!(failed.status.code(), Some(7));
+    let kept: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(kept.len(), 1);
+    assert!(said(&failed.stderr).contains(&kept[0].display().to_string()), "{}", said(&failed.stderr));
+    assert!(kept[0].join("groups.json").exists() && kept[0].join("topics").exists());
+    assert_eq!(run("kill -9 $$").status.code(), Some(128 + 9));
+    let missing = dlog(&["run", "--", "/no/such/command"]).env("TMPDIR", folder.path()).output().unwrap();
+    assert_eq!(missing.status.code(), Some(127));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tails_hold_the_last_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = common::start(folder.path(), &[]).await;
+    let mut client = Client::connect(&broker).await;
+    client.create_topic("t", 1, &[]).await;
+    for value in [&b"text"[..], &[0xff, 0x00]] {
+        client.produce("t", 0, &batch(value)).await;
+    }
+    let kept = tempfile::tempdir().unwrap();
+    let count = broker.keep_tails(kept.path()).unwrap();
+    assert_eq!((count.partitions, count.groups), (1, 0));
+    let text = std::fs::read_to_string(kept.path().join("topics/t-0.ndjson")).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(
+        (lines[0]["offset"].as_i64(), lines[0]["value"].as_str(), &lines[0]["key"]),
+        (Some(0), Some("text"), &serde_json::Value::Null)
+    );
+    assert_eq!(lines[1]["value_hex"].as_str(), Some("ff00"));
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_and_wait_answer_with_exit_codes() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = common::start(folder.path(), &[]).await;
+    let address = common::address(&broker).to_string();
+    let http = broker.http().to_string();
+    let mut client = Client::connect(&broker).await;
+    client.create_topic("t", 1, &[]).await;
+    let code = async |arguments: &[&str]| {
+        let mut command = dlog(arguments);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        (output.status.code().unwrap(), said(&output.stderr))
+    };
+    assert_eq!(code(&["health", "--bootstrap-server", &address]).await.0, 0);
+    assert_eq!(code(&["wait", "--topic", "t", "--http", &http]).await.0, 0);
+    let (late, said) = code(&["wait", "--topic", "u", "--timeout", "5ms", "--http", &http]).await;
+    assert_eq!((late, said.as_str()), (4, "dlog: not within 5ms: there is no topic u\n"));
+    assert_eq!(code(&["wait", "--state", "stable", "--http", &http]).await.0, 2);
+    broker.stop().await.unwrap();
+    assert_eq!(code(&["health", "--bootstrap-server", &address]).await.0, 1);
+    assert_eq!(code(&["wait", "--topic", "t", "--http", &http]).await.0, 1);
+}
+
+#[test]
+fn settings_are_explained_and_strict_refuses_what_nobody_knows() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("server.toml");
+    std::fs::write(&file, "num.partition = 3\n[log]\nretention.ms = 5\n").unwrap();
+    let config = file.display().to_string();
+    let explained = dlog(&["config", "explain", "--changed", "--config", &config]).env("KAFKA_CFG_NUM_PARTITIONS", "4").output().unwrap();
+    let text = said(&explained.stdout);
+    let line = |name: &str| text.lines().find(|l| l.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
+    assert!(line("log.retention.ms ").ends_with("honoured") && line("log.retention.ms ").contains(&config), "{text}");
+    assert!(line("num.partitions ").contains("the environment"), "{text}");
+    assert!(line("num.partition ").ends_with("unknown; is num.partitions meant?"), "{text}");
+    let strict = dlog(&["serve", "--strict", "--config", &config]).output().unwrap();
+    assert_eq!(strict.status.code(), Some(1));
+    assert!(said(&strict.stderr).contains("is num.partitions meant?"), "{}", said(&strict.stderr));
+}

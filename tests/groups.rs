@@ -450,3 +450,22 @@ fn a_groups_partition_is_by_javas_hash() {
         assert_eq!(partition_for(group, 50), partition, "{group}");
     }
 }
+
+#[test]
+fn a_member_that_was_silent_is_named_with_figures() {
+    let mut bench = Bench::new(settings());
+    bench.stable(&["a", "b"]);
+    bench.pass(SESSION_MS as i64 - 1000);
+    assert_eq!(bench.heartbeat("a", 2), ErrorCode::None);
+    bench.pass(1200);
+    let history = bench.shard.history("g").unwrap();
+    let last: Vec<(&str, &str)> = history.iter().rev().take(2).rev().map(|h| (h.kind.name(), h.text.as_str())).collect();
+    let silent = "member b silent for 10200 ms, session time-out 10000";
+    let rebalance = format!("rebalance: 1 members have 30000 ms to join again; because {silent}");
+    assert_eq!(last, [("timeout", silent), ("rebalance", rebalance.as_str())]);
+    for _ in 0..300 {
+        bench.join(new_member("c"));
+        bench.leave("c", None);
+    }
+    assert_eq!(bench.shard.history("g").unwrap().len(), 200, "the history is bounded");
+}

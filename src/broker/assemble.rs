@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -14,13 +15,15 @@ use super::{Config, Error, metrics_handle};
 use crate::cluster::{self, Event, LocalMetadataLog};
 use crate::coordinator::GroupCoordinator;
 use crate::env::{Env, Listener};
-use crate::http::{self, Pages};
+use crate::http::{self, AllowedHosts, Pages};
 use crate::partition::Partitions;
 use crate::server::{self, Endpoint, Services};
 use crate::storage::LogDirectory;
 
 /// How long the parts of a broker may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// How often observations are sorted into the buckets of histograms.
+const HISTOGRAMS_EVERY: Duration = Duration::from_secs(5);
 
 /// A running broker. Several can live in one process, each with its own world, directory and ports.
 pub struct Broker {
@@ -28,7 +31,9 @@ pub struct Broker {
     http: SocketAddr,
     stop: CancellationToken,
     tasks: TaskTracker,
-    partitions: Arc<Partitions>,
+    pub(super) env: Env,
+    pub(super) partitions: Arc<Partitions>,
+    pub(super) groups: Arc<GroupCoordinator>,
     controller: JoinHandle<()>,
 }
 
@@ -44,13 +49,16 @@ impl Broker {
         let registration = Event::RegisterBroker { id: node, incarnation: env.entropy.uuid() };
         let (handle, controller) =
             cluster::start(Box::new(log), committed, config.controller.clone(), partitions.clone(), node, registration).await?;
+        let cluster = handle.clone();
         let groups = GroupCoordinator::new(env.clone(), partitions.clone(), config.groups.clone());
-        let services = Services::new(env, node, cluster_id, handle, partitions.clone(), groups.clone(), config.server.clone());
+        let services = Services::new(env.clone(), node, cluster_id, handle, partitions.clone(), groups.clone(), config.server.clone());
 
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let loading = groups.clone();
         tasks.spawn_blocking(move || loading.load());
-        tasks.spawn(groups.run(stop.clone()));
+        tasks.spawn(groups.clone().run(stop.clone()));
+        let counted = metrics_handle();
+        tasks.spawn(empty_histograms(counted.clone(), stop.clone()));
         tasks.spawn(maintain(partitions.clone(), config.clone(), stop.clone()));
         let mut listeners = Vec::new();
         for (listener, endpoint) in bound {
@@ -59,7 +67,8 @@ impl Broker {
         }
         let ready = Arc::new(AtomicBool::new(true));
         let http = http_listener.local_address().map_err(|e| Error::Close(e.to_string()))?;
-        let pages = Pages { ready, metrics: metrics_handle(), partitions: partitions.clone() };
+        let hosts = advertised_hosts(&config);
+        let pages = Pages { ready, counted, node_id: node, cluster, partitions: partitions.clone(), groups: groups.clone(), hosts };
         let not_ready = pages.ready.clone();
         let (http_stop, stopping) = (stop.clone(), stop.clone());
         tasks.spawn(async move {
@@ -71,7 +80,7 @@ impl Broker {
             stopping.cancelled().await;
             not_ready.store(false, Ordering::Release);
         });
-        Ok(Broker { listeners, http, stop, tasks, partitions, controller })
+        Ok(Broker { listeners, http, stop, tasks, env, partitions, groups, controller })
     }
 
     /// Names and addresses of the listeners, as they were bound.
@@ -88,6 +97,7 @@ impl Broker {
     pub async fn stop(self) -> Result<(), Error> {
         self.stop.cancel();
         self.tasks.close();
+        drop(self.groups);
         if tokio::time::timeout(STOP_PATIENCE, self.tasks.wait()).await.is_err() {
             return Err(Error::Close("connections did not end in time".into()));
         }
@@ -116,6 +126,22 @@ async fn bind(config: &Config) -> Result<(Vec<(Listener, Endpoint)>, Listener), 
     }
     let http = one(&config.http.0, config.http.1, "http").await?;
     Ok((bound, http))
+}
+
+/// Names that clients are told.
+fn advertised_hosts(config: &Config) -> AllowedHosts {
+    AllowedHosts::new(config.listeners.iter().filter_map(|listener| match &listener.endpoint.advertised {
+        server::Advertised::Address(host, _) => Some(host.clone()),
+        server::Advertised::AsReached => None,
+    }))
+}
+
+/// Observations wait in a list until somebody sorts them into buckets; without this it grows where nobody asks for metrics.
+async fn empty_histograms(counted: PrometheusHandle, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(HISTOGRAMS_EVERY);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        counted.run_upkeep();
+    }
 }
 
 /// Runs retention and background flushes at their intervals. What is due when the broker stops is left to closing.

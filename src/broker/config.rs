@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use figment::value::Value;
 use figment::{Figment, Provider};
 use tracing::warn;
 
 use super::providers::Flat;
 use super::settings::{KEYS, Key};
+use super::standing::Standing;
 use super::{Error, ListenerConfig, listeners};
 use crate::cluster::{ControllerSettings, Replication};
 use crate::coordinator::GroupSettings;
@@ -16,21 +18,6 @@ use crate::env::{Disk, RealDisk};
 use crate::model::{NodeId, Uuid};
 use crate::partition::{Kind, SETTINGS, Setting, setting_behind};
 use crate::server::{BrokerSetting, ServerLimits, ServerSettings, SettingSource};
-
-/// Keys that every Kafka configuration has and that mean nothing here: there is one node, and no one to agree with.
-const IGNORED_IN_SILENCE: &[&str] = &[
-    "broker.id",
-    "cluster.id",
-    "controller.listener.names",
-    "controller.quorum.bootstrap.servers",
-    "controller.quorum.voters",
-    "inter.broker.listener.name",
-    "log.dir",
-    "share.coordinator.state.topic.min.isr",
-    "share.coordinator.state.topic.replication.factor",
-    "transaction.state.log.min.isr",
-    "transaction.state.log.replication.factor",
-];
 
 /// Which defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +31,10 @@ pub enum Mode {
 /// Where settings come from.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// A properties file.
+    /// A file: TOML where its name ends so, else Java properties.
     pub file: Option<PathBuf>,
+    /// Whether settings that nobody knows are refused.
+    pub strict: bool,
     /// Environment variables.
     pub environment: Vec<(String, String)>,
     /// `key=value` flags.
@@ -113,16 +102,7 @@ impl Values {
 impl Config {
     /// Gathers the settings and checks them. Keys that are not known are named in a warning.
     pub fn read(mode: Mode, sources: &Sources, http: &str) -> Result<Config, Error> {
-        let mut figment = Figment::new();
-        if let Some(path) = &sources.file {
-            let shown = path.display().to_string();
-            let unreadable = |e: std::io::Error| Error::File { path: shown.clone(), what: e.to_string() };
-            let text = String::from_utf8_lossy(&RealDisk.read(path).map_err(unreadable)?).into_owned();
-            figment = figment.merge(Flat::properties(&shown, &text)?);
-        }
-        figment =
-            figment.merge(Flat::environment(sources.environment.iter().cloned())).merge(Flat::new("the flags", sources.flags.clone()));
-        let values = Values { set: checked(&figment)?, mode };
+        let values = Values { set: checked(&gathered(sources)?, sources.strict)?, mode };
         let set = |name: &str| values.set.get(name).map(String::as_str);
         let node = set("node.id").or(set("broker.id")).unwrap_or("1");
         let node_id =
@@ -162,19 +142,65 @@ fn refuse(key: &str, value: &str, what: &str) -> Error {
     Error::Setting { key: key.into(), value: value.into(), what: what.into() }
 }
 
-fn checked(figment: &Figment) -> Result<BTreeMap<String, String>, Error> {
-    let data = figment.data().map_err(|e| refuse("configuration", "", &e.to_string()))?;
-    let mut set = BTreeMap::new();
-    for (name, value) in data.into_values().flatten() {
-        let value = value.into_string().unwrap_or_default();
-        match Key::named(&name) {
-            Some(key) => key.check(&value).map_err(|what| refuse(&name, &value, &what))?,
-            None if IGNORED_IN_SILENCE.contains(&name.as_str()) => {}
-            None => warn!(key = %name, "this setting is not used"),
-        }
-        set.insert(name, value);
+/// Everything that is set, each value with its source.
+fn gathered(sources: &Sources) -> Result<Vec<(String, String, String)>, Error> {
+    let mut figment = Figment::new();
+    if let Some(path) = &sources.file {
+        let shown = path.display().to_string();
+        let unreadable = |e: std::io::Error| Error::File { path: shown.clone(), what: e.to_string() };
+        let text = String::from_utf8_lossy(&RealDisk.read(path).map_err(unreadable)?).into_owned();
+        let is_toml = path.extension().is_some_and(|extension| extension == "toml");
+        figment = figment.merge(if is_toml { Flat::toml(&shown, &text)? } else { Flat::properties(&shown, &text)? });
     }
-    Ok(set)
+    figment = figment.merge(Flat::environment(sources.environment.iter().cloned())).merge(Flat::new("the flags", sources.flags.clone()));
+    let data = figment.data().map_err(|e| refuse("configuration", "", &e.to_string()))?;
+    let source = |value: &Value| figment.get_metadata(value.tag()).map_or_else(String::new, |metadata| metadata.name.to_string());
+    Ok(data.into_values().flatten().map(|(name, value)| (name, source(&value), value.into_string().unwrap_or_default())).collect())
+}
+
+fn checked(all: &[(String, String, String)], strict: bool) -> Result<BTreeMap<String, String>, Error> {
+    for (name, source, value) in all {
+        if let Some(key) = Key::named(name) {
+            key.check(value).map_err(|what| refuse(name, value, &what))?;
+        }
+        match Standing::of(name) {
+            Standing::Honoured | Standing::Meaningless => {}
+            standing @ Standing::Unknown(_) if strict => return Err(refuse(name, value, &format!("from {source}: {standing}"))),
+            standing => warn!(key = %name, from = %source, "this setting is {standing}"),
+        }
+    }
+    Ok(all.iter().map(|(name, _, value)| (name.clone(), value.clone())).collect())
+}
+
+/// A setting with its value, where that comes from, and what becomes of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explained {
+    /// Kafka's name.
+    pub name: String,
+    /// The value; empty where there is none.
+    pub value: String,
+    /// A file, the environment, the flags, or the default.
+    pub source: String,
+    /// Whether it is honoured.
+    pub standing: Standing,
+}
+
+/// All settings that are honoured and all that are set, by name.
+pub fn explain(mode: Mode, sources: &Sources) -> Result<Vec<Explained>, Error> {
+    let all = gathered(sources)?;
+    let values = Values { set: all.iter().map(|(name, _, value)| (name.clone(), value.clone())).collect(), mode };
+    let mut explained: BTreeMap<String, Explained> = BTreeMap::new();
+    let topics = SETTINGS.iter().filter(|s| s.is_honoured() && !s.broker_synonym.is_empty());
+    for name in KEYS.iter().map(|key| key.name).chain(topics.map(|s| s.broker_synonym)) {
+        let value = values.text(name).or_else(|| setting_behind(name).map(|s| s.default.to_string())).unwrap_or_default();
+        let source = if values.set.contains_key(name) { "" } else { "default" };
+        explained.insert(name.to_string(), Explained { name: name.into(), value, source: source.into(), standing: Standing::of(name) });
+    }
+    for (name, source, value) in all {
+        let standing = Standing::of(&name);
+        explained.insert(name.clone(), Explained { name, value, source, standing });
+    }
+    Ok(explained.into_values().collect())
 }
 
 fn data_directory(configured: Option<&str>, sources: &Sources) -> PathBuf {
@@ -280,6 +306,7 @@ mod tests {
             environment: pairs(environment),
             flags: pairs(flags).into_iter().collect(),
             default_data: "/default".into(),
+            strict: false,
         };
         Config::read(mode, &sources, "127.0.0.1:0")
     }
@@ -311,6 +338,21 @@ mod tests {
         );
         let config = read(Mode::Serve, "log.retention.hours=2\nlog.retention.minutes=5\nlog.retention.ms=9\n", &[], &[]).unwrap();
         assert_eq!(config.controller.topic_defaults["retention.ms"], "9");
+    }
+
+    #[test]
+    fn what_nobody_knows_is_refused_when_strict_and_explained() {
+        let flags = BTreeMap::from([("num.partition".to_string(), "3".to_string())]);
+        let mut sources = Sources { flags, environment: vec![("KAFKA_LOG_CLEANER_THREADS".into(), "2".into())], ..Sources::default() };
+        assert!(Config::read(Mode::Serve, &sources, "127.0.0.1:0").is_ok());
+        let explained = explain(Mode::Dev, &sources).unwrap();
+        let of = |name: &str| explained.iter().find(|e| e.name == name).map(|e| (e.value.as_str(), e.source.as_str(), e.standing));
+        assert_eq!(of("num.partition"), Some(("3", "the flags", Standing::Unknown(Some("num.partitions")))));
+        assert_eq!(of("log.cleaner.threads"), Some(("2", "the environment", Standing::Ignored)));
+        assert_eq!(of("group.initial.rebalance.delay.ms"), Some(("0", "default", Standing::Honoured)));
+        sources.strict = true;
+        let error = Config::read(Mode::Serve, &sources, "127.0.0.1:0").unwrap_err().to_string();
+        assert_eq!(error, "num.partition=3: from the flags: unknown; is num.partitions meant?");
     }
 
     #[test]

@@ -6,11 +6,15 @@ mod error;
 mod listeners;
 mod providers;
 mod settings;
+mod standing;
+mod tails;
 mod telemetry;
 
 pub use assemble::Broker;
-pub use config::{Config, Mode, Sources};
+pub use config::{Config, Explained, Mode, Sources, explain};
 pub use error::Error;
 pub use listeners::ListenerConfig;
 pub use settings::{KEYS, Key};
-pub use telemetry::{init_logging, metrics_handle};
+pub use standing::Standing;
+pub use tails::Kept;
+pub use telemetry::{LogFormat, LogTo, init_logging, metrics_handle};

@@ -1,19 +1,81 @@
 //! Logs and metrics of the process.
 
+use std::fmt;
 use std::sync::OnceLock;
 
+use crate::http::{METRICS, MetricKind};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 /// Upper bounds of the request latency's buckets, in seconds.
 const LATENCY_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
-/// Sends logs to stdout, from `level` on: `error`, `warn`, `info`, `debug`, `trace`, or a filter as of tracing.
-pub fn init_logging(level: &str) -> Result<(), String> {
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+    /// Kafka's pattern, `[%d] %p %m (%c)`.
+    Kafka,
+}
+
+/// Where logs go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogTo {
+    /// As a broker's.
+    Stdout,
+    /// Where stdout is somebody else's.
+    Stderr,
+}
+
+/// Logs from `level` on: `error`, `warn`, `info`, `debug`, `trace`, or a filter as of tracing.
+pub fn init_logging(level: &str, format: LogFormat, to: LogTo) -> Result<(), String> {
     let filter = EnvFilter::try_new(level).map_err(|e| format!("the log level {level}: {e}"))?;
+    let writer = match to {
+        LogTo::Stdout => BoxMakeWriter::new(std::io::stdout),
+        LogTo::Stderr => BoxMakeWriter::new(std::io::stderr),
+    };
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer);
     // A second broker in the same process logs where the first one does.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_target(true).with_ansi(false).try_init();
+    let _ = match format {
+        LogFormat::Text => lines.try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Kafka => lines.event_format(KafkaPattern).try_init(),
+    };
     Ok(())
+}
+
+/// `[2026-11-23 10:11:12,131] INFO message fields (target)`.
+struct KafkaPattern;
+
+impl<S, N> FormatEvent<S, N> for KafkaPattern
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut now = String::new();
+        tracing_subscriber::fmt::time().format_time(&mut Writer::new(&mut now))?;
+        let metadata = event.metadata();
+        write!(writer, "[{}] {} ", kafka_time(&now), metadata.level())?;
+        context.field_format().format_fields(writer.by_ref(), event)?;
+        writeln!(writer, " ({})", metadata.target())
+    }
+}
+
+/// `2026-11-23T10:11:12.131415Z` as Kafka writes it: to the millisecond, after a comma.
+fn kafka_time(rfc3339: &str) -> String {
+    let (seconds, fraction) = rfc3339.trim_end_matches('Z').split_once('.').unwrap_or((rfc3339, "000"));
+    format!("{},{}", seconds.replace('T', " "), fraction.get(..3).unwrap_or("000"))
 }
 
 /// The metrics of this process, which all its brokers share.
@@ -24,12 +86,27 @@ pub fn metrics_handle() -> PrometheusHandle {
             let builder = PrometheusBuilder::new().set_buckets(&LATENCY_BUCKETS).expect("the list of buckets is not empty");
             let recorder = builder.build_recorder();
             let handle = recorder.handle();
-            metrics::describe_gauge!("dlog_connections", "Open connections of clients.");
-            metrics::describe_histogram!("dlog_request_seconds", "Time from a request's arrival to its answer, by API.");
-            metrics::describe_counter!("dlog_produced_bytes_total", "Bytes of record batches that were appended for clients.");
-            metrics::describe_counter!("dlog_fetched_bytes_total", "Bytes of record batches that were sent to clients.");
+            for metric in METRICS {
+                match metric.kind {
+                    MetricKind::Counter => metrics::with_local_recorder(&recorder, || metrics::describe_counter!(metric.name, metric.help)),
+                    MetricKind::Gauge => metrics::with_local_recorder(&recorder, || metrics::describe_gauge!(metric.name, metric.help)),
+                    MetricKind::Histogram => {
+                        metrics::with_local_recorder(&recorder, || metrics::describe_histogram!(metric.name, metric.help))
+                    }
+                }
+            }
             let _ = metrics::set_global_recorder(recorder);
             handle
         })
         .clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kafkas_time_has_a_comma() {
+        assert_eq!(kafka_time("2026-11-23T10:11:12.131415Z"), "2026-11-23 10:11:12,131");
+    }
 }

@@ -1,46 +1,79 @@
 //! `dlog` and `dlog serve`: a broker until SIGTERM or SIGINT.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
-use super::ServeOptions;
-use crate::broker::{Broker, Config, Mode, Sources, init_logging, metrics_handle};
+use super::commands::{ServeOptions, SettingOptions};
+use crate::broker::{Broker, Config, LogTo, Mode, Sources, init_logging, metrics_handle};
 use crate::env::{Env, raise_open_files};
 
 /// Open files below which many partitions or connections get into trouble.
 const OPEN_FILES_WANTED: u64 = 4096;
+/// What Kafka's images take the log level from.
+const KAFKAS_LOG_LEVEL: &str = "KAFKA_LOG4J_ROOT_LOGLEVEL";
+
+/// A directory for data that goes with the value.
+pub(super) struct Ephemeral {
+    path: PathBuf,
+    env: Env,
+}
+
+impl Ephemeral {
+    /// A fresh name; the broker makes the directory.
+    pub(super) fn new(env: &Env) -> Ephemeral {
+        Ephemeral { path: std::env::temp_dir().join(format!("dlog-{}", env.entropy.uuid().dashed())), env: env.clone() }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Ephemeral {
+    fn drop(&mut self) {
+        if self.env.disk.exists(&self.path)
+            && let Err(error) = self.env.disk.remove_dir_all(&self.path)
+        {
+            eprintln!("dlog: cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
 
 /// Starts a broker and waits for the signal to stop.
 pub(super) fn serve(mode: Mode, options: ServeOptions) -> Result<(), String> {
-    init_logging(&options.log)?;
+    let kafkas_level = || std::env::var(KAFKAS_LOG_LEVEL).map(|level| level.to_lowercase()).unwrap_or_else(|_| "info".into());
+    init_logging(&options.log.clone().unwrap_or_else(kafkas_level), options.log_format.into(), LogTo::Stdout)?;
     let env = Env::real();
-    let ephemeral = options.ephemeral.then(|| std::env::temp_dir().join(format!("dlog-{}", env.entropy.uuid().dashed())));
-    let config = configure(mode, &options, ephemeral.as_ref())?;
+    let ephemeral = options.ephemeral.then(|| Ephemeral::new(&env));
+    let config = configure(mode, &options, ephemeral.as_ref().map(Ephemeral::path))?;
     if let Some(limit) = raise_open_files().filter(|limit| *limit < OPEN_FILES_WANTED) {
         warn!(limit, "few open files are allowed; each partition needs one, and each connection");
     }
     metrics_handle();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| e.to_string())?;
-    let outcome = runtime.block_on(run(config, env.clone()));
-    if let Some(path) = ephemeral.filter(|path| env.disk.exists(path)) {
-        env.disk.remove_dir_all(&path).map_err(|e| format!("cannot remove {}: {e}", path.display()))?;
-    }
-    outcome
+    runtime.block_on(run(config, env))
 }
 
-fn configure(mode: Mode, options: &ServeOptions, ephemeral: Option<&PathBuf>) -> Result<Config, String> {
-    let mut flags: BTreeMap<String, String> = options.settings.iter().cloned().collect();
-    if let Some(data) = ephemeral.or(options.data.as_ref()) {
+fn configure(mode: Mode, options: &ServeOptions, ephemeral: Option<&Path>) -> Result<Config, String> {
+    let mut flags = BTreeMap::new();
+    if let Some(data) = ephemeral.or(options.data.as_deref()) {
         flags.insert("log.dirs".into(), data.display().to_string());
     }
     if let Some(listen) = &options.listen {
         flags.insert("listeners".into(), format!("PLAINTEXT://{listen}"));
     }
-    let sources = Sources { file: options.config.clone(), environment: std::env::vars().collect(), flags, default_data: default_data() };
-    Config::read(mode, &sources, &options.http).map_err(|e| e.to_string())
+    Config::read(mode, &sources(&options.settings, flags), &options.http).map_err(|e| e.to_string())
+}
+
+/// The file, the environment, and the flags; `more` flags win over `--set`.
+pub(super) fn sources(options: &SettingOptions, more: BTreeMap<String, String>) -> Sources {
+    let mut flags: BTreeMap<String, String> = options.set.iter().cloned().collect();
+    flags.extend(more);
+    let environment = std::env::vars().collect();
+    Sources { file: options.config.clone(), strict: options.strict, environment, flags, default_data: default_data() }
 }
 
 /// `$XDG_DATA_HOME/dlog`, else `~/.local/share/dlog`, else `./dlog-data`.

@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 
+use super::history::{HappeningKind, History};
 use super::join::{JoinReply, SyncReply};
 use super::member::Member;
 use super::offsets::Committed;
@@ -42,6 +43,10 @@ pub enum GroupState {
 }
 
 impl GroupState {
+    /// All of them.
+    pub const ALL: [GroupState; 5] =
+        [GroupState::Empty, GroupState::PreparingRebalance, GroupState::CompletingRebalance, GroupState::Stable, GroupState::Dead];
+
     /// Kafka's name.
     pub fn name(self) -> &'static str {
         match self {
@@ -83,6 +88,7 @@ pub(super) struct Group {
     /// Wall time of the last change of state that is stored.
     pub(super) state_since_ms: i64,
     pub(super) offsets: BTreeMap<(String, i32), Committed>,
+    pub(super) history: History,
 }
 
 impl Group {
@@ -101,6 +107,7 @@ impl Group {
             initial_delay: None,
             state_since_ms: now.wall_ms,
             offsets: BTreeMap::new(),
+            history: History::default(),
         }
     }
 
@@ -215,7 +222,7 @@ impl Group {
                 let delay = initial_delay_ms.min(longest);
                 self.initial_delay = Some(InitialDelay { left_ms: longest - delay, member_came: false });
                 self.deadline_ms = Some(now.mono_ms + delay);
-                self.state = GroupState::PreparingRebalance;
+                self.note_rebalance(now, &format!("the first one waits {delay} ms for more members"));
             }
             _ => {
                 for member in self.members.values_mut() {
@@ -223,11 +230,28 @@ impl Group {
                         outcome.reply(token, Reply::Sync(SyncReply::failed(ErrorCode::RebalanceInProgress)));
                     }
                 }
-                self.deadline_ms = Some(now.mono_ms + self.rebalance_timeout_ms());
-                self.state = GroupState::PreparingRebalance;
+                let patience_ms = self.rebalance_timeout_ms();
+                self.deadline_ms = Some(now.mono_ms + patience_ms);
+                self.note_rebalance(now, &format!("{} members have {patience_ms} ms to join again", self.members.len()));
             }
         }
         self.try_complete_join(now, outcome);
+    }
+
+    fn note_rebalance(&mut self, now: Now, how: &str) {
+        self.state = GroupState::PreparingRebalance;
+        let text = format!("rebalance: {how}; because {}", self.history.cause());
+        self.history.note(now.wall_ms, HappeningKind::Rebalance, text);
+    }
+
+    /// Takes members out that were silent or late.
+    fn take_out(&mut self, ids: &[String], now: Now, outcome: &mut Outcome, why: impl Fn(&Member) -> String) {
+        for id in ids {
+            if let Some(member) = self.members.get(id) {
+                self.history.note(now.wall_ms, HappeningKind::Timeout, format!("member {id} {}", why(member)));
+            }
+            self.remove(id, ErrorCode::UnknownMemberId, outcome);
+        }
     }
 
     /// Ends the wait for joins once nobody is missing.
@@ -243,9 +267,12 @@ impl Group {
         self.initial_delay = None;
         let late: Vec<String> =
             self.members.values().filter(|m| m.awaiting_join.is_none() && m.instance_id.is_none()).map(|m| m.id.clone()).collect();
-        late.iter().for_each(|id| self.remove(id, ErrorCode::UnknownMemberId, outcome));
+        let patience_ms = self.rebalance_timeout_ms();
+        self.take_out(&late, now, outcome, |_| format!("did not join again within the rebalance time-out of {patience_ms} ms"));
         if self.members.is_empty() {
             self.generation += 1;
+            let text = format!("generation {} has no member; because {}", self.generation, self.history.cause());
+            self.history.note(now.wall_ms, HappeningKind::Generation, text);
             (self.state, self.deadline_ms) = (GroupState::Empty, None);
             (self.protocol, self.leader) = (None, None);
             self.members_gone(now, outcome);
@@ -266,6 +293,9 @@ impl Group {
         self.generation += 1;
         self.protocol = self.choose_protocol();
         self.state = GroupState::CompletingRebalance;
+        let (leader, protocol) = (self.leader.as_deref().unwrap_or_default(), self.protocol.as_deref().unwrap_or_default());
+        let text = format!("generation {}: {} members, {leader} leads, protocol {protocol}", self.generation, self.members.len());
+        self.history.note(now.wall_ms, HappeningKind::Generation, text);
         self.state_since_ms = now.wall_ms;
         self.deadline_ms = Some(now.mono_ms + self.rebalance_timeout_ms());
         let replies: Vec<_> = self.members.values().filter_map(|m| Some((m.awaiting_join?, m.id.clone()))).collect();
@@ -329,7 +359,10 @@ impl Group {
         self.pending.retain(|_, deadline| !due(*deadline));
         let silent = |m: &&Member| due(m.session_deadline_ms) && m.awaiting_sync.is_none();
         let lost: Vec<String> = self.members.values().filter(silent).map(|m| m.id.clone()).collect();
-        lost.iter().for_each(|id| self.remove(id, ErrorCode::UnknownMemberId, outcome));
+        self.take_out(&lost, now, outcome, |m| {
+            let silent_ms = now.mono_ms - m.session_deadline_ms + i64::from(m.session_timeout_ms);
+            format!("silent for {silent_ms} ms, session time-out {}", m.session_timeout_ms)
+        });
         if !lost.is_empty() && self.state != GroupState::Dead {
             self.rebalance(now, 0, outcome);
         } else if self.pending.len() < pending_before {
@@ -347,7 +380,8 @@ impl Group {
             (GroupState::PreparingRebalance, _) => self.complete_join(now, outcome),
             (GroupState::CompletingRebalance, _) => {
                 let late: Vec<String> = self.members.values().filter(|m| m.awaiting_sync.is_none()).map(|m| m.id.clone()).collect();
-                late.iter().for_each(|id| self.remove(id, ErrorCode::UnknownMemberId, outcome));
+                let patience_ms = self.rebalance_timeout_ms();
+                self.take_out(&late, now, outcome, |_| format!("did not sync within the rebalance time-out of {patience_ms} ms"));
                 self.rebalance(now, 0, outcome);
             }
             _ => self.deadline_ms = None,

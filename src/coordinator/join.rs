@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::group::{Group, GroupState, NEW_MEMBER_TIMEOUT_MS, Now};
+use super::history::HappeningKind;
 use super::member::Member;
 use super::shard::{Outcome, Reply, Token};
 use crate::protocol::ErrorCode;
@@ -160,6 +161,9 @@ impl Group {
             self.protocol_type = Some(request.protocol_type.clone());
         }
         self.leader.get_or_insert_with(|| id.clone());
+        let (client, host, session_ms) = (&request.client_id, &request.client_host, request.session_timeout_ms);
+        let text = format!("member {id} joined: client {client} at {host}, session time-out {session_ms} ms");
+        self.history.note(now.wall_ms, HappeningKind::Join, text);
         self.insert(Member {
             id,
             instance_id: request.instance_id,
@@ -198,6 +202,12 @@ impl Group {
         if answered {
             return outcome.reply(token, Reply::Join(self.joined(&id)));
         }
+        let why = match self.state {
+            GroupState::PreparingRebalance => "as the rebalance asks",
+            _ if !same => "with another subscription or other protocols",
+            _ => "as the leader, who asks for a new assignment",
+        };
+        self.history.note(now.wall_ms, HappeningKind::Join, format!("member {id} joined again {why}"));
         member.protocols = request.protocols;
         member.rebalance_timeout_ms = request.rebalance_timeout_ms;
         member.session_timeout_ms = request.session_timeout_ms;
@@ -215,6 +225,8 @@ impl Group {
         let Some(mut member) = self.members.get(old).cloned() else { return };
         self.remove(old, ErrorCode::FencedInstanceId, outcome);
         let id = request.fresh_id.clone();
+        let instance = request.instance_id.as_deref().unwrap_or_default();
+        self.history.note(now.wall_ms, HappeningKind::Join, format!("member {id} took the place of {old}: static id {instance}"));
         let before = self.protocol.clone();
         member.id = id.clone();
         (member.awaiting_join, member.awaiting_sync) = (None, None);
@@ -268,6 +280,7 @@ impl Group {
         }
         self.state = GroupState::Stable;
         self.state_since_ms = now.wall_ms;
+        self.history.note(now.wall_ms, HappeningKind::Stable, format!("generation {} is stable: {id} assigned all parts", self.generation));
         self.deadline_ms = None;
         outcome.records.push(self.record());
         let waiting: Vec<_> = self.members.values().filter_map(|m| Some((m.awaiting_sync?, m.id.clone()))).collect();

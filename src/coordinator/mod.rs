@@ -5,6 +5,7 @@
 
 mod consumer_protocol;
 mod group;
+mod history;
 mod join;
 mod member;
 mod offsets;
@@ -13,6 +14,7 @@ mod service;
 mod shard;
 
 pub use group::{GroupState, Now};
+pub use history::{Happening, HappeningKind};
 pub use join::{JoinReply, JoinRequest, SyncReply, SyncRequest};
 pub use member::{LeavingMember, MemberView};
 pub use offsets::{CommitRequest, Committed, OffsetEntry};

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
 use super::group::Now;
+use super::history::Happening;
 use super::join::{JoinReply, JoinRequest, SyncReply, SyncRequest};
 use super::member::LeavingMember;
 use super::offsets::{CommitRequest, Committed};
@@ -320,6 +321,11 @@ impl GroupCoordinator {
             return Err(ErrorCode::InvalidGroupId);
         }
         Ok(self.access(group)?.active().shard.describe(group))
+    }
+
+    /// What happened to a group since this broker coordinates it, oldest first; none where there is no such group.
+    pub fn history(&self, group: &str) -> Result<Option<Vec<Happening>>, ErrorCode> {
+        Ok(self.access(group)?.active().shard.history(group))
     }
 
     /// All groups of this broker; an error while some of them load.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::consumer_protocol::subscribed_topics;
 use super::group::{Group, GroupState, Now};
+use super::history::{Happening, HappeningKind};
 use super::join::{JoinReply, JoinRequest, JoinRules, SyncReply, SyncRequest};
 use super::member::{LeavingMember, MemberView};
 use super::offsets::{CommitRequest, Committed};
@@ -193,7 +194,7 @@ impl Shard {
             return (Ok(vec![ErrorCode::UnknownMemberId; leaving.len()]), outcome);
         };
         let before = (group.members.len(), group.pending.len());
-        let results = leaving.iter().map(|member| leave_one(group, member, &mut outcome)).collect();
+        let results = leaving.iter().map(|member| leave_one(group, member, now, &mut outcome)).collect();
         if group.members.len() < before.0 {
             group.rebalance(now, 0, &mut outcome);
         } else if group.pending.len() < before.1 {
@@ -348,6 +349,11 @@ impl Shard {
         self.groups.get(group).map(view)
     }
 
+    /// What happened to a group since it is here, oldest first.
+    pub fn history(&self, group: &str) -> Option<Vec<Happening>> {
+        self.groups.get(group).map(|group| group.history.all().cloned().collect())
+    }
+
     /// All groups, without their members.
     pub fn list(&self) -> Vec<GroupView> {
         self.groups.values().map(|g| GroupView { members: Vec::new(), ..view(g) }).collect()
@@ -379,7 +385,7 @@ fn subscriptions(group: &Group) -> Option<BTreeSet<String>> {
     Some(topics)
 }
 
-fn leave_one(group: &mut Group, member: &LeavingMember, outcome: &mut Outcome) -> ErrorCode {
+fn leave_one(group: &mut Group, member: &LeavingMember, now: Now, outcome: &mut Outcome) -> ErrorCode {
     let id = match (&member.instance_id, member.id.as_str()) {
         (Some(instance), id) => match group.static_members.get(instance) {
             None => return ErrorCode::UnknownMemberId,
@@ -392,6 +398,7 @@ fn leave_one(group: &mut Group, member: &LeavingMember, outcome: &mut Outcome) -
     if !group.members.contains_key(&id) {
         return ErrorCode::UnknownMemberId;
     }
+    group.history.note(now.wall_ms, HappeningKind::Leave, format!("member {id} left"));
     group.remove(&id, ErrorCode::UnknownMemberId, outcome);
     ErrorCode::None
 }

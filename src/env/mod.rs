@@ -15,8 +15,8 @@ use std::sync::Arc;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use disk::{Disk, File, Lock, Map, OpenMode};
 pub use entropy::{Entropy, SystemEntropy};
-pub use limits::{process_memory_bytes, raise_open_files};
-pub use network::{Listener, Part, ReadHalf, WriteHalf};
+pub use limits::{ProcessUse, process_use, raise_open_files};
+pub use network::{Listener, Part, ReadHalf, WriteHalf, connect, connect_stream};
 pub use real_disk::RealDisk;
 
 /// What one broker sees of the world.

@@ -50,6 +50,19 @@ impl Listener {
     }
 }
 
+/// Connects to `host:port`.
+pub async fn connect(address: &str) -> io::Result<(ReadHalf, WriteHalf)> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let (read, write) = stream.into_split();
+    Ok((ReadHalf(read), WriteHalf(write)))
+}
+
+/// Connects to `host:port` for another protocol's client.
+pub async fn connect_stream(address: &str) -> io::Result<TcpStream> {
+    TcpStream::connect(address).await
+}
+
 /// What comes in.
 #[derive(Debug)]
 pub struct ReadHalf(OwnedReadHalf);

@@ -13,5 +13,5 @@ pub use crate::storage::{ActiveProducer, Appended, Error as StorageError, FirstB
 pub use error::Error;
 pub use partitions::{NewReplica, Partitions, Recovered};
 pub use progress::{Subscription, Wake};
-pub use replica::{Isolation, Replica, View};
+pub use replica::{Isolation, Replica, Traffic, View};
 pub use settings::{CleanupPolicy, Kind, SETTINGS, Setting, SettingError, TopicSettings, setting_behind, setting_named};

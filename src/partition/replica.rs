@@ -1,6 +1,6 @@
 //! A partition of which this broker is the leader.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arc_swap::ArcSwap;
@@ -46,6 +46,17 @@ impl View {
     }
 }
 
+/// What went into a partition and out of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Records appended for producers.
+    pub records_in: u64,
+    /// Bytes of their batches.
+    pub bytes_in: u64,
+    /// Bytes of batches sent to consumers.
+    pub bytes_out: u64,
+}
+
 /// One replica. Today every partition has one, so the high watermark follows the log's end, and the last stable offset it.
 #[derive(Debug)]
 pub struct Replica {
@@ -58,6 +69,9 @@ pub struct Replica {
     settings: ArcSwap<TopicSettings>,
     progress: Arc<Progress>,
     closed: AtomicBool,
+    records_in: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
 }
 
 impl Replica {
@@ -73,12 +87,16 @@ impl Replica {
             settings: ArcSwap::from_pointee(settings),
             progress: Arc::default(),
             closed: AtomicBool::new(false),
+            records_in: AtomicU64::new(0),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
         }
     }
 
     /// Checks what a producer sent, appends it and wakes readers.
     pub fn produce(&self, bytes: &Bytes, now_ms: i64) -> Result<Appended, Error> {
         let checked = check(bytes, &self.settings.load().rules(now_ms))?;
+        let (records, size) = (checked.header().records_count as u64, checked.header().size() as u64);
         let mut log = self.write();
         if self.is_closed() {
             return Err(Error::Closed(self.id.clone()));
@@ -87,6 +105,8 @@ impl Replica {
         self.publish(&log);
         drop(log);
         if !appended.duplicate {
+            self.records_in.fetch_add(records, Ordering::Relaxed);
+            self.bytes_in.fetch_add(size, Ordering::Relaxed);
             self.progress.step();
         }
         Ok(appended)
@@ -99,6 +119,17 @@ impl Replica {
         }
         let log = self.log();
         Ok(log.read(offset, self.view().end_for(isolation), bytes_max, first)?)
+    }
+
+    /// Counts bytes that are sent to consumers.
+    pub fn count_sent(&self, bytes: usize) {
+        self.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// What went in and out since the broker has this replica.
+    pub fn traffic(&self) -> Traffic {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Traffic { records_in: count(&self.records_in), bytes_in: count(&self.bytes_in), bytes_out: count(&self.bytes_out) }
     }
 
     /// Where the partition stands.

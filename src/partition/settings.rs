@@ -122,7 +122,39 @@ pub enum SettingError {
     },
 }
 
+/// Settings that are kept and shown, and that nothing follows from yet.
+const WITHOUT_EFFECT: &[&str] = &[
+    "compression.gzip.level",
+    "compression.lz4.level",
+    "compression.zstd.level",
+    "delete.retention.ms",
+    "errors.deadletterqueue.group.enable",
+    "file.delete.delay.ms",
+    "flush.messages",
+    "flush.ms",
+    "follower.replication.throttled.replicas",
+    "leader.replication.throttled.replicas",
+    "local.retention.bytes",
+    "local.retention.ms",
+    "max.compaction.lag.ms",
+    "min.cleanable.dirty.ratio",
+    "min.compaction.lag.ms",
+    "preallocate",
+    "remote.copy.lag.bytes",
+    "remote.copy.lag.ms",
+    "remote.log.copy.disable",
+    "remote.log.delete.on.disable",
+    "remote.storage.enable",
+    "segment.jitter.ms",
+    "unclean.leader.election.enable",
+];
+
 impl Setting {
+    /// Whether something follows from it.
+    pub fn is_honoured(&self) -> bool {
+        !WITHOUT_EFFECT.contains(&self.name)
+    }
+
     /// Checks a value.
     pub fn check(&self, value: &str) -> Result<(), SettingError> {
         let refuse =
@@ -252,6 +284,7 @@ mod tests {
             assert_eq!(setting.check(setting.default), Ok(()), "{}", setting.name);
         }
         assert!(SETTINGS.is_sorted_by_key(|s| s.name));
+        assert!(WITHOUT_EFFECT.iter().all(|name| setting_named(name).is_some()));
     }
 
     #[test]

@@ -107,6 +107,7 @@ impl Due {
 pub(super) async fn run(read: ReadHalf, write: WriteHalf, caller: Caller, stop: CancellationToken) {
     let peer = caller.peer;
     metrics::gauge!("dlog_connections").increment(1.0);
+    metrics::counter!("dlog_connections_accepted_total").increment(1);
     let due = Due::default();
     let mut reader = Reader { half: read, buffer: BytesMut::new(), caller, due: &due };
     let reading = async {

@@ -10,15 +10,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dlog::broker::{Broker, Config, Mode, Sources};
+use dlog::client::Connection;
 use dlog::env::Env;
+use dlog::protocol::Request;
 use dlog::protocol::generated::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
 use dlog::protocol::generated::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic};
-use dlog::protocol::generated::headers::ResponseHeader;
 use dlog::protocol::generated::produce::{PartitionProduceData, PartitionProduceResponse, ProduceRequest, TopicProduceData};
-use dlog::protocol::{Message, Request, encode_request, response_header_version};
-use dlog::wire::{Frame, Records};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use dlog::wire::Records;
 
 /// How long any one answer may take.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -36,10 +34,7 @@ pub fn address(broker: &Broker) -> SocketAddr {
     broker.listeners()[0].1
 }
 
-pub struct Client {
-    stream: TcpStream,
-    correlation_id: i32,
-}
+pub struct Client(Connection);
 
 impl Client {
     pub async fn connect(broker: &Broker) -> Client {
@@ -47,52 +42,37 @@ impl Client {
     }
 
     pub async fn connect_to(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect(address).await.expect("the broker listens");
-        stream.set_nodelay(true).expect("a socket option");
-        Client { stream, correlation_id: 0 }
+        Client(Connection::open(&address.to_string(), "test").await.expect("the broker listens"))
     }
 
-    pub async fn send<R: Request>(&mut self, request: &R, version: i16) {
-        self.correlation_id += 1;
-        let frame = encode_request(request, version, self.correlation_id, "test");
-        self.send_frame(&frame).await;
+    // A broker that has hung up is found when reading.
+
+    pub async fn send<R: Request>(&mut self, request: &R, version: i16) -> i32 {
+        self.0.send(request, version).await.unwrap_or_default()
     }
 
     pub async fn send_frame(&mut self, frame: &[u8]) {
-        let mut bytes = (frame.len() as i32).to_be_bytes().to_vec();
-        bytes.extend_from_slice(frame);
-        self.send_raw(&bytes).await;
+        let _ = self.0.send_frame(Bytes::copy_from_slice(frame)).await;
     }
 
     pub async fn send_raw(&mut self, bytes: &[u8]) {
-        // A broker that has hung up is found when reading.
-        let _ = self.stream.write_all(bytes).await;
+        let _ = self.0.send_raw(Bytes::copy_from_slice(bytes)).await;
     }
 
     /// The next frame, or none where the broker has closed the connection.
     pub async fn frame(&mut self) -> Option<Bytes> {
-        let read = async {
-            let length = self.stream.read_i32().await.ok()?;
-            let mut bytes = vec![0; length as usize];
-            self.stream.read_exact(&mut bytes).await.ok()?;
-            Some(Bytes::from(bytes))
-        };
-        tokio::time::timeout(PATIENCE, read).await.expect("an answer or the end comes in time")
+        tokio::time::timeout(PATIENCE, self.0.frame()).await.expect("an answer or the end comes in time").ok()
     }
 
     pub async fn receive<R: Request>(&mut self, version: i16) -> (i32, R::Response) {
-        let frame = self.frame().await.unwrap_or_else(|| panic!("{} v{version}: the connection was closed", R::NAME));
-        let frame = Frame::new(frame);
-        let (rest, header) = ResponseHeader::decode(frame.cursor(), response_header_version(R::KEY, version)).expect("a header");
-        let (rest, response) = R::Response::decode(rest, version).unwrap_or_else(|e| panic!("{} v{version}: {e:?}", R::NAME));
-        assert!(rest.is_empty(), "{} v{version}: {} bytes left over", R::NAME, rest.len());
-        (header.correlation_id, response)
+        let answer = tokio::time::timeout(PATIENCE, self.0.receive::<R>(version)).await.expect("an answer comes in time");
+        answer.unwrap_or_else(|e| panic!("{} v{version}: {e}", R::NAME))
     }
 
     pub async fn call<R: Request>(&mut self, request: &R, version: i16) -> R::Response {
-        self.send(request, version).await;
-        let (correlation_id, response) = self.receive::<R>(version).await;
-        assert_eq!(correlation_id, self.correlation_id, "answers come in order");
+        let sent = self.send(request, version).await;
+        let (answered, response) = self.receive::<R>(version).await;
+        assert_eq!(answered, sent, "answers come in order");
         response
     }
 

@@ -58,6 +58,8 @@ struct Fetch<'a> {
 struct Read {
     data: PartitionData,
     slice: Option<RecordsSlice>,
+    /// Whose they are; counts what is sent.
+    replica: Option<Arc<Replica>>,
 }
 
 impl<'a> Fetch<'a> {
@@ -92,14 +94,14 @@ impl<'a> Fetch<'a> {
         let mut left = self.bytes_max;
         let mut first = FirstBatch::Whole;
         let mut one = |(wanted, replica): &(&Wanted, Result<Arc<Replica>, ErrorCode>)| {
-            let read = match replica {
+            let mut read = match replica {
                 Ok(replica) => self.read_one(wanted, replica, left, first).unwrap_or_else(|error| self.failed(wanted, replica, &error)),
                 Err(error) => refused(wanted.key.partition, *error),
             };
-            let length = read.slice.as_ref().map_or(0, |s| s.length);
-            left = left.saturating_sub(length);
-            if length > 0 {
+            if let (Some(slice), Ok(replica)) = (&read.slice, replica) {
+                left = left.saturating_sub(slice.length);
                 first = FirstBatch::IfItFits;
+                read.replica = Some(replica.clone());
             }
             read
         };
@@ -120,11 +122,11 @@ impl<'a> Fetch<'a> {
         };
         if let Some(diverging) = diverging(replica, fetch.last_fetched_epoch, fetch.fetch_offset) {
             data.diverging_epoch = diverging;
-            return Ok(Read { data, slice: None });
+            return Ok(Read { data, slice: None, replica: None });
         }
         let bytes_max = left.min(fetch.partition_max_bytes.max(0) as usize);
         let slice = replica.read(crate::model::Offset(fetch.fetch_offset), self.isolation, bytes_max, first)?;
-        Ok(Read { data, slice: Some(slice).filter(|s| s.length > 0) })
+        Ok(Read { data, slice: Some(slice).filter(|s| s.length > 0), replica: None })
     }
 
     fn failed(&self, wanted: &Wanted, replica: &Replica, error: &Error) -> Read {
@@ -161,7 +163,7 @@ fn diverging(replica: &Replica, last_epoch: i32, offset: i64) -> Option<EpochEnd
 fn refused(partition_index: i32, error: ErrorCode) -> Read {
     let data =
         PartitionData { partition_index, error_code: error.code(), high_watermark: -1, aborted_transactions: None, ..Default::default() };
-    Read { data, slice: None }
+    Read { data, slice: None, replica: None }
 }
 
 fn respond(services: &Services, opened: &Opened, read: Vec<Read>) -> (FetchResponse, Vec<RecordsSlice>) {
@@ -175,14 +177,15 @@ fn respond(services: &Services, opened: &Opened, read: Vec<Read>) -> (FetchRespo
     let included = services.sessions.answer(opened, &answers);
     let mut responses: Vec<FetchableTopicResponse> = Vec::new();
     let mut slices = Vec::new();
-    let mut sent = 0;
     for ((wanted, mut read), _) in opened.wanted.iter().zip(read).zip(included).filter(|(_, included)| *included) {
         let records = match &read.slice {
             Some(slice) => Records::Elsewhere { length: slice.length },
             None => Records::Bytes(Bytes::new()),
         };
         read.data.records = Some(records);
-        sent += read.slice.as_ref().map_or(0, |s| s.length);
+        if let (Some(replica), Some(slice)) = (&read.replica, &read.slice) {
+            replica.count_sent(slice.length);
+        }
         slices.extend(read.slice);
         match responses.last_mut().filter(|t| t.topic == wanted.key.topic && t.topic_id == wanted.key.topic_id) {
             Some(topic) => topic.partitions.push(read.data),
@@ -192,6 +195,5 @@ fn respond(services: &Services, opened: &Opened, read: Vec<Read>) -> (FetchRespo
             }
         }
     }
-    metrics::counter!("dlog_fetched_bytes_total").increment(sent as u64);
     (FetchResponse { session_id: opened.session_id, responses, ..Default::default() }, slices)
 }

@@ -98,7 +98,6 @@ fn produce_partition(call: &Call<ProduceRequest>, replica: &Replica, data: &Part
     let now_ms = call.caller.services.env.clock.wall_ms();
     match replica.produce(bytes, now_ms) {
         Ok(appended) => {
-            metrics::counter!("dlog_produced_bytes_total").increment(bytes.len() as u64);
             let append_time = settings.timestamp_type() == TimestampType::LogAppendTime;
             PartitionProduceResponse {
                 index: data.index,

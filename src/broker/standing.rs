@@ -1,0 +1,110 @@
+//! What becomes of a setting of a given name.
+
+use std::fmt;
+
+use super::settings::Key;
+use crate::partition::setting_behind;
+
+/// Kafka's own settings, by name.
+const KAFKAS: &str = include_str!("kafka_settings.txt");
+/// Settings of single listeners begin with this in Kafka.
+const OF_A_LISTENER: &str = "listener.name.";
+/// Keys that every Kafka configuration has and that mean nothing here: there is one node, and no one to agree with. They are no settings of
+/// a broker in Kafka's list, or are so common that a warning would be noise.
+const IN_SILENCE: &[&str] = &[
+    "broker.id",
+    "cluster.id",
+    "controller.listener.names",
+    "controller.quorum.bootstrap.servers",
+    "controller.quorum.voters",
+    "inter.broker.listener.name",
+    "log.dir",
+    "share.coordinator.state.topic.min.isr",
+    "share.coordinator.state.topic.replication.factor",
+    "transaction.state.log.min.isr",
+    "transaction.state.log.replication.factor",
+];
+/// Names that differ by more are not like each other.
+const LIKENESS_MIN: f64 = 0.85;
+
+/// What becomes of a setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// The broker follows it.
+    Honoured,
+    /// Nothing follows from it on one node, and nothing is said about it.
+    Meaningless,
+    /// Kafka knows it; here nothing follows from it yet.
+    Ignored,
+    /// Nobody knows it. The name that was meant, perhaps.
+    Unknown(Option<&'static str>),
+}
+
+impl Standing {
+    /// Of a setting by its name.
+    pub fn of(name: &str) -> Standing {
+        if IN_SILENCE.contains(&name) {
+            return Standing::Meaningless;
+        }
+        match setting_behind(name) {
+            Some(setting) if !setting.is_honoured() => Standing::Ignored,
+            Some(_) => Standing::Honoured,
+            None if Key::named(name).is_some() => Standing::Honoured,
+            None if kafkas().any(|known| known == name) || name.starts_with(OF_A_LISTENER) => Standing::Ignored,
+            None => Standing::Unknown(nearest(name)),
+        }
+    }
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Standing::Honoured => f.write_str("honoured"),
+            Standing::Meaningless => f.write_str("accepted; means nothing on one node"),
+            Standing::Ignored => f.write_str("known to Kafka, ignored here"),
+            Standing::Unknown(None) => f.write_str("unknown"),
+            Standing::Unknown(Some(nearest)) => write!(f, "unknown; is {nearest} meant?"),
+        }
+    }
+}
+
+fn kafkas() -> impl Iterator<Item = &'static str> {
+    KAFKAS.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(' ').next())
+}
+
+fn nearest(name: &str) -> Option<&'static str> {
+    let likeness = |known: &'static str| (strsim::jaro_winkler(known, name), known);
+    let best = kafkas().chain(IN_SILENCE.iter().copied()).map(likeness).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (best.0 >= LIKENESS_MIN).then_some(best.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::KEYS;
+
+    #[test]
+    fn each_name_has_its_standing() {
+        let cases = [
+            ("num.partitions", Standing::Honoured),
+            ("log.retention.ms", Standing::Honoured),
+            ("log.cleaner.threads", Standing::Ignored),
+            ("log.preallocate", Standing::Ignored),
+            ("listener.name.a.ssl.keystore.location", Standing::Ignored),
+            ("controller.quorum.voters", Standing::Meaningless),
+            ("num.partition", Standing::Unknown(Some("num.partitions"))),
+            ("auto.create.topic.enable", Standing::Unknown(Some("auto.create.topics.enable"))),
+            ("zzz", Standing::Unknown(None)),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(Standing::of(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn our_keys_are_kafkas() {
+        for key in KEYS {
+            assert!(kafkas().any(|known| known == key.name), "{}", key.name);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What a broker holds in its last moment, for people who ask why a test failed.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::Broker;
+use crate::model::{Offset, is_internal_topic};
+use crate::partition::{self, FirstBatch, Isolation, Replica};
+use crate::records::{self, Codec, Records, batches, decompress, layout};
+
+/// Records that are kept of a partition.
+const RECORDS: i64 = 100;
+/// Bytes of batches that are read of a partition.
+const BYTES: usize = 1 << 20;
+/// Bytes that a batch may decompress to.
+const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
+
+/// What was kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Partitions with records.
+    pub partitions: usize,
+    /// Groups.
+    pub groups: usize,
+}
+
+impl Broker {
+    /// Writes the last records of every partition (`topics/NAME-NUMBER.ndjson`) and the state and history of every group (`groups.json`)
+    /// into a folder. Blocks.
+    pub fn keep_tails(&self, folder: &Path) -> Result<Kept, String> {
+        let topics = folder.join("topics");
+        self.env.disk.create_dir(&topics).map_err(|e| format!("cannot make {}: {e}", topics.display()))?;
+        let write = |path: &Path, text: String| {
+            self.env.disk.write(path, text.as_bytes()).map_err(|e| format!("cannot write {}: {e}", path.display()))
+        };
+        let mut kept = Kept::default();
+        for replica in self.partitions.all().iter().filter(|replica| !is_internal_topic(&replica.id().topic)) {
+            let lines = tail(replica).unwrap_or_else(|error| vec![json!({ "error": error.to_string() })]);
+            if !lines.is_empty() {
+                let text = lines.iter().map(|line| format!("{line}\n")).collect();
+                write(&topics.join(format!("{}.ndjson", replica.id())), text)?;
+                kept.partitions += 1;
+            }
+        }
+        let groups: Vec<Value> = self.groups.list().unwrap_or_default().iter().map(|view| self.group(&view.id)).collect();
+        kept.groups = groups.len();
+        write(&folder.join("groups.json"), format!("{:#}\n", Value::from(groups)))?;
+        Ok(kept)
+    }
+
+    fn group(&self, id: &str) -> Value {
+        let view = self.groups.describe(id).ok().flatten();
+        let members = view.iter().flat_map(|v| &v.members);
+        let members: Vec<Value> =
+            members.map(|m| json!({ "id": m.id, "client_id": m.client_id, "host": m.client_host, "instance_id": m.instance_id })).collect();
+        let offsets = self.groups.all_committed(id).unwrap_or_default();
+        let offsets: Vec<Value> = offsets
+            .iter()
+            .flat_map(|(topic, all)| all.iter().map(move |(p, c)| json!({ "topic": topic, "partition": p, "offset": c.offset })))
+            .collect();
+        let history = self.groups.history(id).ok().flatten().unwrap_or_default();
+        let history: Vec<Value> = history.iter().map(|h| json!({ "time_ms": h.wall_ms, "kind": h.kind.name(), "text": h.text })).collect();
+        json!({ "group": id, "state": view.map(|v| v.state.name()), "members": members, "offsets": offsets, "history": history })
+    }
+}
+
+/// The last records, oldest first.
+fn tail(replica: &Replica) -> Result<Vec<Value>, partition::Error> {
+    let view = replica.view();
+    let from = Offset((view.high_watermark.0 - RECORDS).max(view.log_start.0));
+    let mut lines = Vec::new();
+    let slice = replica.read(from, Isolation::ReadUncommitted, BYTES, FirstBatch::Whole)?;
+    let bytes = slice.read().unwrap_or_default();
+    for batch in batches(&bytes) {
+        // The last one may be cut.
+        let Ok((header, batch)) = batch else { break };
+        let body = match header.codec()? {
+            Codec::None => batch[layout::SIZE..].to_vec(),
+            codec => decompress(codec, &batch[layout::SIZE..], DECOMPRESSED_BYTES_MAX)?,
+        };
+        for record in Records::new(&body, header.records_count) {
+            let record = record?;
+            let offset = header.base_offset.0 + i64::from(record.offset_delta);
+            if offset >= from.0 {
+                lines.push(line(offset, header.base_timestamp.saturating_add(record.timestamp_delta), &record));
+            }
+        }
+    }
+    Ok(lines)
+}
+
+fn line(offset: i64, timestamp_ms: i64, record: &records::Record<'_>) -> Value {
+    let mut line = Map::new();
+    line.insert("offset".into(), offset.into());
+    line.insert("timestamp_ms".into(), timestamp_ms.into());
+    for (name, bytes) in [("key", record.key), ("value", record.value)] {
+        match bytes.map(|bytes| std::str::from_utf8(bytes).map_err(|_| bytes)) {
+            None => line.insert(name.into(), Value::Null),
+            Some(Ok(text)) => line.insert(name.into(), text.into()),
+            Some(Err(bytes)) => line.insert(format!("{name}_hex"), bytes.iter().map(|b| format!("{b:02x}")).collect::<String>().into()),
+        };
+    }
+    line.into()
+}

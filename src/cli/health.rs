@@ -1,0 +1,48 @@
+//! `dlog health`: the question that a container check asks, over the Kafka port.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::client::{Connection, Error};
+use crate::protocol::generated::api_versions::ApiVersionsRequest;
+use crate::protocol::generated::metadata::MetadataRequest;
+
+/// Versions that every broker of today serves.
+const VERSIONS: i16 = 3;
+const METADATA: i16 = 9;
+
+/// Whom to ask.
+#[derive(Debug, Clone, Args)]
+pub(super) struct HealthOptions {
+    /// A listener of the broker.
+    #[arg(long, value_name = "ADDRESS", env = "DLOG_BOOTSTRAP_SERVER", default_value = "127.0.0.1:9092")]
+    bootstrap_server: String,
+    /// Seconds that the answer may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    timeout: u64,
+}
+
+/// Asks; an error says what is wrong.
+pub(super) fn health(options: &HealthOptions) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let patience = Duration::from_secs(options.timeout);
+    let answer = runtime.block_on(async { tokio::time::timeout(patience, ask(&options.bootstrap_server)).await });
+    let answer = answer.map_err(|_| format!("{} did not answer within {} s", options.bootstrap_server, options.timeout))?;
+    let brokers = answer.map_err(|e| format!("{}: {e}", options.bootstrap_server))?;
+    println!("{} serves clients; {brokers} broker(s)", options.bootstrap_server);
+    Ok(())
+}
+
+/// The number of brokers of the cluster.
+async fn ask(address: &str) -> Result<usize, Error> {
+    let mut connection = Connection::open(address, "dlog-health").await?;
+    let who = ApiVersionsRequest {
+        client_software_name: "dlog".into(),
+        client_software_version: env!("CARGO_PKG_VERSION").into(),
+        ..Default::default()
+    };
+    connection.call(&who, VERSIONS).await?;
+    let metadata = connection.call(&MetadataRequest { topics: Some(Vec::new()), ..Default::default() }, METADATA).await?;
+    Ok(metadata.brokers.len())
+}

@@ -1,0 +1,115 @@
+//! `dlog wait`: `GET /v1/wait` for scripts.
+
+use std::process::ExitCode;
+
+use axum::body::Bytes;
+use axum::http::{Request, StatusCode, Uri, header};
+use clap::Args;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+
+use crate::env::connect_stream;
+
+/// Time is over.
+const TIMED_OUT: u8 = 4;
+/// What was asked for makes no sense.
+const USAGE: u8 = 2;
+
+/// What to wait for.
+#[derive(Debug, Clone, Args)]
+pub(super) struct WaitOptions {
+    /// The group.
+    #[arg(long)]
+    group: Option<String>,
+    /// Its state: stable, empty ...
+    #[arg(long)]
+    state: Option<String>,
+    /// The number of its members.
+    #[arg(long)]
+    members: Option<usize>,
+    /// The most records that it may have still to read.
+    #[arg(long)]
+    lag: Option<i64>,
+    /// A topic that is to exist; with --lag the one that is counted.
+    #[arg(long)]
+    topic: Option<String>,
+    /// How long: 10s, 500ms, 2m.
+    #[arg(long, default_value = "10s")]
+    timeout: String,
+    /// Where the broker serves HTTP.
+    #[arg(long, value_name = "ADDRESS", env = "DLOG_HTTP_LISTEN", default_value = "127.0.0.1:9644")]
+    http: String,
+}
+
+/// Waits, and says on stderr what is missing when time is over.
+pub(super) fn wait(options: &WaitOptions) -> Result<ExitCode, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let (status, body) = runtime.block_on(get(&options.http, &path(options)))?;
+    let text = String::from_utf8_lossy(&body).trim().to_string();
+    match status {
+        StatusCode::OK => Ok(ExitCode::SUCCESS),
+        StatusCode::REQUEST_TIMEOUT => {
+            let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let missing = answer["missing"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            eprintln!("dlog: not within {}: {}", options.timeout, missing.collect::<Vec<_>>().join("; "));
+            Ok(ExitCode::from(TIMED_OUT))
+        }
+        StatusCode::BAD_REQUEST => {
+            eprintln!("dlog: {text}");
+            Ok(ExitCode::from(USAGE))
+        }
+        other => Err(format!("{} answers {other}: {text}", options.http)),
+    }
+}
+
+fn path(options: &WaitOptions) -> String {
+    let numbers = [("members", options.members.map(|n| n.to_string())), ("lag", options.lag.map(|n| n.to_string()))];
+    let words = [("group", &options.group), ("state", &options.state), ("topic", &options.topic)];
+    let words = words.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
+    let all = numbers.into_iter().filter_map(|(name, value)| Some((name, value?))).chain(words);
+    let pairs = all.chain([("timeout", options.timeout.clone())]).map(|(name, value)| format!("{name}={}", encoded(&value)));
+    format!("/v1/wait?{}", pairs.collect::<Vec<_>>().join("&"))
+}
+
+/// Percent-encoded, as in a query.
+fn encoded(text: &str) -> String {
+    let one = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(one).collect()
+}
+
+async fn get(address: &str, path: &str) -> Result<(StatusCode, Bytes), String> {
+    let lost = |what: String| format!("cannot ask {address} over HTTP: {what}; name it with --http");
+    let stream = connect_stream(address).await.map_err(|e| lost(e.to_string()))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| lost(e.to_string()))?;
+    // It ends with the answer.
+    tokio::spawn(connection);
+    let uri: Uri = path.parse().map_err(|e| lost(format!("{e}")))?;
+    let request = Request::get(uri).header(header::HOST, address).body(Empty::<Bytes>::new()).map_err(|e| lost(e.to_string()))?;
+    let response = sender.send_request(request).await.map_err(|e| lost(e.to_string()))?;
+    let status = response.status();
+    let body = response.into_body().collect().await.map_err(|e| lost(e.to_string()))?;
+    Ok((status, body.to_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_is_in_the_path() {
+        let options = WaitOptions {
+            group: Some("a b&c".into()),
+            state: Some("stable".into()),
+            members: Some(2),
+            lag: None,
+            topic: None,
+            timeout: "3s".into(),
+            http: "x:1".into(),
+        };
+        assert_eq!(path(&options), "/v1/wait?members=2&group=a%20b%26c&state=stable&timeout=3s");
+    }
+}

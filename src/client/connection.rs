@@ -1,0 +1,99 @@
+//! One connection to a broker; requests may be sent ahead of the answers.
+
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::Error;
+use crate::env::{Part, ReadHalf, WriteHalf, connect};
+use crate::protocol::generated::headers::ResponseHeader;
+use crate::protocol::{Message, Request, encode_request, response_header_version};
+use crate::wire::Frame;
+
+/// How long a broker may take nothing of what is sent.
+const STALLED: Duration = Duration::from_secs(60);
+/// The longest answer.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+/// Room that a read is given at least.
+const READ_BYTES: usize = 64 * 1024;
+
+/// A connection. Answers come in the order of the requests.
+#[derive(Debug)]
+pub struct Connection {
+    read: ReadHalf,
+    write: WriteHalf,
+    buffer: BytesMut,
+    client_id: String,
+    correlation_id: i32,
+}
+
+impl Connection {
+    /// Connects to `host:port`.
+    pub async fn open(address: &str, client_id: &str) -> Result<Connection, Error> {
+        let (read, write) = connect(address).await?;
+        Ok(Connection { read, write, buffer: BytesMut::new(), client_id: client_id.to_string(), correlation_id: 0 })
+    }
+
+    /// Sends a request and returns its number.
+    pub async fn send<R: Request>(&mut self, request: &R, version: i16) -> Result<i32, Error> {
+        self.correlation_id = self.correlation_id.wrapping_add(1);
+        let frame = encode_request(request, version, self.correlation_id, &self.client_id);
+        self.send_frame(frame).await?;
+        Ok(self.correlation_id)
+    }
+
+    /// Sends a frame that was encoded before; its length is put in front.
+    pub async fn send_frame(&mut self, frame: Bytes) -> Result<(), Error> {
+        let length = Bytes::copy_from_slice(&(frame.len() as i32).to_be_bytes());
+        Ok(self.write.write(&[Part::Bytes(length), Part::Bytes(frame)], STALLED).await?)
+    }
+
+    /// Sends bytes as they are.
+    pub async fn send_raw(&mut self, bytes: Bytes) -> Result<(), Error> {
+        Ok(self.write.write(&[Part::Bytes(bytes)], STALLED).await?)
+    }
+
+    /// The next answer's frame, without its length.
+    pub async fn frame(&mut self) -> Result<Bytes, Error> {
+        self.fill(4).await?;
+        let length = self.buffer.get_i32();
+        let size = usize::try_from(length).ok().filter(|size| *size <= ANSWER_BYTES_MAX);
+        let what = || format!("its length is {length}");
+        let size = size.ok_or_else(|| Error::Malformed { name: "a request", version: 0, what: what() })?;
+        self.fill(size).await?;
+        Ok(self.buffer.split_to(size).freeze())
+    }
+
+    /// The next answer, which must be to a request of this kind, with its number.
+    pub async fn receive<R: Request>(&mut self, version: i16) -> Result<(i32, R::Response), Error> {
+        let frame = Frame::new(self.frame().await?);
+        let malformed = |what: String| Error::Malformed { name: R::NAME, version, what };
+        let (rest, header) =
+            ResponseHeader::decode(frame.cursor(), response_header_version(R::KEY, version)).map_err(|e| malformed(e.to_string()))?;
+        let (rest, response) = R::Response::decode(rest, version).map_err(|e| malformed(e.to_string()))?;
+        if !rest.is_empty() {
+            return Err(malformed(format!("{} bytes are left over", rest.len())));
+        }
+        Ok((header.correlation_id, response))
+    }
+
+    /// Sends a request and waits for its answer.
+    pub async fn call<R: Request>(&mut self, request: &R, version: i16) -> Result<R::Response, Error> {
+        let sent = self.send(request, version).await?;
+        let (answered, response) = self.receive::<R>(version).await?;
+        if sent != answered {
+            return Err(Error::Malformed { name: R::NAME, version, what: format!("number {answered} instead of {sent}") });
+        }
+        Ok(response)
+    }
+
+    async fn fill(&mut self, size: usize) -> Result<(), Error> {
+        while self.buffer.len() < size {
+            self.buffer.reserve((size - self.buffer.len()).max(READ_BYTES));
+            if self.read.read(&mut self.buffer).await? == 0 {
+                return Err(Error::Closed);
+            }
+        }
+        Ok(())
+    }
+}

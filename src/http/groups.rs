@@ -1,0 +1,39 @@
+//! Why a group is as it is.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::Pages;
+
+#[derive(Serialize)]
+struct Explanation {
+    group: String,
+    state: &'static str,
+    members: usize,
+    /// Since this broker coordinates the group, oldest first.
+    history: Vec<Line>,
+}
+
+#[derive(Serialize)]
+struct Line {
+    time_ms: i64,
+    kind: &'static str,
+    text: String,
+}
+
+/// `GET /v1/groups/{group}/explain`.
+pub(super) async fn explain(State(pages): State<Pages>, Path(group): Path<String>) -> Response {
+    let found = pages.groups.describe(&group).and_then(|view| Ok(view.zip(pages.groups.history(&group)?)));
+    match found {
+        Ok(Some((view, history))) => {
+            let line = |h: crate::coordinator::Happening| Line { time_ms: h.wall_ms, kind: h.kind.name(), text: h.text };
+            let history = history.into_iter().map(line).collect();
+            Json(Explanation { group, state: view.state.name(), members: view.members.len(), history }).into_response()
+        }
+        Ok(None) => (StatusCode::NOT_FOUND, format!("there is no group {group}\n")).into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("the groups are not here or not loaded yet: {error:?}\n")).into_response(),
+    }
+}

@@ -1,0 +1,54 @@
+//! Whom a request may call: a page of another site that a browser shows must not reach us under that site's name (DNS rebinding).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+/// Names by which requests may call us, besides addresses, `localhost` and names without a dot, which no other site can own.
+#[derive(Debug, Clone, Default)]
+pub struct AllowedHosts(Arc<Vec<String>>);
+
+impl AllowedHosts {
+    /// These names.
+    pub fn new(names: impl IntoIterator<Item = String>) -> AllowedHosts {
+        AllowedHosts(Arc::new(names.into_iter().map(|name| name.to_ascii_lowercase()).collect()))
+    }
+
+    fn allows(&self, host: &str) -> bool {
+        let name = match host.strip_prefix('[') {
+            Some(rest) => rest.split(']').next().unwrap_or_default(),
+            None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+        };
+        let name = name.to_ascii_lowercase();
+        name.parse::<IpAddr>().is_ok() || !name.contains('.') || self.0.contains(&name)
+    }
+}
+
+/// Answers 403 to requests that call us by a foreign name.
+pub(super) async fn refuse_foreign(State(hosts): State<AllowedHosts>, request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).map(|value| value.to_str().unwrap_or(".")).unwrap_or_default();
+    if hosts.allows(host) {
+        return next.run(request).await;
+    }
+    (StatusCode::FORBIDDEN, "this host name is not ours; advertise it in advertised.listeners, or use an address\n").into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_names_are_allowed() {
+        let hosts = AllowedHosts::new(["Broker.Example.org".to_string()]);
+        for ours in ["localhost:9644", "127.0.0.1:9644", "[::1]:9644", "dlog:9644", "broker.example.org", "BROKER.example.org:9644", ""] {
+            assert!(hosts.allows(ours), "{ours}");
+        }
+        for foreign in ["evil.example", "evil.example:9644", "127.0.0.1.evil.example", "."] {
+            assert!(!hosts.allows(foreign), "{foreign}");
+        }
+    }
+}

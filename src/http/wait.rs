@@ -1,0 +1,159 @@
+//! `GET /v1/wait`: an answer when something holds, so that tests need no sleep.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::Pages;
+use crate::coordinator::GroupState;
+
+/// How often it is looked.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How long it is waited if nobody says.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest wait.
+const TIMEOUT_MAX: Duration = Duration::from_secs(600);
+
+/// What is to hold.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    group: Option<String>,
+    state: Option<String>,
+    members: Option<usize>,
+    lag: Option<i64>,
+    topic: Option<String>,
+    timeout: Option<String>,
+}
+
+/// The answer: all of it holds, or what is missing.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    satisfied: bool,
+    missing: Vec<String>,
+}
+
+/// Waits: 200 when all holds, 408 with what is missing when time is over, 400 for what cannot be waited for.
+pub(super) async fn wait(State(pages): State<Pages>, query: Result<Query<Wanted>, axum::extract::rejection::QueryRejection>) -> Response {
+    let checked = query.map_err(|e| e.body_text()).and_then(|Query(wanted)| wanted.check().map(|timeout| (wanted, timeout)));
+    let (wanted, timeout) = match checked {
+        Ok(checked) => checked,
+        Err(what) => return (StatusCode::BAD_REQUEST, format!("{what}\n")).into_response(),
+    };
+    let end = Instant::now() + timeout;
+    loop {
+        let missing = wanted.missing(&pages);
+        if missing.is_empty() {
+            return Json(Outcome { satisfied: true, missing }).into_response();
+        }
+        if Instant::now() >= end {
+            return (StatusCode::REQUEST_TIMEOUT, Json(Outcome { satisfied: false, missing })).into_response();
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+impl Wanted {
+    /// The time-out, where the request makes sense.
+    fn check(&self) -> Result<Duration, String> {
+        if self.group.is_none() && (self.state.is_some() || self.members.is_some() || self.lag.is_some()) {
+            return Err("state, members and lag are those of a group: group=NAME is missing".into());
+        }
+        if self.group.is_none() && self.topic.is_none() {
+            return Err("name a group or a topic to wait for".into());
+        }
+        if let Some(state) = &self.state
+            && !GroupState::ALL.iter().any(|known| known.name().eq_ignore_ascii_case(state))
+        {
+            let known: Vec<&str> = GroupState::ALL.iter().map(|state| state.name()).collect();
+            return Err(format!("state={state} must be one of {}", known.join(", ")));
+        }
+        let timeout = self.timeout.as_deref().map_or(Ok(TIMEOUT), duration)?;
+        if timeout > TIMEOUT_MAX { Err(format!("a timeout may be at most {} s", TIMEOUT_MAX.as_secs())) } else { Ok(timeout) }
+    }
+
+    fn missing(&self, pages: &Pages) -> Vec<String> {
+        let mut missing = Vec::new();
+        if let Some(topic) = self.topic.as_ref().filter(|topic| pages.cluster.image().topic(topic).is_none()) {
+            missing.push(format!("there is no topic {topic}"));
+        }
+        if let Some(group) = &self.group {
+            self.missing_of_group(pages, group, &mut missing);
+        }
+        missing
+    }
+
+    fn missing_of_group(&self, pages: &Pages, group: &str, missing: &mut Vec<String>) {
+        let view = match pages.groups.describe(group) {
+            Ok(Some(view)) => view,
+            Ok(None) => return missing.push(format!("there is no group {group}")),
+            Err(_) => return missing.push(format!("group {group} is not loaded yet")),
+        };
+        if let Some(state) = self.state.as_ref().filter(|state| !view.state.name().eq_ignore_ascii_case(state)) {
+            missing.push(format!("group {group} is {}, not {state}", view.state.name()));
+        }
+        if let Some(members) = self.members.filter(|members| *members != view.members.len()) {
+            missing.push(format!("group {group} has {} members, not {members}", view.members.len()));
+        }
+        if let Some(lag_max) = self.lag {
+            match lag(pages, group, self.topic.as_deref()) {
+                Some(lag) if lag <= lag_max => {}
+                Some(lag) => missing.push(format!("group {group} is {lag} records behind, more than {lag_max}")),
+                None => missing.push(format!("group {group} has committed nothing")),
+            }
+        }
+    }
+}
+
+/// Records that a group has still to read: of a topic, or of all topics that it has committed offsets of. A partition without a committed
+/// offset counts from its start.
+fn lag(pages: &Pages, group: &str, topic: Option<&str>) -> Option<i64> {
+    let committed = pages.groups.all_committed(group).ok()?;
+    let image = pages.cluster.image();
+    let names: Vec<&str> = topic.map_or_else(|| committed.iter().map(|(name, _)| name.as_str()).collect(), |topic| vec![topic]);
+    let mut total = 0;
+    for name in names.iter().filter(|_| !committed.is_empty()) {
+        let offsets = committed.iter().find(|(topic, _)| topic == name).map(|(_, offsets)| offsets.as_slice()).unwrap_or_default();
+        for number in 0..image.topic(name).map_or(0, |t| t.partitions.len()) as i32 {
+            let Some(replica) = pages.partitions.get(name, number) else { continue };
+            let view = replica.view();
+            let at = offsets.iter().find(|(partition, _)| *partition == number).map_or(view.log_start.0, |(_, offset)| offset.offset);
+            total += (view.high_watermark.0 - at).max(0);
+        }
+    }
+    (!committed.is_empty()).then_some(total)
+}
+
+/// `10s`, `500ms`, `2m`, or seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit_ms = match unit {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" => 60_000,
+        _ => 0,
+    };
+    let ms = number.parse::<u64>().ok().filter(|_| unit_ms > 0).and_then(|n| n.checked_mul(unit_ms));
+    ms.map(Duration::from_millis).ok_or_else(|| format!("timeout={text} must be a time as in 10s, 500ms or 2m"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read() {
+        for (text, ms) in [("10s", 10_000), ("500ms", 500), ("2m", 120_000), ("3", 3000)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for bad in ["", "s", "-1s", "1h", "1.5s", "99999999999999999999"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}
