@@ -10,6 +10,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CLIENTS = ["kcat", "confluent-kafka", "kafka-python", "aiokafka", "java", "franz-go", "kafkajs"]
+TOOLS = "kafka-tools"
 SMOKE = ["kcat", "confluent-kafka", "kafka-python"]
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 PATIENCE = 90
@@ -26,8 +27,8 @@ def free_port():
 
 
 class Broker:
-    def __init__(self, binary, *settings):
-        self.binary, self.settings = binary, settings
+    def __init__(self, binary, *settings, command=()):
+        self.binary, self.settings, self.command = binary, settings, command
         self.port, self.data = free_port(), tempfile.mkdtemp(prefix="dlog-compat-")
         self.log = open(self.data + ".log", "w")
         self.start()
@@ -37,7 +38,7 @@ class Broker:
         return f"127.0.0.1:{self.port}"
 
     def start(self):
-        command = [self.binary, "--data", self.data, "--listen", self.address, "--http", "127.0.0.1:0"]
+        command = [self.binary, *self.command, "--data", self.data, "--listen", self.address, "--http", "127.0.0.1:0"]
         for setting in self.settings:
             command += ["--set", setting]
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
@@ -370,6 +371,22 @@ def run_client(client, options):
     return failures
 
 
+def compare_tools(options):
+    """Kafka's tools against our broker and against Apache Kafka."""
+    sys.path.insert(0, str(HERE / TOOLS))
+    from compare import compare
+    from kafka_peer import Kafka
+    def say(verdict, name, seconds, note):
+        print(f"{TOOLS:<16} {verdict:<7} {name:<48} {seconds:6.1f} s  {note}", flush=True)
+    theirs = Kafka()
+    ours = Broker(options.binary, "group.initial.rebalance.delay.ms=0", command=["serve"])
+    try:
+        return compare(ours.address, theirs.address, say, options.case)
+    finally:
+        ours.remove()
+        theirs.remove()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clients", nargs="*")
@@ -379,10 +396,10 @@ def main():
     parser.add_argument("--binary", default=str(HERE.parent / "target/release/dlog"))
     options = parser.parse_args()
     options.kills = options.kills or (3 if options.smoke else 20)
-    clients = options.clients or (SMOKE if options.smoke else CLIENTS)
-    unknown = [c for c in clients if c not in CLIENTS]
+    clients = options.clients or (SMOKE if options.smoke else [*CLIENTS, TOOLS])
+    unknown = [c for c in clients if c not in [*CLIENTS, TOOLS]]
     if unknown:
-        sys.exit(f"no such client: {', '.join(unknown)}; there are {', '.join(CLIENTS)}")
+        sys.exit(f"no such client: {', '.join(unknown)}; there are {', '.join([*CLIENTS, TOOLS])}")
     failures = 0
     for client in clients:
         done = subprocess.run([str(HERE / "install.sh"), client], stdout=subprocess.DEVNULL)
@@ -390,7 +407,7 @@ def main():
             print(f"{client:<16} FAILED  install", flush=True)
             failures += 1
             continue
-        failures += run_client(client, options)
+        failures += compare_tools(options) if client == TOOLS else run_client(client, options)
     print(f"{'no case failed' if failures == 0 else f'{failures} cases failed'}")
     sys.exit(1 if failures else 0)
 

@@ -248,11 +248,15 @@ fn server_settings(values: &Values, topic_defaults: &BTreeMap<String, String>) -
     }
 }
 
+/// Settings that Kafka's brokers leave unset although topics have a default.
+const UNSET: &[&str] = &["log.flush.interval.ms", "log.roll.jitter.ms"];
+
 /// All settings of the broker: our keys, and what else gives topics their defaults.
 fn broker_settings(values: &Values, topic_defaults: &BTreeMap<String, String>) -> Vec<BrokerSetting> {
     let shown = |name: &'static str, kind: Kind, doc: &'static str| {
         let behind = setting_behind(name);
-        let default = values.default(name).or_else(|| behind.map(|s| s.default.to_string()));
+        let is_key = Key::named(name).is_some() || UNSET.contains(&name);
+        let default = if is_key { values.default(name) } else { behind.map(|s| s.default.to_string()) };
         // Also what coarser settings lead to, as log.retention.hours.
         let set = values.set.get(name).or_else(|| topic_defaults.get(behind?.name)).cloned();
         let source = if set.is_some() { SettingSource::Static } else { SettingSource::Default };

@@ -37,11 +37,19 @@ impl Resource {
     fn setting(&self, name: &str) -> Result<&'static Setting, Error> {
         match self {
             Resource::Topic(_) => setting_named(name).ok_or_else(|| SettingError::Unknown(name.to_string()).into()),
-            Resource::Broker(_) => {
-                setting_behind(name).ok_or_else(|| Error::InvalidRequest(format!("Cannot update these configs dynamically: {name}")))
-            }
+            Resource::Broker(_) => setting_behind(name).ok_or_else(|| not_dynamic(&[name])),
         }
     }
+
+    /// Names all of a broker's settings that cannot change while it runs.
+    fn refuse_static<'a>(&self, names: impl Iterator<Item = &'a String>) -> Result<(), Error> {
+        let wrong: Vec<&str> = names.map(String::as_str).filter(|name| setting_behind(name).is_none()).collect();
+        if matches!(self, Resource::Topic(_)) || wrong.is_empty() { Ok(()) } else { Err(not_dynamic(&wrong)) }
+    }
+}
+
+fn not_dynamic(names: &[&str]) -> Error {
+    Error::InvalidRequest(format!("Cannot update these configs dynamically: [{}]", names.join(", ")))
 }
 
 /// What is done to one setting (KIP-339).
@@ -88,6 +96,7 @@ pub(super) fn altered(
             next
         }
     };
+    resource.refuse_static(next.keys())?;
     for (name, value) in &next {
         let setting = resource.setting(name)?;
         if value.chars().count() > VALUE_CHARACTERS_MAX {

@@ -297,7 +297,7 @@ impl Controller {
         if wanted as usize > brokers.len() && !clamp {
             let there = brokers.len();
             return Err(Error::InvalidReplicationFactor(format!(
-                "Unable to replicate the partition {wanted} time(s): only {there} broker(s) are registered."
+                "Unable to replicate the partition {wanted} time(s): The target replication factor of {wanted} cannot be reached because only {there} broker(s) are registered."
             )));
         }
         let factor = (wanted as usize).min(brokers.len());

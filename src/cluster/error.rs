@@ -1,12 +1,13 @@
 //! Why a change of the cluster is refused.
 
+use crate::model::TOPIC_NAME_MAX;
 use crate::partition::SettingError;
 
 /// What is wrong with a change, in words for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A name that Kafka does not allow.
-    #[error("Topic name is invalid: '{0}' must be 1 to 249 of ASCII letters, digits, '.', '_' and '-', and not '.' or '..'")]
+    #[error("Topic name is invalid: {}", what_is_wrong_with(.0))]
     InvalidTopic(String),
     /// Names that metrics cannot tell apart.
     #[error("Topic '{topic}' collides with existing topic: {existing}")]
@@ -49,4 +50,14 @@ pub enum Error {
     /// The broker is stopping, or another one is the controller.
     #[error("this broker is not the controller")]
     NotController,
+}
+
+/// As Kafka says it.
+fn what_is_wrong_with(name: &str) -> String {
+    match name {
+        "" => "the empty string is not allowed".into(),
+        "." | ".." => format!("'{name}' is not allowed"),
+        long if long.len() > TOPIC_NAME_MAX => format!("the length of '{long}' is longer than the max allowed length {TOPIC_NAME_MAX}"),
+        _ => format!("'{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"),
+    }
 }

@@ -21,7 +21,7 @@ pub(super) struct Layer {
     pub(super) source: SettingSource,
 }
 
-/// A topic's setting: what is in force, and what would be without it, in this order.
+/// A topic's setting: what is in force, and what would be without it, in this order; the topics' own default comes after them.
 pub(super) struct InForce {
     pub(super) setting: &'static Setting,
     pub(super) layers: Vec<Layer>,
@@ -29,11 +29,15 @@ pub(super) struct InForce {
 
 impl InForce {
     pub(super) fn value(&self) -> Option<String> {
-        self.layers.first().and_then(|layer| layer.value.clone())
+        Some(self.in_force().map_or(self.setting.default.to_string(), |(value, _)| value))
     }
 
     pub(super) fn source(&self) -> SettingSource {
-        self.layers.first().map_or(SettingSource::Default, |layer| layer.source)
+        self.in_force().map_or(SettingSource::Default, |(_, source)| source)
+    }
+
+    fn in_force(&self) -> Option<(String, SettingSource)> {
+        self.layers.iter().find_map(|layer| Some((layer.value.clone()?, layer.source)))
     }
 }
 
@@ -43,9 +47,8 @@ pub(super) fn topic_settings(services: &Services, own: &BTreeMap<String, String>
     let of_setting = |setting: &'static Setting| {
         let own = own.get(setting.name).map(|value| Layer { name: setting.name, value: Some(value.clone()), source: SettingSource::Topic });
         let broker = services.settings.broker.iter().find(|b| b.name == setting.broker_synonym && !b.name.is_empty());
-        let default = Layer { name: setting.name, value: Some(setting.default.to_string()), source: SettingSource::Default };
-        let above = broker.map_or(vec![default], |broker| broker_layers(services, &image, broker));
-        InForce { setting, layers: own.into_iter().chain(above).collect() }
+        let above = broker.map(|broker| broker_layers(services, &image, broker));
+        InForce { setting, layers: own.into_iter().chain(above.into_iter().flatten()).collect() }
     };
     SETTINGS.iter().map(of_setting).collect()
 }
