@@ -1,6 +1,7 @@
 # Everything that is done with this project; `make help` lists it.
 CLIENT ?=
-.PHONY: help build run test check fmt lint protocol compat compat-smoke coverage figures
+ARGS ?=
+.PHONY: help build run test check fmt lint protocol compat compat-smoke coverage figures bench
 
 help:           ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -17,6 +18,8 @@ protocol:       ## generate the protocol's code from protocol-spec/
 	cargo run -q -p protocol-spec -- protocol-spec src
 figures: build  ## measure ready time, memory, partitions, groups and CPU per GB of the release binary
 	cargo test --release --test figures -- --ignored --nocapture --test-threads 1
+bench: build    ## dlog and Apache Kafka in turn under the same load; ARGS=--quick for less
+	python3 benches/compare.py $(ARGS)
 compat: build   ## real clients against the broker; CLIENT=name runs one
 	python3 compat-tests/run.py $(CLIENT)
 compat-smoke: build  ## kcat, confluent-kafka and kafka-python, a few minutes

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::commands::{ServeOptions, SettingOptions};
 use crate::broker::{Broker, Config, LogTo, Mode, Sources, init_logging, metrics_handle};
-use crate::env::{Env, raise_open_files};
+use crate::env::{Env, Workers, raise_open_files};
 
 /// Open files below which many partitions or connections get into trouble.
 const OPEN_FILES_WANTED: u64 = 4096;
@@ -46,7 +46,7 @@ impl Drop for Ephemeral {
 pub(super) fn serve(mode: Mode, options: ServeOptions) -> Result<(), String> {
     let kafkas_level = || std::env::var(KAFKAS_LOG_LEVEL).map(|level| level.to_lowercase()).unwrap_or_else(|_| "info".into());
     init_logging(&options.log.clone().unwrap_or_else(kafkas_level), options.log_format.into(), LogTo::Stdout)?;
-    let env = Env::real();
+    let env = Env { workers: Workers::per_core().map_err(|e| e.to_string())?, ..Env::real() };
     let ephemeral = options.ephemeral.then(|| Ephemeral::new(&env));
     let config = configure(mode, &options, ephemeral.as_ref().map(Ephemeral::path))?;
     if let Some(limit) = raise_open_files().filter(|limit| *limit < OPEN_FILES_WANTED) {

@@ -1,4 +1,4 @@
-//! The world: clock, chance, disk, network; the only room that a test replaces.
+//! The world: clock, chance, disk, network, threads; the only room that a test replaces.
 //!
 //! An [`Env`] is built once a broker, in `main` or in a test. Nobody else calls the system clock, a random source, `std::fs` or
 //! `tokio::net`. Waiting uses `tokio::time`, which tests can pause.
@@ -9,6 +9,7 @@ mod entropy;
 mod limits;
 mod network;
 mod real_disk;
+mod workers;
 
 use std::sync::Arc;
 
@@ -16,8 +17,9 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use disk::{Disk, File, Lock, Map, OpenMode};
 pub use entropy::{Entropy, SystemEntropy};
 pub use limits::{ProcessUse, process_use, raise_open_files};
-pub use network::{Listener, Part, ReadHalf, WriteHalf, connect, connect_stream};
+pub use network::{Accepted, Listener, Part, ReadHalf, WriteHalf, connect, connect_stream};
 pub use real_disk::RealDisk;
+pub use workers::Workers;
 
 /// What one broker sees of the world.
 #[derive(Clone)]
@@ -28,11 +30,13 @@ pub struct Env {
     pub entropy: Arc<dyn Entropy>,
     /// Files.
     pub disk: Arc<dyn Disk>,
+    /// Threads that serve connections.
+    pub workers: Workers,
 }
 
 impl Env {
-    /// The real world.
+    /// The real world; connections run where everything else does.
     pub fn real() -> Env {
-        Env { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy), disk: Arc::new(RealDisk) }
+        Env { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy), disk: Arc::new(RealDisk), workers: Workers::none() }
     }
 }

@@ -35,18 +35,35 @@ impl Listener {
         self.0.local_addr()
     }
 
-    /// The next connection: its two halves, the peer's address and the address it reached.
-    pub async fn accept(&self) -> io::Result<(ReadHalf, WriteHalf, SocketAddr, SocketAddr)> {
+    /// The next connection.
+    pub async fn accept(&self) -> io::Result<Accepted> {
         let (stream, peer) = self.0.accept().await?;
         stream.set_nodelay(true)?;
         let local = stream.local_addr()?;
-        let (read, write) = stream.into_split();
-        Ok((ReadHalf(read), WriteHalf(write), peer, local))
+        Ok(Accepted { stream: stream.into_std()?, peer, local })
     }
 
     /// The listener of another protocol's server.
     pub fn into_inner(self) -> TcpListener {
         self.0
+    }
+}
+
+/// A connection that no event loop has yet.
+#[derive(Debug)]
+pub struct Accepted {
+    stream: std::net::TcpStream,
+    /// Where it comes from.
+    pub peer: SocketAddr,
+    /// The address that it reached.
+    pub local: SocketAddr,
+}
+
+impl Accepted {
+    /// Its two halves, served by the event loop that this runs in.
+    pub fn split(self) -> io::Result<(ReadHalf, WriteHalf)> {
+        let (read, write) = TcpStream::from_std(self.stream)?.into_split();
+        Ok((ReadHalf(read), WriteHalf(write)))
     }
 }
 
@@ -68,6 +85,11 @@ pub async fn connect_stream(address: &str) -> io::Result<TcpStream> {
 pub struct ReadHalf(OwnedReadHalf);
 
 impl ReadHalf {
+    /// Waits until there is something to read, or the end.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.0.readable().await
+    }
+
     /// Reads some bytes into the room that `buffer` has; 0 is the end.
     pub async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
         self.0.read_buf(buffer).await

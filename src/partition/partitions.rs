@@ -103,7 +103,7 @@ impl Partitions {
     }
 
     fn open(&self, new: NewReplica) -> Result<(Replica, Report), Error> {
-        let Env { disk, entropy, clock } = &self.env.0;
+        let Env { disk, entropy, clock, .. } = &self.env.0;
         let path = self.directory.partition_path(&new.id);
         let known = disk.exists(&path);
         if known && self.directory.topic_id(&new.id).is_some_and(|id| id != new.topic_id) {

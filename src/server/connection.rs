@@ -200,15 +200,20 @@ impl Reader<'_> {
         Ok((self.buffer.split_to(size).freeze(), permit))
     }
 
-    /// Waits for the next frame. A connection that is silent for a while gives its buffer back, and one that stays so is closed.
+    /// Waits for the next frame. A connection that is silent for a while gives its buffer back (and a new one has none yet), and one that
+    /// stays so is closed.
     async fn first_bytes(&mut self) -> Result<(), End> {
-        if self.buffer.is_empty() {
-            match self.read(BUFFER_IDLE, "").await {
-                Err(End::Stalled(_)) => self.buffer = BytesMut::new(),
-                result => return result,
-            }
-        }
         let idle = self.caller.services.settings.limits.idle;
+        if self.buffer.is_empty() {
+            let readable = match timeout(BUFFER_IDLE, self.half.readable()).await {
+                Ok(readable) => readable,
+                Err(_) => {
+                    self.buffer = BytesMut::new();
+                    timeout(idle, self.half.readable()).await.map_err(|_| End::Stalled("it was idle"))?
+                }
+            };
+            readable.map_err(End::Peer)?;
+        }
         self.read(idle, "it was idle").await
     }
 

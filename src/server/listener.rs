@@ -30,14 +30,18 @@ pub async fn serve(listener: Listener, endpoint: Endpoint, services: Arc<Service
             } => accepted,
         };
         match accepted {
-            Some((permit, Ok((read, write, peer, local)))) => {
+            Some((permit, Ok(accepted))) => {
                 back_off = BACK_OFF.0;
-                let caller = Caller { services: services.clone(), endpoint: endpoint.clone(), local, peer };
+                let caller = Caller { services: services.clone(), endpoint: endpoint.clone(), local: accepted.local, peer: accepted.peer };
                 let stop = stop.clone();
-                connections.spawn(async move {
-                    connection::run(read, write, caller, stop).await;
+                let serving = async move {
+                    match accepted.split() {
+                        Ok((read, write)) => connection::run(read, write, caller, stop).await,
+                        Err(error) => warn!(peer = %caller.peer, %error, "a connection could not be served"),
+                    }
                     drop(permit);
-                });
+                };
+                connections.spawn_on(serving, &services.env.workers.next());
             }
             Some((_, Err(error))) => {
                 warn!(listener = %endpoint.name, %error, "a connection could not be accepted; is the limit of open files reached?");

@@ -1,6 +1,7 @@
 //! A broker in this process and a client that speaks the protocol's values.
 #![allow(dead_code)]
 
+pub mod load;
 pub mod process;
 
 use std::collections::BTreeMap;
@@ -53,6 +54,11 @@ impl Client {
 
     pub async fn send_frame(&mut self, frame: &[u8]) {
         let _ = self.0.send_frame(Bytes::copy_from_slice(frame)).await;
+    }
+
+    /// A frame that was encoded before.
+    pub async fn send_bytes(&mut self, frame: Bytes) {
+        let _ = self.0.send_frame(frame).await;
     }
 
     pub async fn send_raw(&mut self, bytes: &[u8]) {

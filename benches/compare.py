@@ -1,0 +1,302 @@
+#!/usr/bin/env python3
+"""Our broker and Apache Kafka in turn under the same load: `make bench`.
+
+    compare.py [--quick] [--only WORD] [--brokers dlog,kafka]
+
+Prints a table (best and median of the repeats, and our part of Kafka's best), and writes bench.json and bench.svg into target/bench/.
+CPU is that of the broker's process (user and system, from /proc), per GB of what users send. Before each measurement the same load runs
+for a while: page cache that is touched first and code that is not compiled yet would be measured otherwise.
+"""
+import argparse, json, mmap, os, re, signal, socket, statistics, subprocess, sys, tempfile, time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "compat-tests"))
+import kafka_peer  # noqa: E402
+
+# Both look for segments to delete twice a second.
+RETENTION = "log.retention.check.interval.ms=500"
+# More than one broker has at any time.
+TOUCHED_BYTES = 4 << 30
+TICK = os.sysconf("SC_CLK_TCK")
+OUT = ROOT / "target" / "bench"
+
+
+def say(text):
+    print(f"  {time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def touch_memory():
+    """Takes most of the free memory once and gives it back: on a virtual machine the first touch of a page costs many times a later one."""
+    available = int(re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text()).group(1)) * 1024
+    with mmap.mmap(-1, max(min(available - (3 << 30), TOUCHED_BYTES), 1 << 20)) as memory:
+        for at in range(0, len(memory), mmap.PAGESIZE):
+            memory[at] = 1
+        say(f"touched {len(memory) >> 30} GiB of memory")
+
+
+class Dlog:
+    name = "dlog"
+    # How much of a measured load warms it: caches only.
+    warm = 0.5
+
+    def __init__(self, *settings):
+        self.folder = tempfile.TemporaryDirectory(prefix="dlog-bench-")
+        self.port = kafka_peer.free_port()
+        command = [str(ROOT / "target/release/dlog"), "serve", "--data", self.folder.name, "--listen", self.address, "--http", "127.0.0.1:0",
+                   "--set", "group.initial.rebalance.delay.ms=0"]
+        for setting in [RETENTION, *settings]:
+            command += ["--set", setting]
+        begin = time.time()
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        for line in self.process.stdout:
+            if line.strip().startswith("plaintext"):
+                break
+        self.ready_seconds = time.time() - begin
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.port}"
+
+    def remove(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(60)
+        self.process.stdout.close()
+        self.folder.cleanup()
+
+
+class Kafka(kafka_peer.Kafka):
+    name = "Apache Kafka"
+
+    # The virtual machine compiles what is hot: its first gigabyte costs twice its third.
+    warm = 2.0
+
+    def __init__(self):
+        super().__init__(RETENTION)
+
+
+def cpu(broker):
+    fields = Path(f"/proc/{broker.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def memory(broker, field):
+    text = Path(f"/proc/{broker.process.pid}/status").read_text()
+    return int(re.search(rf"{field}:\s+(\d+)", text).group(1)) / 1000
+
+
+class Bench:
+    def __init__(self, load, options):
+        self.load_binary, self.options, self.results = load, options, {}
+
+    def load(self, *words):
+        done = subprocess.run([self.load_binary, *map(str, words)], stdout=subprocess.PIPE, text=True, timeout=600)
+        if done.returncode != 0:
+            raise RuntimeError(f"the load failed: {words}")
+        return json.loads(done.stdout.strip().splitlines()[-1])
+
+    def note(self, broker, figure, value):
+        self.results.setdefault(figure, {}).setdefault(broker if isinstance(broker, str) else broker.name, []).append(value)
+
+    def wanted(self, word):
+        return not self.options.only or self.options.only in word
+
+    def repeats(self, full=5):
+        return 2 if self.options.quick else full
+
+    def topic(self, broker, name, *settings):
+        subprocess.run([self.load_binary, "topic", broker.address, name, *settings], check=True)
+        time.sleep(0.5)  # Kafka answers before it serves
+
+    def produce(self, broker, what, records, megabytes, *more):
+        if not self.wanted(what):
+            return
+        topic = what.replace(" ", "-").replace(",", "")
+        # What was written goes at once, so that its pages of memory are written again: else fresh pages would be measured.
+        self.topic(broker, topic, "segment.bytes=33554432", "retention.bytes=67108864", "file.delete.delay.ms=0")
+        self.load("produce", broker.address, topic, records, int(megabytes * broker.warm), *more)
+        for _ in range(self.repeats()):
+            before = cpu(broker)
+            done = self.load("produce", broker.address, topic, records, megabytes, *more)
+            self.note(broker, f"{what}: CPU s/GB", (cpu(broker) - before) / (done["bytes"] / 1e9))
+            self.note(broker, f"{what}: MB/s", done["bytes"] / 1e6 / done["seconds"])
+        say(f"{broker.name}: {what} {self.results[f'{what}: CPU s/GB'][broker.name]}")
+
+    def fetch(self, broker):
+        if not self.wanted("fetch"):
+            return
+        self.topic(broker, "fetched")
+        self.load("produce", broker.address, "fetched", 980, 512)
+        self.load("fetch", broker.address, "fetched", int(1000 * broker.warm))
+        for _ in range(self.repeats()):
+            before = cpu(broker)
+            done = self.load("fetch", broker.address, "fetched", 1000)
+            self.note(broker, "fetch, cached: CPU s/GB", (cpu(broker) - before) / (done["bytes"] / 1e9))
+            self.note(broker, "fetch, cached: MB/s", done["bytes"] / 1e6 / done["seconds"])
+        say(f"{broker.name}: fetch {self.results['fetch, cached: CPU s/GB'][broker.name]}")
+
+    def latency(self, broker):
+        if not self.wanted("latency"):
+            return
+        self.topic(broker, "latency")
+        self.load("latency", broker.address, "latency", 5000, 3)
+        for _ in range(self.repeats()):
+            for name, value in self.load("latency", broker.address, "latency", 5000, 5).items():
+                self.note(broker, f"end to end latency at 5,000/s: {name.removesuffix('_ms')} ms", value)
+        say(f"{broker.name}: latency measured")
+
+    def many(self, broker):
+        if self.wanted("partitions"):
+            for at in range(self.repeats(3)):
+                self.note(broker, "1,000 partitions created and written: s", self.load("partitions", broker.address, f"many-{at}", 1000)["seconds"])
+        if self.wanted("members"):
+            for members in (100, 500):
+                for at in range(self.repeats(3)):
+                    self.note(broker, f"{members} members stable: s", self.load("group", broker.address, f"group-{members}-{at}", members)["seconds"])
+        say(f"{broker.name}: partitions and groups measured")
+
+    def idle(self, broker):
+        if not self.wanted("idle"):
+            return
+        before = memory(broker, "VmRSS")
+        holder = subprocess.Popen([self.load_binary, "idle", broker.address, "10000"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        opened = json.loads(holder.stdout.readline())
+        time.sleep(1)
+        self.note(broker, "10,000 idle connections: MB", memory(broker, "VmRSS"))
+        self.note(broker, "10,000 idle connections: KB each", (memory(broker, "VmRSS") - before) * 1000 / opened["connections"])
+        holder.stdin.close()
+        holder.wait()
+        say(f"{broker.name}: idle connections measured")
+
+    def java(self, broker):
+        """Java's own performance tools, as an independent check."""
+        if not self.wanted("java"):
+            return
+        self.topic(broker, "java")
+        classes = f"{kafka_peer.JARS}/*"
+        run = lambda *words: subprocess.run(["java", "-Xmx512M", "-cp", classes, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout
+        records = 300_000
+        for repeat in range(self.repeats(2) + 1):
+            before = cpu(broker)
+            text = run("org.apache.kafka.tools.ProducerPerformance", "--topic", "java", "--num-records", str(records), "--record-size", "1024", "--throughput", "-1",
+                       "--producer-props", f"bootstrap.servers={broker.address}", "acks=all")
+            after = cpu(broker)
+            consumed = run("org.apache.kafka.tools.ConsumerPerformance", "--bootstrap-server", broker.address, "--topic", "java", "--num-records", str(records))
+            if repeat == 0:
+                continue
+            self.note(broker, "Java's ProducerPerformance: CPU s/GB", (after - before) / (records * 1024 / 1e9))
+            self.note(broker, "Java's ProducerPerformance: MB/s", float(re.findall(r"\(([\d.]+) MB/sec\)", text)[-1]))
+            self.note(broker, "Java's ConsumerPerformance: CPU s/GB", (cpu(broker) - after) / (records * 1024 / 1e9))
+            self.note(broker, "Java's ConsumerPerformance: MB/s", float(consumed.strip().splitlines()[-1].split(",")[3]))
+        say(f"{broker.name}: Java's tools measured")
+
+    def bare(self):
+        if not self.wanted("bare"):
+            return
+        for what, words in [("produce, 1 MB batches", ("bare-produce", 1000, 1000)), ("produce, 16 KB batches", ("bare-produce", 16, 250)), ("fetch, cached", ("bare-fetch", 1000))]:
+            for _ in range(self.repeats() + 1):
+                self.note("bare loop", f"{what}: CPU s/GB", self.load(*words)["cpu_per_gb"])
+            self.results[f"{what}: CPU s/GB"]["bare loop"].pop(0)
+
+    def broker(self, make, starts):
+        touch_memory()
+        for _ in range(starts):
+            broker = make()
+            self.note(broker, "ready: s", broker.ready_seconds)
+            time.sleep(1)
+            self.note(broker, "idle memory: MB", memory(broker, "VmRSS"))
+            broker.remove()
+        say(f"{make.name}: started {starts} times")
+        broker = make()
+        try:
+            self.produce(broker, "produce, 1 MB batches", 980, 1000)
+            self.produce(broker, "produce, 16 KB batches", 15, 250)
+            self.produce(broker, "produce, lz4 of 1 MB", 980, 1000, "--lz4")
+            self.fetch(broker)
+            self.latency(broker)
+            self.java(broker)
+            self.note(broker, "memory at its highest: MB", memory(broker, "VmHWM"))
+        finally:
+            broker.remove()
+        broker = make()
+        try:
+            self.many(broker)
+            self.idle(broker)
+        finally:
+            broker.remove()
+
+
+# What we hold ourselves to: our best against Kafka's best, or against a number.
+EXPECTED = {
+    "produce, 1 MB batches: CPU s/GB": ("of Kafka's", 0.5), "produce, 16 KB batches: CPU s/GB": ("of Kafka's", 0.3),
+    "produce, lz4 of 1 MB: CPU s/GB": ("of Kafka's", 0.35), "fetch, cached: CPU s/GB": ("of Kafka's", 1.0),
+    "end to end latency at 5,000/s: p50 ms": ("of Kafka's", 0.6), "end to end latency at 5,000/s: p99 ms": ("of Kafka's", 1.2),
+    "idle memory: MB": ("at most", 20), "ready: s": ("at most", 0.02), "1,000 partitions created and written: s": ("at most", 0.5),
+    "100 members stable: s": ("at most", 1.0),
+}
+
+
+def best(figure, values):
+    return max(values) if figure.endswith("MB/s") else min(values)
+
+
+def table(results):
+    rows = [("", "dlog best", "median", "Kafka best", "median", "bare loop", "ours / Kafka's", "expected")]
+    for figure, by in results.items():
+        cell = lambda name, of: f"{of(by[name]):.3g}" if by.get(name) else ""
+        ours, theirs = (best(figure, by[name]) if by.get(name) else None for name in ("dlog", "Apache Kafka"))
+        ratio = ours / theirs if ours is not None and theirs else None
+        verdict = ""
+        if figure in EXPECTED and ours is not None:
+            kind, limit = EXPECTED[figure]
+            value = ratio if kind == "of Kafka's" else ours
+            verdict = f"{kind} {limit}" + ("" if value is None else ": yes" if value <= limit else ": NO")
+        pick = lambda values: best(figure, values)
+        rows.append((figure, cell("dlog", pick), cell("dlog", statistics.median), cell("Apache Kafka", pick), cell("Apache Kafka", statistics.median),
+                     cell("bare loop", pick), f"{ratio:.2f}" if ratio is not None else "", verdict))
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    return "\n".join("  ".join(f"{text:<{width}}" if at == 0 else f"{text:>{width}}" for at, (text, width) in enumerate(zip(row, widths))) for row in rows)
+
+
+def plot(results):
+    """Bars: each figure's best, ours and Kafka's, as parts of the larger of the two."""
+    rows = [(figure, [(name, best(figure, by[name])) for name in ("dlog", "Apache Kafka", "bare loop") if by.get(name)]) for figure, by in results.items()]
+    height, y, parts = 30 + sum(20 + 16 * len(bars) for _, bars in rows), 30, []
+    colours = {"dlog": "#2a7f62", "Apache Kafka": "#b0b0b0", "bare loop": "#d9c27a"}
+    for figure, bars in rows:
+        parts.append(f'<text x="10" y="{y}" font-weight="bold">{figure}</text>')
+        largest = max(value for _, value in bars) or 1
+        for name, value in bars:
+            y += 16
+            parts.append(f'<rect x="120" y="{y - 10}" width="{max(1, value / largest * 560):.1f}" height="12" fill="{colours[name]}"/>'
+                         f'<text x="10" y="{y}">{name}</text><text x="690" y="{y}">{value:.3g}</text>')
+        y += 20
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{height}" font-family="sans-serif" font-size="11">'
+            f'<rect width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>\n')
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="two repeats of everything")
+    parser.add_argument("--only", help="only figures whose name contains this")
+    parser.add_argument("--brokers", default="dlog,kafka")
+    options = parser.parse_args()
+    built = subprocess.run(["cargo", "bench", "--no-run", "--bench", "load"], cwd=ROOT, stderr=subprocess.PIPE, text=True, check=True).stderr
+    load = ROOT / re.search(r"Executable .*\((.*load-[0-9a-f]+)\)", built).group(1)
+    bench = Bench(str(load), options)
+    touch_memory()
+    bench.bare()
+    if "dlog" in options.brokers:
+        bench.broker(Dlog, bench.repeats())
+    if "kafka" in options.brokers:
+        kafka_peer.install()
+        bench.broker(Kafka, bench.repeats(2))
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / "bench.json").write_text(json.dumps(bench.results, indent=1))
+    (OUT / "bench.svg").write_text(plot(bench.results))
+    print(table(bench.results))
+    print(f"\nbest and median of {bench.repeats()} (2 or 3 where it takes long); {OUT}/bench.json, {OUT}/bench.svg")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+//! The load generator of `make bench`: one kind of load against a broker, one line of JSON as its result.
+//!
+//! It speaks the protocol with our own code and sends prepared batches, so that it costs little beside the broker that it measures. The bare
+//! loops are what a broker cannot do without: read a socket, check CRC-32C, write a file; or send a file.
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use clap::{Parser, Subcommand};
+use common::{Client, load, produce_request};
+use dlog::env::{Clock, SystemClock};
+use dlog::protocol::encode_request;
+use dlog::protocol::generated::fetch::{FetchPartition, FetchRequest, FetchTopic};
+use dlog::protocol::generated::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
+use dlog::protocol::generated::produce::ProduceRequest;
+use dlog::records::{BatchBuilder, Codec, NewRecord, Records, batches, layout};
+
+#[derive(Parser)]
+struct Cli {
+    /// `cargo bench` says so.
+    #[arg(long, hide = true)]
+    bench: bool,
+    #[command(subcommand)]
+    load: Load,
+}
+
+#[derive(Subcommand)]
+enum Load {
+    /// Create a topic of one partition with these settings, KEY=VALUE.
+    Topic { address: SocketAddr, topic: String, settings: Vec<String> },
+    /// Produce batches with five in flight.
+    Produce {
+        address: SocketAddr,
+        topic: String,
+        /// Records of 1 KB in a batch.
+        records: usize,
+        /// Megabytes of records.
+        megabytes: usize,
+        #[arg(long)]
+        lz4: bool,
+    },
+    /// Read a topic from its beginning.
+    Fetch { address: SocketAddr, topic: String, megabytes: usize },
+    /// Records of 1 KB at a rate, from before the send to after the receipt.
+    Latency { address: SocketAddr, topic: String, per_second: u64, seconds: u64 },
+    /// Create a topic with partitions, and write each once.
+    Partitions { address: SocketAddr, topic: String, count: i32 },
+    /// Members of a group until all are stable.
+    Group { address: SocketAddr, group: String, members: usize },
+    /// Idle connections, until the input is closed.
+    Idle { address: SocketAddr, count: usize },
+    /// The bare loop of producing: read a socket, check CRC-32C, write a file, answer shortly. Prints its CPU seconds per GB.
+    BareProduce { kilobytes: usize, megabytes: usize },
+    /// The bare loop of fetching: send a file.
+    BareFetch { megabytes: usize },
+}
+
+const MEGABYTE: usize = 1_000_000;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    match Cli::parse().load {
+        Load::Topic { address, topic, settings } => runtime.block_on(async {
+            let settings: Vec<(&str, &str)> = settings.iter().map(|s| s.split_once('=').expect("KEY=VALUE")).collect();
+            Client::connect_to(address).await.create_topic(&topic, 1, &settings).await;
+        }),
+        Load::Produce { address, topic, records, megabytes, lz4 } => runtime.block_on(async {
+            let codec = if lz4 { Codec::Lz4 } else { Codec::None };
+            let batch = load::batch(records, codec);
+            // Bytes of users: with a codec the batches are smaller.
+            let plain = if lz4 { load::batch(records, Codec::None).len() } else { batch.len() };
+            let mut client = Client::connect_to(address).await;
+            let begin = Instant::now();
+            let sent = load::produce(&mut client, &topic, &batch, megabytes * MEGABYTE / plain * batch.len()).await;
+            result(&[("bytes", (sent / batch.len() * plain) as f64), ("seconds", begin.elapsed().as_secs_f64())]);
+        }),
+        Load::Fetch { address, topic, megabytes } => runtime.block_on(fetch(address, &topic, megabytes * MEGABYTE)),
+        Load::Latency { address, topic, per_second, seconds } => runtime.block_on(latency(address, &topic, per_second, seconds)),
+        Load::Partitions { address, topic, count } => {
+            let time = runtime.block_on(load::partitions(address, &topic, count));
+            result(&[("seconds", time.as_secs_f64())]);
+        }
+        Load::Group { address, group, members } => {
+            let time = runtime.block_on(load::group(address, &group, members));
+            result(&[("seconds", time.as_secs_f64())]);
+        }
+        Load::Idle { address, count } => idle(address, count),
+        Load::BareProduce { kilobytes, megabytes } => bare_produce(kilobytes * 1000, megabytes * MEGABYTE),
+        Load::BareFetch { megabytes } => bare_fetch(megabytes * MEGABYTE),
+    }
+}
+
+fn result(figures: &[(&str, f64)]) {
+    let pairs: Vec<String> = figures.iter().map(|(name, figure)| format!("\"{name}\": {figure}")).collect();
+    println!("{{{}}}", pairs.join(", "));
+}
+
+/// A request for as much as a consumer takes at once.
+fn fetch_from(topic: &str, offset: i64, max_wait_ms: i32) -> FetchRequest {
+    let partition = FetchPartition { fetch_offset: offset, partition_max_bytes: 8 << 20, ..Default::default() };
+    let topics = vec![FetchTopic { topic: topic.into(), partitions: vec![partition], ..Default::default() }];
+    FetchRequest { max_wait_ms, min_bytes: 1, max_bytes: 50 << 20, session_epoch: -1, topics, ..Default::default() }
+}
+
+async fn fetch(address: SocketAddr, topic: &str, total: usize) {
+    let mut client = Client::connect_to(address).await;
+    let (mut offset, mut read) = (0, 0);
+    let begin = Instant::now();
+    while read < total {
+        let answer = client.call(&fetch_from(topic, offset, 500), 12).await;
+        let bytes = common::fetched(&answer);
+        let before = offset;
+        for batch in batches(&bytes) {
+            // The last one may be cut.
+            let Ok((header, _)) = batch else { break };
+            offset = header.last_offset().0 + 1;
+        }
+        // At the end it begins again.
+        if offset == before {
+            offset = 0;
+        }
+        read += bytes.len();
+    }
+    result(&[("bytes", read as f64), ("seconds", begin.elapsed().as_secs_f64())]);
+}
+
+async fn end_of(client: &mut Client, topic: &str) -> i64 {
+    let partition = ListOffsetsPartition { timestamp: -1, ..Default::default() };
+    let topics = vec![ListOffsetsTopic { name: topic.into(), partitions: vec![partition] }];
+    client.call(&ListOffsetsRequest { replica_id: -1, topics, ..Default::default() }, 5).await.topics[0].partitions[0].offset
+}
+
+async fn latency(address: SocketAddr, topic: &str, per_second: u64, seconds: u64) {
+    let begin = Instant::now();
+    let mut consumer = Client::connect_to(address).await;
+    let mut offset = end_of(&mut consumer, topic).await;
+    let last = offset + (per_second * seconds) as i64;
+    let name = topic.to_string();
+    let producing = tokio::spawn(async move {
+        let mut client = Client::connect_to(address).await;
+        let mut ticks = tokio::time::interval(Duration::from_millis(1));
+        let mut sent = 0;
+        let first = Instant::now();
+        while sent < per_second * seconds {
+            ticks.tick().await;
+            let due = (first.elapsed().as_micros() as u64 * per_second / 1_000_000 + 1).min(per_second * seconds);
+            let burst = due.saturating_sub(sent);
+            for _ in 0..burst {
+                let mut value = vec![b'x'; 1024];
+                value[..8].copy_from_slice(&(begin.elapsed().as_nanos() as u64).to_le_bytes());
+                let batch = BatchBuilder::new().record(NewRecord::value(&value)).build(SystemClock.wall_ms());
+                client.send_bytes(encode_request(&produce_request(&name, 0, &batch, -1), 9, 1, "load")).await;
+            }
+            for _ in 0..burst {
+                client.receive::<ProduceRequest>(9).await;
+            }
+            sent += burst;
+        }
+    });
+    let mut times: Vec<u64> = Vec::new();
+    while offset < last {
+        let answer = consumer.call(&fetch_from(topic, offset, 500), 12).await;
+        let now = begin.elapsed().as_nanos() as u64;
+        for batch in batches(&common::fetched(&answer)) {
+            let Ok((header, bytes)) = batch else { break };
+            if header.base_offset.0 < offset {
+                continue;
+            }
+            for record in Records::new(&bytes[layout::SIZE..], header.records_count) {
+                let value = record.expect("a sound record").value.expect("a value");
+                times.push(now.saturating_sub(u64::from_le_bytes(value[..8].try_into().expect("eight bytes"))));
+            }
+            offset = header.last_offset().0 + 1;
+        }
+    }
+    producing.await.expect("everything is sent");
+    // The first second warms.
+    times.drain(..per_second.min(times.len() as u64 / 2) as usize);
+    times.sort_unstable();
+    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize] as f64 / 1e6;
+    result(&[("p50_ms", at(0.5)), ("p99_ms", at(0.99)), ("p999_ms", at(0.999))]);
+}
+
+fn idle(address: SocketAddr, count: usize) {
+    dlog::env::raise_open_files();
+    let begin = Instant::now();
+    // More than one address of ours: one has not enough ports.
+    let connections: Vec<TcpStream> = (0..count).map(|_| TcpStream::connect(address).expect("the broker accepts")).collect();
+    result(&[("connections", connections.len() as f64), ("seconds", begin.elapsed().as_secs_f64())]);
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+}
+
+/// CPU seconds of this thread so far.
+fn thread_cpu() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
+    text.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).expect("nanoseconds") / 1e9
+}
+
+fn bare_produce(frame: usize, total: usize) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        stream.set_nodelay(true).expect("a socket option");
+        let bytes = vec![7; frame];
+        let count = total / frame;
+        let mut answer = [0; 64];
+        for at in 0..count + 5 {
+            if at < count {
+                stream.write_all(&bytes).expect("it reads");
+            }
+            if at >= 5 {
+                stream.read_exact(&mut answer).expect("it answers");
+            }
+        }
+    });
+    let (mut stream, _) = listener.accept().expect("one comes");
+    stream.set_nodelay(true).expect("a socket option");
+    let path = std::env::temp_dir().join(format!("dlog-bare-{}", std::process::id()));
+    let mut file = std::fs::File::create(&path).expect("a file");
+    let mut bytes = vec![0; frame];
+    let (begin, before) = (Instant::now(), thread_cpu());
+    let mut checksum = 0;
+    for _ in 0..total / frame {
+        stream.read_exact(&mut bytes).expect("it sends");
+        checksum ^= crc32c::crc32c(&bytes);
+        file.write_all(&bytes).expect("there is room");
+        stream.write_all(&[0; 64]).expect("it reads");
+    }
+    std::hint::black_box(checksum);
+    result(&[("cpu_per_gb", (thread_cpu() - before) / (total as f64 / 1e9)), ("seconds", begin.elapsed().as_secs_f64())]);
+    std::fs::remove_file(path).expect("it is there");
+}
+
+fn bare_fetch(total: usize) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let path = std::env::temp_dir().join(format!("dlog-bare-{}", std::process::id()));
+    std::fs::write(&path, vec![7; 64 << 20]).expect("there is room");
+    let reader = std::thread::spawn(move || {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        let mut bytes = vec![0; 1 << 20];
+        while stream.read(&mut bytes).expect("it sends") > 0 {}
+    });
+    let (stream, _) = listener.accept().expect("one comes");
+    let file = std::fs::File::open(&path).expect("it is there");
+    let (before, mut sent) = (thread_cpu(), 0);
+    while sent < total {
+        let mut position = (sent % (64 << 20)) as u64;
+        sent += rustix::fs::sendfile(&stream, &file, Some(&mut position), 1 << 20).expect("it reads");
+    }
+    let cpu = thread_cpu() - before;
+    drop(stream);
+    reader.join().expect("it ends");
+    result(&[("cpu_per_gb", cpu / (sent as f64 / 1e9))]);
+    std::fs::remove_file(path).expect("it is there");
+}

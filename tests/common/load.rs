@@ -1,0 +1,152 @@
+//! Load that costs its sender little: prepared batches, pipelined requests, members of groups.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dlog::env::{Clock, SystemClock};
+use dlog::protocol::encode_request;
+use dlog::protocol::generated::create_topics::{CreatableTopic, CreateTopicsRequest};
+use dlog::protocol::generated::find_coordinator::FindCoordinatorRequest;
+use dlog::protocol::generated::heartbeat::HeartbeatRequest;
+use dlog::protocol::generated::join_group::{JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse};
+use dlog::protocol::generated::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
+use dlog::protocol::generated::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment};
+use dlog::records::{BatchBuilder, Codec, NewRecord};
+use dlog::wire::Records;
+use tokio::sync::Semaphore;
+
+use super::{Client, produce_request};
+
+/// Requests that a producer has in flight, as the Java client's default.
+const IN_FLIGHT: usize = 5;
+/// Bytes of a record's value.
+const VALUE_BYTES: usize = 1024;
+
+/// A batch of records of 1 KB. Half of each value repeats and half is noise, so that a codec has something to do.
+pub fn batch(records: usize, codec: Codec) -> Bytes {
+    let mut noise = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut value = || -> Vec<u8> {
+        let mut bytes = vec![b'x'; VALUE_BYTES];
+        for word in bytes[VALUE_BYTES / 2..].chunks_mut(8) {
+            noise ^= noise << 13;
+            noise ^= noise >> 7;
+            noise ^= noise << 17;
+            word.copy_from_slice(&noise.to_le_bytes());
+        }
+        bytes
+    };
+    let values: Vec<Vec<u8>> = (0..records).map(|_| value()).collect();
+    let builder = values.iter().fold(BatchBuilder::new().codec(codec), |builder, value| builder.record(NewRecord::value(value)));
+    // Older ones would be deleted by retention while they are read.
+    builder.build(SystemClock.wall_ms())
+}
+
+/// Sends a batch again and again with some requests in flight; returns the bytes of batches.
+pub async fn produce(client: &mut Client, topic: &str, batch: &Bytes, total: usize) -> usize {
+    let count = (total / batch.len()).max(1);
+    let frame = encode_request(&produce_request(topic, 0, batch, -1), 9, 1, "load");
+    for at in 0..count + IN_FLIGHT {
+        if at < count {
+            client.send_bytes(frame.clone()).await;
+        }
+        if at >= IN_FLIGHT {
+            let (_, response) = client.receive::<ProduceRequest>(9).await;
+            assert_eq!(response.responses[0].partition_responses[0].error_code, 0);
+        }
+    }
+    count * batch.len()
+}
+
+/// Creates a topic with many partitions and writes each once.
+pub async fn partitions(address: SocketAddr, name: &str, count: i32) -> Duration {
+    let batch = batch(1, Codec::None);
+    let mut client = Client::connect_to(address).await;
+    let begin = Instant::now();
+    let topic = CreatableTopic { name: name.into(), num_partitions: count, replication_factor: 1, ..Default::default() };
+    client.call(&CreateTopicsRequest { topics: vec![topic], timeout_ms: 60_000, ..Default::default() }, 7).await;
+    let request = |first: i32| {
+        let data = |index| PartitionProduceData { index, records: Some(Records::Bytes(batch.clone())) };
+        let partition_data = (first..(first + 100).min(count)).map(data).collect();
+        let topic = TopicProduceData { name: name.into(), partition_data, ..Default::default() };
+        ProduceRequest { acks: -1, timeout_ms: 30_000, topic_data: vec![topic], ..Default::default() }
+    };
+    for first in (0..count).step_by(100) {
+        // Another broker than ours answers CreateTopics before it serves all partitions.
+        while client.call(&request(first), 9).await.responses[0].partition_responses.iter().any(|p| p.error_code != 0) {}
+    }
+    begin.elapsed()
+}
+
+/// Members that join together; the time until all are stable in one generation.
+pub async fn group(address: SocketAddr, group: &str, count: usize) -> Duration {
+    let mut client = Client::connect_to(address).await;
+    let find = FindCoordinatorRequest { coordinator_keys: vec![group.into()], ..Default::default() };
+    while client.call(&find, 4).await.coordinators[0].error_code != 0 {}
+    let begin = Instant::now();
+    let stable = Arc::new(Semaphore::new(0));
+    let members: Vec<_> = (0..count).map(|_| tokio::spawn(member(address, group.to_string(), count, stable.clone()))).collect();
+    for member in members {
+        member.await.expect("a member is stable");
+    }
+    begin.elapsed()
+}
+
+/// Joins like a consumer, and ends when all members are stable together: then the leader has given a permit for each.
+async fn member(address: SocketAddr, group: String, count: usize, stable: Arc<Semaphore>) {
+    let mut client = Client::connect_to(address).await;
+    let mut id = String::new();
+    loop {
+        let joined = join(&mut client, &group, &id).await;
+        id = joined.member_id.clone();
+        if joined.error_code != 0 {
+            continue;
+        }
+        let assignments = joined
+            .members
+            .iter()
+            .map(|m| SyncGroupRequestAssignment { member_id: m.member_id.clone(), assignment: Bytes::from_static(b"part") });
+        let sync = SyncGroupRequest {
+            group_id: group.clone(),
+            generation_id: joined.generation_id,
+            member_id: id.clone(),
+            assignments: assignments.chain([SyncGroupRequestAssignment { member_id: "count".into(), assignment: Bytes::new() }]).collect(),
+            ..Default::default()
+        };
+        if client.call(&sync, 3).await.error_code != 0 {
+            continue;
+        }
+        if joined.leader == id && joined.members.len() == count {
+            stable.add_permits(count);
+        }
+        loop {
+            let beat = HeartbeatRequest {
+                group_id: group.clone(),
+                generation_id: joined.generation_id,
+                member_id: id.clone(),
+                ..Default::default()
+            };
+            if client.call(&beat, 3).await.error_code != 0 {
+                break;
+            }
+            if stable.try_acquire().map(|p| p.forget()).is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+async fn join(client: &mut Client, group: &str, id: &str) -> JoinGroupResponse {
+    let request = JoinGroupRequest {
+        group_id: group.into(),
+        session_timeout_ms: 30_000,
+        rebalance_timeout_ms: 30_000,
+        member_id: id.into(),
+        protocol_type: "consumer".into(),
+        protocols: vec![JoinGroupRequestProtocol { name: "range".into(), metadata: Bytes::new() }],
+        ..Default::default()
+    };
+    client.call(&request, 5).await
+}
