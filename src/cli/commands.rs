@@ -77,7 +77,7 @@ pub(super) struct SettingOptions {
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     pub(super) set: Vec<(String, String)>,
     /// Refuse settings that nobody knows.
-    #[arg(long, env = "DLOG_STRICT")]
+    #[arg(long, env = "DLOG_STRICT", value_parser = clap::builder::BoolishValueParser::new())]
     pub(super) strict: bool,
 }
 

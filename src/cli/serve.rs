@@ -44,8 +44,8 @@ impl Drop for Ephemeral {
 
 /// Starts a broker and waits for the signal to stop.
 pub(super) fn serve(mode: Mode, options: ServeOptions) -> Result<(), String> {
-    let kafkas_level = || std::env::var(KAFKAS_LOG_LEVEL).map(|level| level.to_lowercase()).unwrap_or_else(|_| "info".into());
-    init_logging(&options.log.clone().unwrap_or_else(kafkas_level), options.log_format.into(), LogTo::Stdout)?;
+    let level = options.log.clone().unwrap_or_else(kafkas_log_level);
+    init_logging(&level, options.log_format.into(), LogTo::Stdout)?;
     let env = Env { workers: Workers::per_core().map_err(|e| e.to_string())?, ..Env::real() };
     let ephemeral = options.ephemeral.then(|| Ephemeral::new(&env));
     let config = configure(mode, &options, ephemeral.as_ref().map(Ephemeral::path))?;
@@ -55,6 +55,16 @@ pub(super) fn serve(mode: Mode, options: ServeOptions) -> Result<(), String> {
     metrics_handle();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| e.to_string())?;
     runtime.block_on(run(config, env))
+}
+
+/// The level that Kafka's images are given, in our words; info without one.
+fn kafkas_log_level() -> String {
+    match std::env::var(KAFKAS_LOG_LEVEL).unwrap_or_default().to_lowercase().as_str() {
+        "" => "info".into(),
+        "fatal" => "error".into(),
+        "all" => "trace".into(),
+        level => level.into(),
+    }
 }
 
 fn configure(mode: Mode, options: &ServeOptions, ephemeral: Option<&Path>) -> Result<Config, String> {

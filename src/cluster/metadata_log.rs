@@ -50,7 +50,8 @@ impl Committed {
 /// A call of a [`MetadataLog`] on its way.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
-/// What is committed, in one order everywhere: first what the log holds when it is opened, then what follows.
+/// What is committed, in one order everywhere: first what the log holds when it is opened, then what follows. It has no bound of its own: who
+/// follows takes each entry before the next one is proposed.
 pub type CommittedStream = mpsc::UnboundedReceiver<Committed>;
 
 /// What the controller needs of a log. Records that are proposed come back on the log's [`CommittedStream`]; so do those of others.
