@@ -299,3 +299,30 @@ fn settings_are_explained_and_strict_refuses_what_nobody_knows() {
     assert_eq!(strict.status.code(), Some(1));
     assert!(said(&strict.stderr).contains("is num.partitions meant?"), "{}", said(&strict.stderr));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_limit_of_open_files_accepting_backs_off_and_goes_on_later() {
+    const OPEN_FILES: usize = 80;
+    let folder = tempfile::tempdir().unwrap();
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", &format!("ulimit -n {OPEN_FILES} && exec \"$0\" \"$@\"")]).arg(env!("CARGO_BIN_EXE_dlog"));
+    limited.args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"]).arg(folder.path());
+    limited.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let broker = Process::start(limited);
+    let mut good = Client::connect_to(broker.address).await;
+    good.create_topic("t", 1, &[]).await;
+    // The kernel takes them into its queue, whether or not the broker can.
+    let mut crowd = Vec::new();
+    for _ in 0..2 * OPEN_FILES {
+        crowd.push(tokio::net::TcpStream::connect(broker.address).await.unwrap());
+    }
+    let before = broker.cpu();
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    let spent = broker.cpu() - before;
+    assert!(spent < std::time::Duration::from_millis(250), "it does not try without a pause: {spent:?}");
+    assert_eq!(good.produce("t", 0, &batch(b"x")).await.error_code, 0, "who is connected is served");
+    drop(crowd);
+    let mut later = Client::connect_to(broker.address).await;
+    assert_eq!(later.produce("t", 0, &batch(b"y")).await.base_offset, 1);
+    assert!(broker.terminate());
+}

@@ -469,3 +469,25 @@ fn a_member_that_was_silent_is_named_with_figures() {
     }
     assert_eq!(bench.shard.history("g").unwrap().len(), 200, "the history is bounded");
 }
+
+#[test]
+fn groups_with_members_are_not_deleted_and_what_they_read_keeps_its_offsets() {
+    let mut bench = Bench::new(settings());
+    let generation = bench.stable(&["a"]);
+    let (_, records) = bench.shard.commit(&commit("a", generation), bench.now()).unwrap();
+    records.iter().for_each(|record| bench.shard.replay(record, bench.now()));
+    let t0 = [("t".to_string(), 0)];
+    assert_eq!(bench.shard.delete("g"), Err(ErrorCode::NonEmptyGroup));
+    // The subscription of these members cannot be read, so every topic may be theirs.
+    assert_eq!(bench.shard.delete_offsets("g", &t0).unwrap(), (vec![ErrorCode::GroupSubscribedToTopic], vec![]));
+    assert_eq!(bench.shard.delete("nobody"), Err(ErrorCode::GroupIdNotFound));
+    assert_eq!(bench.shard.delete(""), Err(ErrorCode::InvalidGroupId));
+    assert_eq!(bench.shard.delete_offsets("nobody", &t0).unwrap_err(), ErrorCode::GroupIdNotFound);
+    bench.leave("a", None);
+    let (codes, tombstones) = bench.shard.delete_offsets("g", &[t0[0].clone(), ("t".into(), 9)]).unwrap();
+    assert_eq!((codes, tombstones.len()), (vec![ErrorCode::None; 2], 1), "what was not committed needs no tombstone");
+    let records = bench.shard.delete("g").unwrap();
+    assert_eq!(records.len(), 2, "the offset and the group");
+    records.iter().for_each(|record| bench.shard.replay(record, bench.now()));
+    assert!(bench.shard.describe("g").is_none());
+}

@@ -66,7 +66,7 @@ pub const KEYS: &[Key] = &[
     key("offsets.retention.check.interval.ms", Kind::Long, "600000", None, 1, "How often expired offsets are looked for."),
     key("offsets.retention.minutes", Kind::Int, "10080", None, 1, "How long the offsets of an empty group are kept."),
     key("offsets.topic.num.partitions", Kind::Int, "50", None, 1, "Partitions of the offsets topic."),
-    key("offsets.topic.replication.factor", Kind::Int, "3", None, 1, "Replicas of the offsets topic, at most the number of brokers."),
+    key("offsets.topic.replication.factor", Kind::Short, "3", None, 1, "Replicas of the offsets topic, at most the number of brokers."),
     key("process.roles", Kind::List, "broker,controller", None, i64::MIN, "The roles of this node; always both."),
     key("producer.id.expiration.ms", Kind::Int, "86400000", None, 1, "How long an idle producer is remembered."),
     key("queued.max.request.bytes", Kind::Long, "268435456", None, i64::MIN, "The most bytes of requests in memory, over all connections."),
@@ -84,6 +84,7 @@ impl Key {
         let number = match self.kind {
             Kind::Boolean if !matches!(value, "true" | "false") => return Err("must be true or false".into()),
             Kind::Int => value.parse::<i32>().map(i64::from).map_err(|_| "must be a whole number of 32 bits")?,
+            Kind::Short => value.parse::<i16>().map(i64::from).map_err(|_| "must be a whole number of 16 bits")?,
             Kind::Long => value.parse::<i64>().map_err(|_| "must be a whole number of 64 bits")?,
             _ => return Ok(()),
         };

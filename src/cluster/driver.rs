@@ -61,14 +61,15 @@ pub async fn start(
         }));
     }
     let follower = Follower { image: image.clone(), partitions, broker, topic_defaults: settings.topic_defaults.clone() };
-    let mut driver = Driver { log, stream, controller: Controller::new(committed.clone(), settings), follower: Arc::new(follower) };
+    let controller = Controller::new(committed.clone(), settings);
+    let mut driver = Driver { log, stream, committed, controller, follower: Arc::new(follower) };
     // Partitions are opened once, in the epoch of this start, and not before it is committed.
     let (records, _) = driver.controller.handle(&registration);
     let term = driver.log.term();
     let index = driver.log.propose(records, term).await?;
-    driver.apply_to(index, &mut committed).await?;
-    driver.snapshot_if_due(&committed).await;
-    let follower = driver.follower.clone();
+    driver.apply_to(index).await?;
+    driver.snapshot_if_due().await;
+    let (follower, committed) = (driver.follower.clone(), driver.committed.clone());
     let opened = tokio::task::spawn_blocking(move || {
         follower.retire_deleted(&deleted)?;
         follower.follow(committed)
@@ -81,6 +82,8 @@ pub async fn start(
 struct Driver {
     log: Box<dyn MetadataLog>,
     stream: CommittedStream,
+    /// What the log has committed. The follower is behind where partitions could not be opened, and tries again with the next change.
+    committed: MetadataImage,
     controller: Controller,
     follower: Arc<Follower>,
 }
@@ -119,22 +122,21 @@ impl Driver {
             Err(error) => {
                 error!(%error, "a change of the cluster could not be committed");
                 // What was decided is not so: go on from what is committed.
-                self.controller.reset(MetadataImage::clone(&self.follower.image.load()));
+                self.controller.reset(self.committed.clone());
                 return Err(error);
             }
         };
-        let mut next = MetadataImage::clone(&self.follower.image.load());
-        self.apply_to(index, &mut next).await?;
-        self.snapshot_if_due(&next).await;
-        let follower = self.follower.clone();
+        self.apply_to(index).await?;
+        self.snapshot_if_due().await;
+        let (follower, next) = (self.follower.clone(), self.committed.clone());
         tokio::task::spawn_blocking(move || follower.follow(next)).await.map_err(|e| Error::Storage(e.to_string()))?
     }
 
     /// Applies what is committed, up to the entry with this index.
-    async fn apply_to(&mut self, index: i64, image: &mut MetadataImage) -> Result<(), Error> {
+    async fn apply_to(&mut self, index: i64) -> Result<(), Error> {
         loop {
             let new = self.stream.recv().await.ok_or(Error::NotController)?;
-            image.apply_committed(&new);
+            self.committed.apply_committed(&new);
             if matches!(new, Committed::Entry(entry) if entry.index >= index) {
                 return Ok(());
             }
@@ -142,9 +144,9 @@ impl Driver {
     }
 
     /// A snapshot that fails costs only the next start some time.
-    async fn snapshot_if_due(&self, image: &MetadataImage) {
+    async fn snapshot_if_due(&self) {
         if self.log.wants_snapshot()
-            && let Err(error) = self.log.snapshot(image.to_records()).await
+            && let Err(error) = self.log.snapshot(self.committed.to_records()).await
         {
             error!(%error, "the metadata's snapshot was not written");
         }

@@ -12,6 +12,7 @@ pub enum Kind {
     Boolean,
     String,
     Int,
+    Short,
     Long,
     Double,
     List,
@@ -162,9 +163,10 @@ impl Setting {
         let number = match self.kind {
             Kind::Boolean if !matches!(value, "true" | "false") => return refuse("Expected value to be either true or false"),
             Kind::Int if value.trim().parse::<i32>().is_err() => return refuse("Not a number of type INT"),
+            Kind::Short if value.trim().parse::<i16>().is_err() => return refuse("Not a number of type SHORT"),
             Kind::Long if value.trim().parse::<i64>().is_err() => return refuse("Not a number of type LONG"),
             Kind::Double if value.trim().parse::<f64>().is_err() => return refuse("Not a number of type DOUBLE"),
-            Kind::Int | Kind::Long | Kind::Double => value.trim().parse::<f64>().unwrap_or(f64::NAN),
+            Kind::Int | Kind::Short | Kind::Long | Kind::Double => value.trim().parse::<f64>().unwrap_or(f64::NAN),
             _ => 0.0,
         };
         match self.rule {

@@ -161,6 +161,7 @@ fn type_code(kind: Kind) -> i8 {
         Kind::Boolean => 1,
         Kind::String => 2,
         Kind::Int => 3,
+        Kind::Short => 4,
         Kind::Long => 5,
         Kind::Double => 6,
         Kind::List => 7,
