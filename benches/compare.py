@@ -5,9 +5,10 @@
 
 Prints a table (best and median of the repeats, and our part of Kafka's best), and writes bench.json and bench.svg into target/bench/.
 CPU is that of the broker's process (user and system, from /proc), per GB of what users send. Before each measurement the same load runs
-for a while: page cache that is touched first and code that is not compiled yet would be measured otherwise.
+for a while: page cache that is touched first and code that is not compiled yet would be measured otherwise. Both brokers run, and each repeat
+goes to one and then to the other: what else the machine does changes from minute to minute, and so it falls on both.
 """
-import argparse, json, mmap, os, re, signal, socket, statistics, subprocess, sys, tempfile, time
+import argparse, contextlib, json, mmap, os, re, signal, socket, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,7 +70,7 @@ class Kafka(kafka_peer.Kafka):
     name = "Apache Kafka"
 
     # The virtual machine compiles what is hot: its first gigabyte costs twice its third.
-    warm = 2.0
+    warm = 3.0
 
     def __init__(self):
         super().__init__(RETENTION)
@@ -108,52 +109,71 @@ class Bench:
         subprocess.run([self.load_binary, "topic", broker.address, name, *settings], check=True)
         time.sleep(0.5)  # Kafka answers before it serves
 
-    def produce(self, broker, what, records, megabytes, *more):
+    def in_turn(self, what, brokers, measure, repeats, first=0):
+        for repeat in range(first, repeats):
+            for broker in brokers:
+                measure(broker, repeat)
+        said = {figure: {name: [float(f"{value:.3g}") for value in values] for name, values in by.items()} for figure, by in self.results.items() if figure.startswith(what)}
+        say(f"{what}: {said}")
+
+    def produce(self, brokers, what, records, megabytes, *more):
         if not self.wanted(what):
             return
         topic = what.replace(" ", "-").replace(",", "")
-        # What was written goes at once, so that its pages of memory are written again: else fresh pages would be measured.
-        self.topic(broker, topic, "segment.bytes=33554432", "retention.bytes=67108864", "file.delete.delay.ms=0")
-        self.load("produce", broker.address, topic, records, int(megabytes * broker.warm), *more)
-        for _ in range(self.repeats()):
+
+        def measure(broker, _):
             before = cpu(broker)
             done = self.load("produce", broker.address, topic, records, megabytes, *more)
             self.note(broker, f"{what}: CPU s/GB", (cpu(broker) - before) / (done["bytes"] / 1e9))
             self.note(broker, f"{what}: MB/s", done["bytes"] / 1e6 / done["seconds"])
-        say(f"{broker.name}: {what} {self.results[f'{what}: CPU s/GB'][broker.name]}")
 
-    def fetch(self, broker):
+        for broker in brokers:
+            # What was written goes at once, so that its pages of memory are written again: else fresh pages would be measured.
+            self.topic(broker, topic, "segment.bytes=33554432", "retention.bytes=67108864", "file.delete.delay.ms=0")
+            self.load("produce", broker.address, topic, records, int(megabytes * broker.warm), *more)
+        self.in_turn(what, brokers, measure, self.repeats())
+
+    def fetch(self, brokers):
         if not self.wanted("fetch"):
             return
-        self.topic(broker, "fetched")
-        self.load("produce", broker.address, "fetched", 980, 512)
-        self.load("fetch", broker.address, "fetched", int(1000 * broker.warm))
-        for _ in range(self.repeats()):
+
+        def measure(broker, _):
             before = cpu(broker)
             done = self.load("fetch", broker.address, "fetched", 1000)
             self.note(broker, "fetch, cached: CPU s/GB", (cpu(broker) - before) / (done["bytes"] / 1e9))
             self.note(broker, "fetch, cached: MB/s", done["bytes"] / 1e6 / done["seconds"])
-        say(f"{broker.name}: fetch {self.results['fetch, cached: CPU s/GB'][broker.name]}")
 
-    def latency(self, broker):
+        for broker in brokers:
+            self.topic(broker, "fetched")
+            self.load("produce", broker.address, "fetched", 980, 512)
+            self.load("fetch", broker.address, "fetched", int(1000 * broker.warm))
+        self.in_turn("fetch", brokers, measure, self.repeats())
+
+    def latency(self, brokers):
         if not self.wanted("latency"):
             return
-        self.topic(broker, "latency")
-        self.load("latency", broker.address, "latency", 5000, 3)
-        for _ in range(self.repeats()):
+
+        def measure(broker, _):
             for name, value in self.load("latency", broker.address, "latency", 5000, 5).items():
                 self.note(broker, f"end to end latency at 5,000/s: {name.removesuffix('_ms')} ms", value)
-        say(f"{broker.name}: latency measured")
 
-    def many(self, broker):
+        for broker in brokers:
+            self.topic(broker, "latency")
+            self.load("latency", broker.address, "latency", 5000, int(6 * broker.warm))
+        self.in_turn("end to end", brokers, measure, self.repeats())
+
+    def many(self, brokers):
         if self.wanted("partitions"):
-            for at in range(self.repeats(3)):
+            def partitions(broker, at):
                 self.note(broker, "1,000 partitions created and written: s", self.load("partitions", broker.address, f"many-{at}", 1000)["seconds"])
+
+            self.in_turn("1,000", brokers, partitions, self.repeats(3))
         if self.wanted("members"):
             for members in (100, 500):
-                for at in range(self.repeats(3)):
+                def group(broker, at):
                     self.note(broker, f"{members} members stable: s", self.load("group", broker.address, f"group-{members}-{at}", members)["seconds"])
-        say(f"{broker.name}: partitions and groups measured")
+
+                self.in_turn(f"{members} members", brokers, group, self.repeats(3))
 
     def idle(self, broker):
         if not self.wanted("idle"):
@@ -168,27 +188,31 @@ class Bench:
         holder.wait()
         say(f"{broker.name}: idle connections measured")
 
-    def java(self, broker):
+    def java(self, brokers):
         """Java's own performance tools, as an independent check."""
         if not self.wanted("java"):
             return
-        self.topic(broker, "java")
         classes = f"{kafka_peer.JARS}/*"
         run = lambda *words: subprocess.run(["java", "-Xmx512M", "-cp", classes, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout
         records = 300_000
-        for repeat in range(self.repeats(2) + 1):
+
+        def measure(broker, repeat):
             before = cpu(broker)
             text = run("org.apache.kafka.tools.ProducerPerformance", "--topic", "java", "--num-records", str(records), "--record-size", "1024", "--throughput", "-1",
                        "--producer-props", f"bootstrap.servers={broker.address}", "acks=all")
             after = cpu(broker)
             consumed = run("org.apache.kafka.tools.ConsumerPerformance", "--bootstrap-server", broker.address, "--topic", "java", "--num-records", str(records))
-            if repeat == 0:
-                continue
+            if repeat < 0:
+                return
             self.note(broker, "Java's ProducerPerformance: CPU s/GB", (after - before) / (records * 1024 / 1e9))
             self.note(broker, "Java's ProducerPerformance: MB/s", float(re.findall(r"\(([\d.]+) MB/sec\)", text)[-1]))
             self.note(broker, "Java's ConsumerPerformance: CPU s/GB", (cpu(broker) - after) / (records * 1024 / 1e9))
             self.note(broker, "Java's ConsumerPerformance: MB/s", float(consumed.strip().splitlines()[-1].split(",")[3]))
-        say(f"{broker.name}: Java's tools measured")
+
+        for broker in brokers:
+            self.topic(broker, "java")
+        # The one before the first warms.
+        self.in_turn("Java's", brokers, measure, self.repeats(2), first=-1)
 
     def bare(self):
         if not self.wanted("bare"):
@@ -198,32 +222,42 @@ class Bench:
                 self.note("bare loop", f"{what}: CPU s/GB", self.load(*words)["cpu_per_gb"])
             self.results[f"{what}: CPU s/GB"]["bare loop"].pop(0)
 
-    def broker(self, make, starts):
-        touch_memory()
-        for _ in range(starts):
+    def start(self, make, times):
+        for _ in range(times):
             broker = make()
             self.note(broker, "ready: s", broker.ready_seconds)
             time.sleep(1)
             self.note(broker, "idle memory: MB", memory(broker, "VmRSS"))
             broker.remove()
-        say(f"{make.name}: started {starts} times")
-        broker = make()
-        try:
-            self.produce(broker, "produce, 1 MB batches", 980, 1000)
-            self.produce(broker, "produce, 16 KB batches", 15, 250)
-            self.produce(broker, "produce, lz4 of 1 MB", 980, 1000, "--lz4")
-            self.fetch(broker)
-            self.latency(broker)
-            self.java(broker)
-            self.note(broker, "memory at its highest: MB", memory(broker, "VmHWM"))
-        finally:
-            broker.remove()
-        broker = make()
-        try:
-            self.many(broker)
-            self.idle(broker)
-        finally:
-            broker.remove()
+        say(f"{make.name}: started {times} times")
+
+    def brokers(self, makes):
+        touch_memory()
+        for make in makes:
+            self.start(make, self.repeats(2 if make is Kafka else 5))
+        with running(makes) as brokers:
+            self.produce(brokers, "produce, 1 MB batches", 980, 1000)
+            self.produce(brokers, "produce, 16 KB batches", 15, 250)
+            self.produce(brokers, "produce, lz4 of 1 MB", 980, 1000, "--lz4")
+            self.fetch(brokers)
+            self.latency(brokers)
+            self.java(brokers)
+            for broker in brokers:
+                self.note(broker, "memory at its highest: MB", memory(broker, "VmHWM"))
+        with running(makes) as brokers:
+            self.many(brokers)
+            for broker in brokers:
+                self.idle(broker)
+
+
+@contextlib.contextmanager
+def running(makes):
+    with contextlib.ExitStack() as stack:
+        brokers = []
+        for make in makes:
+            brokers.append(make())
+            stack.callback(brokers[-1].remove)
+        yield brokers
 
 
 # What we hold ourselves to: our best against Kafka's best, or against a number.
@@ -286,11 +320,8 @@ def main():
     bench = Bench(str(load), options)
     touch_memory()
     bench.bare()
-    if "dlog" in options.brokers:
-        bench.broker(Dlog, bench.repeats())
-    if "kafka" in options.brokers:
-        kafka_peer.install()
-        bench.broker(Kafka, bench.repeats(2))
+    kafka_peer.install()
+    bench.brokers([make for make, name in ((Dlog, "dlog"), (Kafka, "kafka")) if name in options.brokers.split(",")])
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "bench.json").write_text(json.dumps(bench.results, indent=1))
     (OUT / "bench.svg").write_text(plot(bench.results))

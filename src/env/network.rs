@@ -17,6 +17,10 @@ use super::File;
 
 /// Bytes that one `sendfile` call may move, so that one big answer does not hold a worker for long.
 const SEND_BYTES_MAX: usize = 1 << 20;
+/// A slice of a file up to this size is copied: that costs less than a `sendfile` and the packets before and after it.
+const COPIED_MAX: usize = 16 << 10;
+/// Bytes that are gathered before they leave.
+const GATHERED_MAX: usize = 256 << 10;
 /// Slices that one `sendmsg` call may take.
 const SLICES_MAX: usize = 1024;
 
@@ -112,29 +116,65 @@ pub enum Part {
     },
 }
 
+/// Bytes that leave together.
+#[derive(Default)]
+struct Gathered {
+    parts: Vec<Bytes>,
+    size: usize,
+}
+
+impl Gathered {
+    fn push(&mut self, bytes: Bytes) {
+        self.size += bytes.len();
+        self.parts.push(bytes);
+    }
+
+    fn take(&mut self) -> Vec<Bytes> {
+        self.size = 0;
+        std::mem::take(&mut self.parts)
+    }
+}
+
+fn read_slice(file: &Arc<dyn File>, position: u64, length: usize) -> io::Result<Bytes> {
+    let mut bytes = vec![0; length];
+    if file.read_at(position, &mut bytes)? < length {
+        return Err(too_short());
+    }
+    Ok(bytes.into())
+}
+
+fn too_short() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than the slice that is sent")
+}
+
 /// What goes out.
 #[derive(Debug)]
 pub struct WriteHalf(OwnedWriteHalf);
 
 impl WriteHalf {
-    /// Writes all of the parts, those at hand together, those in a file from there to the socket within the kernel where both allow it.
-    /// A peer that takes nothing for as long as `patience` is an error of the kind `TimedOut`.
-    pub async fn write(&mut self, mut parts: &[Part], patience: Duration) -> io::Result<()> {
-        while let Some(first) = parts.first() {
-            let at_hand = parts.iter().take_while(|part| matches!(part, Part::Bytes(_))).count();
-            match first {
-                Part::Bytes(_) => self.send_bytes(&parts[..at_hand], at_hand < parts.len(), patience).await?,
-                Part::File { file, position, length } => self.send_file(file, *position, *length, patience).await?,
+    /// Writes all of the parts: those at hand and the small ones of files together, the others from the file to the socket within the kernel
+    /// where both allow it. A peer that takes nothing for as long as `patience` is an error of the kind `TimedOut`.
+    pub async fn write(&mut self, parts: &[Part], patience: Duration) -> io::Result<()> {
+        let mut gathered = Gathered::default();
+        for part in parts {
+            if gathered.size >= GATHERED_MAX {
+                self.send_bytes(&gathered.take(), true, patience).await?;
             }
-            parts = &parts[at_hand.max(1)..];
+            match part {
+                Part::Bytes(bytes) => gathered.push(bytes.clone()),
+                Part::File { file, position, length } if *length <= COPIED_MAX => gathered.push(read_slice(file, *position, *length)?),
+                Part::File { file, position, length } => {
+                    self.send_bytes(&gathered.take(), true, patience).await?;
+                    self.send_file(file, *position, *length, patience).await?;
+                }
+            }
         }
-        Ok(())
+        self.send_bytes(&gathered.take(), false, patience).await
     }
 
     /// `more` says that the rest of the last packet follows at once.
-    async fn send_bytes(&self, parts: &[Part], more: bool, patience: Duration) -> io::Result<()> {
-        let at_hand = parts.iter().filter_map(|part| if let Part::Bytes(bytes) = part { Some(IoSlice::new(bytes)) } else { None });
-        let mut slices: Vec<IoSlice<'_>> = at_hand.collect();
+    async fn send_bytes(&self, parts: &[Bytes], more: bool, patience: Duration) -> io::Result<()> {
+        let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|bytes| IoSlice::new(bytes)).collect();
         let mut left = &mut slices[..];
         IoSlice::advance_slices(&mut left, 0);
         let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
@@ -152,16 +192,13 @@ impl WriteHalf {
             let sent = match file.descriptor() {
                 Some(descriptor) => self.ready(patience, |socket| sendfile(socket, descriptor, Some(&mut position), some)).await?,
                 None => {
-                    let mut bytes = vec![0; some];
-                    let sent = file.read_at(position, &mut bytes)?;
-                    bytes.truncate(sent);
-                    position += sent as u64;
-                    self.send_bytes(&[Part::Bytes(bytes.into())], sent < left, patience).await?;
-                    sent
+                    self.send_bytes(&[read_slice(file, position, some)?], some < left, patience).await?;
+                    position += some as u64;
+                    some
                 }
             };
             if sent == 0 {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than the slice that is sent"));
+                return Err(too_short());
             }
             left -= sent;
         }

@@ -115,18 +115,19 @@ impl FetchSessions {
         FetchSessions { sessions: Mutex::default(), max }
     }
 
-    /// Finds out what a request wants. `fresh_id` is the id of a session that is opened.
-    pub(super) fn open(&self, request: &FetchRequest, version: i16, fresh_id: i32) -> Result<Opened, ErrorCode> {
+    /// Finds out what a request wants. `fresh_id` makes the id of a session that is opened.
+    pub(super) fn open(&self, request: &FetchRequest, version: i16, fresh_id: impl FnOnce() -> i32) -> Result<Opened, ErrorCode> {
         let wanted = named(request);
         let mut sessions = self.lock();
         match request.session_epoch {
             SESSIONLESS | INITIAL => {
                 sessions.remove(&request.session_id);
                 let opens = request.session_epoch == INITIAL && !wanted.is_empty() && self.make_room(&mut sessions);
+                let session_id = if opens { fresh_id() } else { 0 };
                 if opens {
-                    sessions.insert(fresh_id, new_session(&wanted, version));
+                    sessions.insert(session_id, new_session(&wanted, version));
                 }
-                Ok(Opened { session_id: if opens { fresh_id } else { 0 }, incremental: false, wanted })
+                Ok(Opened { session_id, incremental: false, wanted })
             }
             epoch => {
                 let session = sessions.get_mut(&request.session_id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
@@ -236,39 +237,39 @@ mod tests {
     #[test]
     fn a_session_remembers_and_answers_only_changes() {
         let sessions = FetchSessions::new(10);
-        let full = sessions.open(&request(0, 0, &[0, 1, 2], &[]), 12, 77).unwrap();
+        let full = sessions.open(&request(0, 0, &[0, 1, 2], &[]), 12, || 77).unwrap();
         assert_eq!((full.session_id, full.incremental, numbers(&full)), (77, false, vec![0, 1, 2]));
         assert_eq!(sessions.answer(&full, &[QUIET; 3]), [true; 3]);
-        let next = sessions.open(&request(77, 1, &[], &[]), 12, 78).unwrap();
+        let next = sessions.open(&request(77, 1, &[], &[]), 12, || 78).unwrap();
         assert_eq!((next.incremental, numbers(&next)), (true, vec![0, 1, 2]));
         let moved = Answered { high_watermark: 6, ..QUIET };
         let records = Answered { has_records: true, ..QUIET };
         assert_eq!(sessions.answer(&next, &[records, QUIET, moved]), [true, false, true]);
-        let last = sessions.open(&request(77, 2, &[7], &[1]), 12, 78).unwrap();
+        let last = sessions.open(&request(77, 2, &[7], &[1]), 12, || 78).unwrap();
         assert_eq!(numbers(&last), [2, 0, 7], "who got records went behind, the new one is last, the forgotten one is gone");
         let failed = Answered { error: true, ..QUIET };
         assert_eq!(sessions.answer(&last, &[moved, failed, QUIET]), [false, true, true]);
-        let after = sessions.open(&request(77, 3, &[], &[]), 12, 78).unwrap();
+        let after = sessions.open(&request(77, 3, &[], &[]), 12, || 78).unwrap();
         assert_eq!(sessions.answer(&after, &[moved, QUIET, QUIET]), [false, true, false], "after an error the partition is told again");
     }
 
     #[test]
     fn wrong_ids_and_epochs_are_refused() {
         let sessions = FetchSessions::new(1);
-        sessions.open(&request(0, 0, &[0], &[]), 12, 77).unwrap();
-        assert_eq!(sessions.open(&request(5, 1, &[], &[]), 12, 1), Err(ErrorCode::FetchSessionIdNotFound));
-        assert_eq!(sessions.open(&request(77, 2, &[], &[]), 12, 1), Err(ErrorCode::InvalidFetchSessionEpoch));
-        assert_eq!(sessions.open(&request(77, 1, &[], &[]), 13, 1), Err(ErrorCode::FetchSessionTopicIdError));
-        assert_eq!(sessions.open(&request(0, 0, &[0], &[]), 12, 78).unwrap().session_id, 0, "the cache is full");
-        assert_eq!(sessions.open(&request(77, -1, &[0], &[]), 12, 78).unwrap().session_id, 0);
-        assert_eq!(sessions.open(&request(77, 1, &[], &[]), 12, 1), Err(ErrorCode::FetchSessionIdNotFound), "closed by the client");
+        sessions.open(&request(0, 0, &[0], &[]), 12, || 77).unwrap();
+        assert_eq!(sessions.open(&request(5, 1, &[], &[]), 12, || 1), Err(ErrorCode::FetchSessionIdNotFound));
+        assert_eq!(sessions.open(&request(77, 2, &[], &[]), 12, || 1), Err(ErrorCode::InvalidFetchSessionEpoch));
+        assert_eq!(sessions.open(&request(77, 1, &[], &[]), 13, || 1), Err(ErrorCode::FetchSessionTopicIdError));
+        assert_eq!(sessions.open(&request(0, 0, &[0], &[]), 12, || 78).unwrap().session_id, 0, "the cache is full");
+        assert_eq!(sessions.open(&request(77, -1, &[0], &[]), 12, || 78).unwrap().session_id, 0);
+        assert_eq!(sessions.open(&request(77, 1, &[], &[]), 12, || 1), Err(ErrorCode::FetchSessionIdNotFound), "closed by the client");
     }
 
     #[test]
     fn a_session_that_forgets_everything_ends() {
         let sessions = FetchSessions::new(1);
-        sessions.open(&request(0, 0, &[0], &[]), 12, 77).unwrap();
-        let opened = sessions.open(&request(77, 1, &[], &[0]), 12, 78).unwrap();
+        sessions.open(&request(0, 0, &[0], &[]), 12, || 77).unwrap();
+        let opened = sessions.open(&request(77, 1, &[], &[0]), 12, || 78).unwrap();
         assert_eq!(opened, Opened { session_id: 0, incremental: false, wanted: vec![] });
     }
 }

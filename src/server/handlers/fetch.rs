@@ -25,7 +25,7 @@ const NO_STORAGE_ERROR_UP_TO: i16 = 5;
 /// The response, and the slices that fill its records in order.
 pub(in crate::server) async fn handle(call: Call<FetchRequest>) -> (FetchResponse, Vec<RecordsSlice>) {
     let services = &call.caller.services;
-    let opened = match services.sessions.open(&call.request, call.version, services.env.entropy.positive()) {
+    let opened = match services.sessions.open(&call.request, call.version, || services.env.entropy.positive()) {
         Ok(opened) => opened,
         Err(error) => return (FetchResponse { error_code: error.code(), ..Default::default() }, Vec::new()),
     };
