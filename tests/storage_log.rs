@@ -20,6 +20,7 @@ fn config() -> LogConfig {
         index_bytes_max: 1 << 20,
         index_interval_bytes: 100,
         retention: None,
+        compaction: None,
         decompressed_bytes_max: 1 << 20,
     }
 }

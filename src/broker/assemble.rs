@@ -9,8 +9,9 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info};
+use tracing::error;
 
+use super::maintenance::{compact, maintain};
 use super::{Config, Error, metrics_handle};
 use crate::cluster::{self, Event, LocalMetadataLog};
 use crate::coordinator::GroupCoordinator;
@@ -18,7 +19,7 @@ use crate::env::{Env, Listener};
 use crate::http::{self, AllowedHosts, Pages};
 use crate::partition::Partitions;
 use crate::server::{self, Endpoint, Services};
-use crate::storage::LogDirectory;
+use crate::storage::{Cleaner, LogDirectory};
 
 /// How long the parts of a broker may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -60,6 +61,9 @@ impl Broker {
         let counted = metrics_handle();
         tasks.spawn(empty_histograms(counted.clone(), stop.clone()));
         tasks.spawn(maintain(partitions.clone(), config.clone(), stop.clone()));
+        if let Some(cleaner) = &config.cleaner {
+            tasks.spawn(compact(partitions.clone(), Cleaner::new(&*env.entropy, cleaner.map_bytes), cleaner.clone(), stop.clone()));
+        }
         let mut listeners = Vec::new();
         for (listener, endpoint) in bound {
             listeners.push((endpoint.name.clone(), listener.local_address().map_err(|e| Error::Close(e.to_string()))?));
@@ -141,39 +145,5 @@ async fn empty_histograms(counted: PrometheusHandle, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(HISTOGRAMS_EVERY);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         counted.run_upkeep();
-    }
-}
-
-/// Runs retention and background flushes at their intervals. What is due when the broker stops is left to closing.
-async fn maintain(partitions: Arc<Partitions>, config: Config, stop: CancellationToken) {
-    let mut retention = tokio::time::interval(config.retention_check);
-    let mut flush = tokio::time::interval(config.flush);
-    retention.reset();
-    flush.reset();
-    loop {
-        let partitions = partitions.clone();
-        let expiration_ms = config.producer_expiration_ms;
-        let work = tokio::select! {
-            () = stop.cancelled() => return,
-            _ = retention.tick() => tokio::task::spawn_blocking(move || retain(&partitions, expiration_ms)),
-            _ = flush.tick() => tokio::task::spawn_blocking(move || {
-                if let Err(error) = partitions.flush() {
-                    error!(%error, "logs could not be made durable");
-                }
-            }),
-        };
-        if let Err(error) = work.await {
-            error!(%error, "maintenance failed");
-        }
-    }
-}
-
-fn retain(partitions: &Partitions, expiration_ms: i64) {
-    for (partition, result) in partitions.maintain(expiration_ms) {
-        match result {
-            Ok(0) => {}
-            Ok(segments) => info!(%partition, segments, "retention deleted segments"),
-            Err(error) => error!(%partition, %error, "retention failed"),
-        }
     }
 }

@@ -11,7 +11,7 @@ use tracing::warn;
 use super::providers::Flat;
 use super::settings::{KEYS, Key};
 use super::standing::Standing;
-use super::{Error, ListenerConfig, listeners};
+use super::{CleanerSettings, Error, ListenerConfig, listeners};
 use crate::cluster::{ControllerSettings, Replication};
 use crate::coordinator::GroupSettings;
 use crate::env::{Disk, RealDisk};
@@ -70,6 +70,8 @@ pub struct Config {
     pub flush: Duration,
     /// How long an idle producer is remembered.
     pub producer_expiration_ms: i64,
+    /// How logs are compacted; none with `log.cleaner.enable=false`.
+    pub cleaner: Option<CleanerSettings>,
 }
 
 /// Values by key, each with where it comes from.
@@ -91,6 +93,10 @@ impl Values {
 
     /// A number that was checked or is a default.
     fn long(&self, name: &str) -> i64 {
+        self.text(name).and_then(|text| text.parse().ok()).unwrap_or_default()
+    }
+
+    fn double(&self, name: &str) -> f64 {
         self.text(name).and_then(|text| text.parse().ok()).unwrap_or_default()
     }
 
@@ -134,6 +140,11 @@ impl Config {
             retention_check: Duration::from_millis(values.long("log.retention.check.interval.ms") as u64),
             flush: Duration::from_millis(values.long("log.flush.offset.checkpoint.interval.ms").max(100) as u64),
             producer_expiration_ms: values.long("producer.id.expiration.ms"),
+            cleaner: values.is_true("log.cleaner.enable").then(|| CleanerSettings {
+                backoff: Duration::from_millis(values.long("log.cleaner.backoff.ms") as u64),
+                map_bytes: values.long("log.cleaner.dedupe.buffer.size") as usize,
+                bytes_per_second: values.double("log.cleaner.io.max.bytes.per.second"),
+            }),
         })
     }
 }

@@ -276,6 +276,7 @@ fn config() -> LogConfig {
         index_bytes_max: 10 << 20,
         index_interval_bytes: 4096,
         retention: None,
+        compaction: None,
         decompressed_bytes_max: usize::MAX,
     }
 }

@@ -95,6 +95,9 @@ pub trait File: Send + Sync + Debug {
     /// The time of the last write, in milliseconds since 1970.
     fn modified_ms(&self) -> io::Result<i64>;
 
+    /// Sets the time of the last write.
+    fn set_modified_ms(&self, ms: i64) -> io::Result<()>;
+
     /// The descriptor, where the kernel can send from the file.
     fn descriptor(&self) -> Option<BorrowedFd<'_>>;
 }

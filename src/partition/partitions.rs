@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use super::{Error, Replica, TopicSettings};
 use crate::env::Env;
 use crate::model::{LeaderEpoch, Offset, TopicPartition, Uuid};
-use crate::storage::{Log, LogDirectory, Recovery, Report};
+use crate::storage::{Cleaned, Cleaner, Cleaning, Log, LogDirectory, Pace, Recovery, Report};
 
 /// A partition that this broker is to lead.
 #[derive(Debug, Clone)]
@@ -115,11 +115,13 @@ impl Partitions {
         }
         let now_ms = clock.wall_ms();
         let (mut log, report) = Log::open(disk.clone(), &path, new.settings.log.clone(), how, now_ms)?;
-        match self.directory.log_start(&new.id) {
-            // An earlier topic of this name.
-            Some(_) if how == Recovery::New => self.directory.set_log_starts(&[(new.id.clone(), None)])?,
-            Some(offset) => log.delete_before(offset, log.log_end(), now_ms)?,
-            None => {}
+        let (log_starts, cleaned) = (self.directory.log_starts(), self.directory.cleaned());
+        if how == Recovery::New {
+            // Of an earlier topic of this name.
+            log_starts.set(&[(new.id.clone(), None)])?;
+            cleaned.set(&[(new.id.clone(), None)])?;
+        } else if let Some(offset) = log_starts.get(&new.id) {
+            log.delete_before(offset, log.log_end(), now_ms)?;
         }
         Ok((Replica::lead(new.id, new.topic_id, new.leader_epoch, log, new.settings), report))
     }
@@ -131,7 +133,7 @@ impl Partitions {
         let results: Vec<_> = below.iter().map(|(replica, offset)| replica.delete_before(*offset, now_ms)).collect();
         let starts = below.iter().zip(&results);
         let starts: Vec<_> = starts.filter_map(|((replica, _), start)| Some((replica.id().clone(), Some(*start.as_ref().ok()?)))).collect();
-        self.directory.set_log_starts(&starts)?;
+        self.directory.log_starts().set(&starts)?;
         Ok(results)
     }
 
@@ -171,6 +173,33 @@ impl Partitions {
     pub fn maintain(&self, producer_expiration_ms: i64) -> Vec<(TopicPartition, Result<usize, Error>)> {
         let now_ms = self.env.0.clock.wall_ms();
         self.all().iter().map(|replica| (replica.id().clone(), replica.maintain(now_ms, producer_expiration_ms))).collect()
+    }
+
+    /// Compacts the log with the largest dirty part among those that are due, except those in `skip`; none is due where there is no answer.
+    /// Blocks, and holds no lock while it reads and writes.
+    pub fn compact(
+        &self,
+        cleaner: &Cleaner,
+        skip: &BTreeSet<TopicPartition>,
+        pace: &mut Pace<'_>,
+    ) -> Option<(TopicPartition, Result<Cleaned, Error>)> {
+        let Env { disk, clock, .. } = &self.env.0;
+        let now_ms = clock.wall_ms();
+        let mut due: Vec<(Arc<Replica>, Cleaning)> = Vec::new();
+        for replica in self.all().into_iter().filter(|r| !skip.contains(r.id())) {
+            match replica.cleaning(self.directory.cleaned().get(replica.id()), now_ms) {
+                Ok(cleaning) => due.extend(cleaning.map(|cleaning| (replica, cleaning))),
+                Err(error) => return Some((replica.id().clone(), Err(error))),
+            }
+        }
+        let (replica, cleaning) = due.into_iter().max_by(|a, b| a.1.dirty().ratio.total_cmp(&b.1.dirty().ratio))?;
+        let cleaned = replica.clean(&**disk, cleaner, &cleaning, now_ms, pace).and_then(|cleaned| {
+            if cleaned.segments_before > 0 {
+                self.directory.cleaned().set(&[(replica.id().clone(), Some(cleaned.clean_to))])?;
+            }
+            Ok(cleaned)
+        });
+        Some((replica.id().clone(), cleaned))
     }
 
     /// Makes everything durable and writes the recovery points.

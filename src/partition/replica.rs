@@ -8,9 +8,12 @@ use bytes::Bytes;
 
 use super::progress::{Progress, Subscription, Wake};
 use super::{Error, TopicSettings};
+use crate::env::Disk;
 use crate::model::{LeaderEpoch, Offset, TopicPartition, Uuid};
 use crate::records::check;
-use crate::storage::{ActiveProducer, Appended, Error as StorageError, FirstBatch, FoundOffset, Log, RecordsSlice};
+use crate::storage::{
+    ActiveProducer, Appended, Cleaned, Cleaner, Cleaning, Error as StorageError, FirstBatch, FoundOffset, Log, Pace, RecordsSlice,
+};
 
 /// What a reader may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,6 +221,28 @@ impl Replica {
         log.expire_producers(now_ms, producer_expiration_ms);
         self.publish(&log);
         Ok(deleted)
+    }
+
+    /// What compaction has to do now; see [`Log::cleaning`].
+    pub(super) fn cleaning(&self, checkpoint: Option<Offset>, now_ms: i64) -> Result<Option<Cleaning>, Error> {
+        Ok(self.log().cleaning(checkpoint, self.view().last_stable, now_ms)?)
+    }
+
+    /// Compacts; the log is locked only while a finished segment takes its place.
+    pub(super) fn clean(
+        &self,
+        disk: &dyn Disk,
+        cleaner: &Cleaner,
+        cleaning: &Cleaning,
+        now_ms: i64,
+        pace: &mut Pace<'_>,
+    ) -> Result<Cleaned, Error> {
+        let replace = |replacement| {
+            let mut log = self.write();
+            // The directory of a deleted replica may belong to another one by now.
+            if self.is_closed() { Ok(false) } else { log.replace(replacement) }
+        };
+        Ok(cleaner.clean(disk, cleaning, now_ms, pace, replace)?)
     }
 
     /// Makes the log durable.

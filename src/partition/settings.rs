@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::records::{Codec, KeyRule, Look, Rules, TimestampType};
-use crate::storage::{LogConfig, Policy};
+use crate::storage::{Compaction, LogConfig, Policy};
 
 /// The type of a setting's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +128,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "compression.gzip.level",
     "compression.lz4.level",
     "compression.zstd.level",
-    "delete.retention.ms",
     "errors.deadletterqueue.group.enable",
     "file.delete.delay.ms",
     "flush.messages",
@@ -137,9 +136,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "leader.replication.throttled.replicas",
     "local.retention.bytes",
     "local.retention.ms",
-    "max.compaction.lag.ms",
-    "min.cleanable.dirty.ratio",
-    "min.compaction.lag.ms",
     "preallocate",
     "remote.copy.lag.bytes",
     "remote.copy.lag.ms",
@@ -229,10 +225,17 @@ impl TopicSettings {
         TopicSettings {
             log: LogConfig {
                 segment_bytes: long("segment.bytes") as u64,
-                segment_ms: long("segment.ms"),
+                // A record must not wait in the active segment for longer than it may stay uncompacted.
+                segment_ms: if cleanup.compact { long("segment.ms").min(long("max.compaction.lag.ms")) } else { long("segment.ms") },
                 index_bytes_max: long("segment.index.bytes") as u64,
                 index_interval_bytes: long("index.interval.bytes") as u64,
                 retention: cleanup.delete.then_some(policy),
+                compaction: cleanup.compact.then(|| Compaction {
+                    dirty_ratio: text("min.cleanable.dirty.ratio").trim().parse().unwrap_or(0.5),
+                    min_lag_ms: long("min.compaction.lag.ms"),
+                    max_lag_ms: long("max.compaction.lag.ms"),
+                    delete_retention_ms: long("delete.retention.ms"),
+                }),
                 decompressed_bytes_max: long("max.decompressed.message.bytes") as usize,
             },
             cleanup,

@@ -9,6 +9,8 @@ const LENGTH_PREFIX_BYTES: usize = layout::PARTITION_LEADER_EPOCH;
 const TIMESTAMP_TYPE_BIT: i16 = 1 << 3;
 const TRANSACTIONAL_BIT: i16 = 1 << 4;
 const CONTROL_BIT: i16 = 1 << 5;
+const DELETE_HORIZON_BIT: i16 = 1 << 6;
+const CODEC_BITS: i16 = 7;
 
 /// Who sets the timestamps of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +157,20 @@ impl BatchHeader {
     /// Whether the batch is a marker of the broker's.
     pub fn is_control(&self) -> bool {
         self.attributes & CONTROL_BIT != 0
+    }
+
+    /// From when on the tombstones of a compacted batch may go, in milliseconds since 1970 (KIP-534); none before its first compaction.
+    pub fn delete_horizon_ms(&self) -> Option<i64> {
+        (self.attributes & DELETE_HORIZON_BIT != 0).then_some(self.base_timestamp)
+    }
+
+    pub(super) fn set_delete_horizon(&mut self, horizon_ms: i64) {
+        self.attributes |= DELETE_HORIZON_BIT;
+        self.base_timestamp = horizon_ms;
+    }
+
+    pub(super) fn clear_codec(&mut self) {
+        self.attributes &= !CODEC_BITS;
     }
 
     /// The checksum of this header's fields from the attributes on, and `body`.

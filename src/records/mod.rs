@@ -1,4 +1,4 @@
-//! Record batches: read, check, build, compress.
+//! Record batches: read, check, build, compress, rewrite.
 //!
 //! A batch is Kafka's format v2 (magic 2): a fixed header of 61 bytes and then the records, compressed as one block where a codec is
 //! named. `protocol-spec/records/record_batch.spec` declares the header; `layout` is generated from it.
@@ -11,6 +11,7 @@ mod error;
 #[rustfmt::skip]
 pub mod layout;
 mod record;
+mod retain;
 
 pub use batch::{BatchHeader, TimestampType, batches};
 pub use build::{BatchBuilder, NewRecord};
@@ -18,3 +19,4 @@ pub use check::{CheckedBatch, KeyRule, Look, Rules, check};
 pub use compression::{Codec, compress, decompress};
 pub use error::Error;
 pub use record::{Header, Record, Records};
+pub use retain::{Retained, Rewrite, WhenEmpty, retain};

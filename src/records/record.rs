@@ -14,6 +14,8 @@ pub struct Record<'a> {
     pub key: Option<&'a [u8]>,
     /// The value, or null.
     pub value: Option<&'a [u8]>,
+    /// All its bytes, without the length in front.
+    pub(super) bytes: &'a [u8],
     /// The headers' bytes, still to be read by [`Record::headers`].
     headers: &'a [u8],
     headers_count: i32,
@@ -53,7 +55,7 @@ impl<'a> Records<'a> {
         let (key, rest) = nullable(rest)?;
         let (value, rest) = nullable(rest)?;
         let (headers_count, headers) = varint_in(rest)?;
-        let record = Record { offset_delta, timestamp_delta, key, value, headers, headers_count };
+        let record = Record { offset_delta, timestamp_delta, key, value, bytes: record, headers, headers_count };
         record.check_headers()?;
         Ok(record)
     }

@@ -22,6 +22,7 @@ fn of_storage(error: &StorageError) -> ErrorCode {
         StorageError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
         StorageError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
         StorageError::ProducerFenced { .. } => ErrorCode::InvalidProducerEpoch,
+        StorageError::Stopping => ErrorCode::NotLeaderOrFollower,
         StorageError::Io { .. }
         | StorageError::Locked(_)
         | StorageError::Foreign { .. }

@@ -7,6 +7,7 @@
 //! | `.kafka_cleanshutdown` | exists after a clean stop, until the next start |
 //! | `recovery-point-offset-checkpoint` | for each partition the offset below which all is durable |
 //! | `log-start-offset-checkpoint` | the first offset of partitions whose records were deleted by DeleteRecords |
+//! | `cleaner-offset-checkpoint` | for each compacted partition the first offset that was never compacted |
 //! | `topic-partition/` | one log each; `topic-partition.<uuid>-delete/` is on its way out |
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ const LOCK: &str = ".lock";
 const CLEAN: &str = ".kafka_cleanshutdown";
 const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 const LOG_STARTS: &str = "log-start-offset-checkpoint";
+const CLEANED: &str = "cleaner-offset-checkpoint";
 const PARTITION_METADATA: &str = "partition.metadata";
 const DELETED: &str = "-delete";
 
@@ -46,8 +48,54 @@ pub struct LogDirectory {
     /// How it was left.
     pub start: Start,
     recovery_points: BTreeMap<TopicPartition, Offset>,
-    log_starts: Mutex<BTreeMap<TopicPartition, Offset>>,
+    log_starts: OffsetFile,
+    cleaned: OffsetFile,
     _lock: Lock,
+}
+
+/// An offset for each of some partitions, in one of Kafka's checkpoint files.
+#[derive(Debug)]
+pub struct OffsetFile {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    offsets: Mutex<BTreeMap<TopicPartition, Offset>>,
+}
+
+impl OffsetFile {
+    fn read(disk: Arc<dyn Disk>, path: PathBuf) -> OffsetFile {
+        let offsets = Mutex::new(checkpoint::read(&*disk, &path).iter().filter_map(|line| partition_offset(line)).collect());
+        OffsetFile { disk, path, offsets }
+    }
+
+    /// The offset of a partition.
+    pub fn get(&self, partition: &TopicPartition) -> Option<Offset> {
+        self.offsets().get(partition).copied()
+    }
+
+    /// Remembers durably; `None` forgets.
+    pub fn set(&self, changes: &[(TopicPartition, Option<Offset>)]) -> Result<(), Error> {
+        let mut all = self.offsets();
+        let before = all.clone();
+        for (partition, offset) in changes {
+            match offset {
+                Some(offset) => all.insert(partition.clone(), *offset),
+                None => all.remove(partition),
+            };
+        }
+        if *all == before {
+            return Ok(());
+        }
+        let lines = lines_of(all.iter());
+        self.disk.replace(&self.path, checkpoint::text(&lines).as_bytes()).map_err(Error::io("write", &self.path))
+    }
+
+    fn offsets(&self) -> MutexGuard<'_, BTreeMap<TopicPartition, Offset>> {
+        self.offsets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn lines_of<'a>(offsets: impl Iterator<Item = (&'a TopicPartition, &'a Offset)>) -> Vec<String> {
+    offsets.map(|(p, offset)| format!("{} {} {offset}", p.topic, p.partition)).collect()
 }
 
 impl LogDirectory {
@@ -84,9 +132,11 @@ impl LogDirectory {
         };
         let clean_path = path.join(CLEAN);
         disk.remove_file(&clean_path).map_err(Error::io("remove", &clean_path))?;
-        let offsets = |name: &str| checkpoint::read(&*disk, &path.join(name)).iter().filter_map(|line| partition_offset(line)).collect();
-        let (recovery_points, log_starts) = (offsets(RECOVERY_POINTS), Mutex::new(offsets(LOG_STARTS)));
-        Ok(LogDirectory { disk, path: path.to_path_buf(), cluster_id, start, recovery_points, log_starts, _lock: lock })
+        let recovery_points =
+            checkpoint::read(&*disk, &path.join(RECOVERY_POINTS)).iter().filter_map(|line| partition_offset(line)).collect();
+        let log_starts = OffsetFile::read(disk.clone(), path.join(LOG_STARTS));
+        let cleaned = OffsetFile::read(disk.clone(), path.join(CLEANED));
+        Ok(LogDirectory { disk, path: path.to_path_buf(), cluster_id, start, recovery_points, log_starts, cleaned, _lock: lock })
     }
 
     /// The directory itself.
@@ -150,40 +200,23 @@ impl LogDirectory {
 
     /// Writes the recovery points.
     pub fn save_recovery_points(&self, points: &[(TopicPartition, Offset)]) -> Result<(), Error> {
-        let lines: Vec<String> = points.iter().map(|(p, offset)| format!("{} {} {offset}", p.topic, p.partition)).collect();
+        let lines = lines_of(points.iter().map(|(partition, offset)| (partition, offset)));
         checkpoint::write(&*self.disk, &self.path.join(RECOVERY_POINTS), &lines)
     }
 
-    /// The first offset of a partition whose records were deleted.
-    pub fn log_start(&self, partition: &TopicPartition) -> Option<Offset> {
-        self.log_starts().get(partition).copied()
+    /// The first offsets of partitions whose records were deleted.
+    pub fn log_starts(&self) -> &OffsetFile {
+        &self.log_starts
     }
 
-    /// Remembers durably where partitions begin; `None` forgets.
-    pub fn set_log_starts(&self, starts: &[(TopicPartition, Option<Offset>)]) -> Result<(), Error> {
-        let mut all = self.log_starts();
-        let before = all.clone();
-        for (partition, start) in starts {
-            match start {
-                Some(offset) => all.insert(partition.clone(), *offset),
-                None => all.remove(partition),
-            };
-        }
-        if *all == before {
-            return Ok(());
-        }
-        let lines: Vec<String> = all.iter().map(|(p, offset)| format!("{} {} {offset}", p.topic, p.partition)).collect();
-        let path = self.path.join(LOG_STARTS);
-        self.disk.replace(&path, checkpoint::text(&lines).as_bytes()).map_err(Error::io("write", &path))
+    /// The first offsets that were never compacted.
+    pub fn cleaned(&self) -> &OffsetFile {
+        &self.cleaned
     }
 
     /// Bytes of the file system that it lies on, and how many of them are free for us.
     pub fn space(&self) -> Result<(u64, u64), Error> {
         self.disk.space(&self.path).map_err(Error::io("read", &self.path))
-    }
-
-    fn log_starts(&self) -> MutexGuard<'_, BTreeMap<TopicPartition, Offset>> {
-        self.log_starts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says that every log is closed.

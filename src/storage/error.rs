@@ -65,6 +65,9 @@ pub enum Error {
         /// The newest.
         current: ProducerEpoch,
     },
+    /// Work in the background was cut short; nothing is half done.
+    #[error("the broker is stopping")]
+    Stopping,
     /// Another process uses the directory.
     #[error("{} is in use by another broker; stop that one, or choose another directory with --data", .0.display())]
     Locked(PathBuf),

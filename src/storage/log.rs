@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Error;
+use super::cleaner::{Cleaning, Replacement, Source};
+use super::compaction::{Compaction, choose_dirty, group};
 use super::epochs::LeaderEpochs;
 use super::producers::{ProducerState, Verdict};
-use super::recovery::{Recovery, Report, recover};
+use super::recovery::{Recovery, Report, finish_swap, recover};
 use super::retention::{Deed, Policy, SegmentFacts, choose};
 use super::scan::read_batch;
 use super::segment::{RollLimits, Segment, file_name};
@@ -33,6 +35,8 @@ pub struct LogConfig {
     pub index_interval_bytes: u64,
     /// `retention.ms` and `retention.bytes`; none where `cleanup.policy` does not contain `delete`.
     pub retention: Option<Policy>,
+    /// None where `cleanup.policy` does not contain `compact`.
+    pub compaction: Option<Compaction>,
     /// `max.decompressed.message.bytes`, for lookups inside compressed batches.
     pub decompressed_bytes_max: usize,
 }
@@ -220,7 +224,8 @@ impl Log {
             leader_epoch: header.leader_epoch,
         };
         if header.timestamp_type() == TimestampType::LogAppendTime {
-            return Ok(fits(header.max_timestamp).then(|| found(0, header.max_timestamp)));
+            // What compaction left empty holds no record.
+            return Ok((fits(header.max_timestamp) && header.records_count > 0).then(|| found(0, header.max_timestamp)));
         }
         let corrupt = |source| Error::Corrupt { path: segment.path("log"), source };
         let batch = read_batch(&**segment.file(), position, header).map_err(|stop| segment.stopped(stop))?;
@@ -285,6 +290,52 @@ impl Log {
     pub fn delete_before(&mut self, offset: Offset, high_watermark: Offset, now_ms: i64) -> Result<(), Error> {
         self.log_start = self.log_start.max(offset.min(self.log_end()));
         self.delete_segments(KEEP, high_watermark, now_ms).map(|_| ())
+    }
+
+    /// What compaction has to do now, if anything; `checkpoint` says up to where it came before.
+    pub fn cleaning(&self, checkpoint: Option<Offset>, last_stable: Offset, now_ms: i64) -> Result<Option<Cleaning>, Error> {
+        let Some(policy) = &self.config.compaction else { return Ok(None) };
+        let facts = self.facts()?;
+        let Some(dirty) = choose_dirty(&facts, policy, checkpoint, self.log_start, last_stable, now_ms) else { return Ok(None) };
+        let count = facts.partition_point(|s| s.base_offset < dirty.end);
+        let source = |s: &Segment| Source {
+            base: s.base,
+            next_offset: s.next_offset(),
+            size: s.size(),
+            file: s.file().clone(),
+            path: s.path("log"),
+        };
+        Ok(Some(Cleaning {
+            dirty,
+            sources: self.segments[..count].iter().map(source).collect(),
+            groups: group(&facts[..count], self.config.segment_bytes),
+            directory: self.directory.clone(),
+            index_interval_bytes: self.config.index_interval_bytes,
+            delete_retention_ms: policy.delete_retention_ms,
+            decompressed_bytes_max: self.config.decompressed_bytes_max,
+            last_batches: self.producers.last_batches().collect(),
+        }))
+    }
+
+    /// Puts a compacted segment in the place of those that it was made from. Where they are not all there any more nothing is changed.
+    pub fn replace(&mut self, replacement: Replacement) -> Result<bool, Error> {
+        let Replacement { mut segment, sources } = replacement;
+        let (base, count) = (segment.base, sources.len());
+        let (cleaned, swap) = (segment.path("log.cleaned"), segment.path("log.swap"));
+        let at = self.segments.partition_point(|s| s.base < base);
+        let there = self.segments.get(at..at + count).filter(|_| at + count < self.segments.len());
+        if !there.is_some_and(|there| there.iter().zip(&sources).all(|(s, source)| Arc::ptr_eq(s.file(), &source.file))) {
+            self.disk.remove_file(&cleaned).map_err(Error::io("remove", &cleaned))?;
+            return Ok(false);
+        }
+        let disk = self.disk.clone();
+        disk.rename(&cleaned, &swap).map_err(Error::io("rename", &cleaned))?;
+        disk.sync_dir(&self.directory).map_err(Error::io("sync", &self.directory))?;
+        // What fails from here on is done again by the next open; readers have the new segment already.
+        let end = segment.next_offset();
+        let swapped = finish_swap(&*disk, &self.directory, base, end).and_then(|()| segment.seal(&*disk));
+        self.segments.splice(at..at + count, [segment]);
+        swapped.map(|()| true)
     }
 
     /// The idempotent producers that are remembered.
@@ -399,7 +450,9 @@ impl Log {
                     Some((ms, _)) if ms >= 0 => ms,
                     _ => s.file().modified_ms().map_err(Error::io("read", &s.path("log")))?,
                 };
-                Ok(SegmentFacts { base_offset: s.base, next_offset: s.next_offset(), size: s.size(), largest_timestamp_ms })
+                let first_timestamp_ms = s.first_timestamp_ms().filter(|ms| *ms >= 0).unwrap_or(largest_timestamp_ms);
+                let (base_offset, next_offset) = (s.base, s.next_offset());
+                Ok(SegmentFacts { base_offset, next_offset, size: s.size(), first_timestamp_ms, largest_timestamp_ms })
             })
             .collect()
     }

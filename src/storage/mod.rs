@@ -1,4 +1,4 @@
-//! The log on disk: segments, indexes, recovery, retention.
+//! The log on disk: segments, indexes, recovery, retention, compaction.
 //!
 //! Byte for byte Kafka's layout, so that Kafka's own `DumpLogSegments` reads it: a directory `topic-partition` with segments named by their
 //! base offset (`.log`, and once sealed `.index` and `.timeindex`), producer snapshots, the leader-epoch checkpoint and
@@ -9,6 +9,8 @@
 //! the batch, then the slice goes from file to socket.
 
 mod checkpoint;
+mod cleaner;
+mod compaction;
 mod directory;
 mod epochs;
 mod error;
@@ -20,7 +22,9 @@ mod retention;
 mod scan;
 mod segment;
 
-pub use directory::{LogDirectory, Start, partition_of_directory};
+pub use cleaner::{Cleaned, Cleaner, Cleaning, Pace, Replacement};
+pub use compaction::{Compaction, Dirty, choose_dirty, group};
+pub use directory::{LogDirectory, OffsetFile, Start, partition_of_directory};
 pub use epochs::LeaderEpochs;
 pub use error::Error;
 pub use log::{Appended, FirstBatch, FoundOffset, Log, LogConfig, RecordsSlice, Synced, Unflushed};

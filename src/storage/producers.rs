@@ -126,6 +126,11 @@ impl ProducerState {
         })
     }
 
+    /// Each producer with the last offset of its last batch.
+    pub(super) fn last_batches(&self) -> impl Iterator<Item = (ProducerId, Offset)> {
+        self.0.iter().filter_map(|(id, producer)| Some((*id, producer.batches.back()?.last_offset)))
+    }
+
     /// The number of producers.
     pub fn len(&self) -> usize {
         self.0.len()

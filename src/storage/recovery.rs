@@ -8,7 +8,7 @@ use super::log::LogConfig;
 use super::producers::ProducerState;
 use super::scan::{Headers, Stop, read_batch};
 use super::segment::{Segment, file_name};
-use crate::env::Disk;
+use crate::env::{Disk, OpenMode};
 use crate::model::Offset;
 
 /// How a log was left.
@@ -45,7 +45,10 @@ pub(super) fn recover(disk: &dyn Disk, directory: &Path, config: &LogConfig, how
         let segments = vec![Segment::create(disk, directory, Offset(0), now_ms)?];
         return Ok(Recovered { segments, epochs: LeaderEpochs::default(), producers: ProducerState::default(), report: Report::default() });
     }
-    let names = disk.list(directory).map_err(Error::io("list", directory))?;
+    let mut names = disk.list(directory).map_err(Error::io("list", directory))?;
+    if finish_swaps(disk, directory, &names)? {
+        names = disk.list(directory).map_err(Error::io("list", directory))?;
+    }
     remove_leftovers(disk, directory, &names)?;
     let mut bases: Vec<Offset> = names.iter().filter_map(|name| name.strip_suffix(".log")?.parse().ok()).map(Offset).collect();
     bases.sort();
@@ -75,6 +78,48 @@ pub(super) fn recover(disk: &dyn Disk, directory: &Path, config: &LogConfig, how
     work.epochs.truncate(log_start, log_end);
     let producers = producers(disk, directory, &names, &segments)?;
     Ok(Recovered { segments, epochs: work.epochs, producers, report: work.report })
+}
+
+/// Finishes the swaps of compacted segments that a crash cut short; says whether there were any.
+fn finish_swaps(disk: &dyn Disk, directory: &Path, names: &[String]) -> Result<bool, Error> {
+    let mut any = false;
+    for name in names.iter().filter(|n| n.ends_with(".swap")) {
+        any = true;
+        let path = directory.join(name);
+        let base = name.strip_suffix(".log.swap").and_then(|base| base.parse().ok()).map(Offset);
+        let mut end = None;
+        if base.is_some() {
+            let file = disk.open(&path, OpenMode::Read).map_err(Error::io("open", &path))?;
+            let size = file.size().map_err(Error::io("read", &path))?;
+            end = Headers::new(&*file, 0, size).map_while(Result::ok).last().map(|(_, header)| header.next_offset());
+        }
+        match base.zip(end) {
+            Some((base, end)) => finish_swap(disk, directory, base, end)?,
+            // An index, which is made anew, or nothing that could replace anything.
+            None => disk.remove_file(&path).map_err(Error::io("remove", &path))?,
+        }
+    }
+    Ok(any)
+}
+
+/// The last step of compacting the segments from `base` up to `end`: removes the old ones, and gives the new file the name of the first.
+pub(super) fn finish_swap(disk: &dyn Disk, directory: &Path, base: Offset, end: Offset) -> Result<(), Error> {
+    let names = disk.list(directory).map_err(Error::io("list", directory))?;
+    for name in &names {
+        let Some((segment, suffix)) = name.split_once('.').and_then(|(base, suffix)| Some((Offset(base.parse().ok()?), suffix))) else {
+            continue;
+        };
+        let is_index = ["index", "timeindex", "txnindex"].contains(&suffix);
+        if base <= segment && segment < end && (is_index || (suffix == "log" && segment != base)) {
+            let path = directory.join(name);
+            disk.remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+    }
+    // An old index must not come back beside the new file.
+    disk.sync_dir(directory).map_err(Error::io("sync", directory))?;
+    let swap = directory.join(file_name(base, "log.swap"));
+    disk.rename(&swap, &directory.join(file_name(base, "log"))).map_err(Error::io("rename", &swap))?;
+    disk.sync_dir(directory).map_err(Error::io("sync", directory))
 }
 
 /// Removes what a crash may have left half made.

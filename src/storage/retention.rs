@@ -11,6 +11,8 @@ pub struct SegmentFacts {
     pub next_offset: Offset,
     /// Its bytes.
     pub size: u64,
+    /// The first timestamp, or the file's time where records have none.
+    pub first_timestamp_ms: i64,
     /// The largest timestamp, or the file's time where records have none.
     pub largest_timestamp_ms: i64,
 }
@@ -68,6 +70,7 @@ mod tests {
             base_offset: Offset(at as i64 * 10),
             next_offset: Offset(at as i64 * 10 + 10),
             size: *size,
+            first_timestamp_ms: *time,
             largest_timestamp_ms: *time,
         };
         sizes_and_times.iter().enumerate().map(facts).collect()

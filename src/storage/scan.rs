@@ -1,12 +1,16 @@
 //! Walks over the batches of a segment file.
 
 use std::io;
+use std::ops::ControlFlow;
 
 use crate::env::File;
 use crate::records::{BatchHeader, Error, layout};
 
 /// Bytes that one read fetches: several small batches, or the header of a large one.
 const CHUNK_BYTES: usize = 16 * 1024;
+
+/// Bytes that a walk over whole batches reads at once; a larger batch gets the room it needs.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// Why a walk ended early.
 #[derive(Debug)]
@@ -61,6 +65,48 @@ impl Iterator for Headers<'_> {
         self.position = read.as_ref().map_or(self.end, |(position, header)| position + header.size() as u64);
         Some(read)
     }
+}
+
+/// Walks over whole batches with their bytes, whose checksums are checked, reading large pieces. Ends at the first that is not sound, or where
+/// `each` breaks off. `each` gets position, header and all bytes of a batch.
+pub(super) fn walk_batches<B>(
+    file: &dyn File,
+    mut position: u64,
+    end: u64,
+    mut each: impl FnMut(u64, &BatchHeader, &[u8]) -> ControlFlow<B>,
+) -> Result<Option<B>, Stop> {
+    let mut piece = vec![0; PIECE_BYTES.min(end.saturating_sub(position) as usize)];
+    let mut filled = 0;
+    while position < end {
+        // What is left of the last piece is at the front, and begins at `position`.
+        let wanted = piece.len().min((end - position) as usize);
+        filled += file.read_at(position + filled as u64, &mut piece[filled..wanted]).map_err(Stop::Io)?;
+        let mut done = 0;
+        loop {
+            let header = match BatchHeader::read(&piece[done..filled]) {
+                Ok(header) if position + (done + header.size()) as u64 > end => return Err(Stop::Batch(Error::Empty)),
+                Ok(header) => header,
+                Err(Error::Empty) if filled == wanted && position + (filled as u64) < end => break,
+                Err(error) => return if done == filled { Ok(None) } else { Err(Stop::Batch(error)) },
+            };
+            let Some(batch) = piece[done..filled].get(..header.size()) else { break };
+            header.check_crc(batch).map_err(Stop::Batch)?;
+            if let ControlFlow::Break(value) = each(position + done as u64, &header, batch) {
+                return Ok(Some(value));
+            }
+            done += header.size();
+        }
+        if filled < wanted {
+            return Err(Stop::Batch(Error::Empty));
+        }
+        if done == 0 {
+            let header = BatchHeader::read(&piece[..filled]).map_err(Stop::Batch)?;
+            piece.resize(header.size(), 0);
+        }
+        piece.copy_within(done..filled, 0);
+        (position, filled) = (position + done as u64, filled - done);
+    }
+    Ok(None)
 }
 
 /// All bytes of the batch at `position`.

@@ -36,12 +36,17 @@ pub(super) struct Segment {
 impl Segment {
     /// An empty segment.
     pub(super) fn create(disk: &dyn Disk, directory: &Path, base: Offset, now_ms: i64) -> Result<Segment, Error> {
-        Segment::with_file(disk, directory, base, now_ms)
+        Segment::with_file(disk, directory, base, "log", now_ms)
+    }
+
+    /// An empty segment whose file is to take the place of others later.
+    pub(super) fn create_cleaned(disk: &dyn Disk, directory: &Path, base: Offset) -> Result<Segment, Error> {
+        Segment::with_file(disk, directory, base, "log.cleaned", 0)
     }
 
     /// Opens a segment that was sealed or cleanly closed and has its index files; none where they are missing or do not fit.
     pub(super) fn open_trusted(disk: &dyn Disk, directory: &Path, base: Offset, now_ms: i64) -> Result<Option<Segment>, Error> {
-        let mut segment = Segment::with_file(disk, directory, base, now_ms)?;
+        let mut segment = Segment::open_blank(disk, directory, base, now_ms)?;
         segment.size = segment.file.size().map_err(Error::io("read", directory))?;
         let positions = Index::map(disk, &segment.path("index"));
         let times = Index::map(disk, &segment.path("timeindex"));
@@ -75,11 +80,11 @@ impl Segment {
 
     /// Opens a segment without its indexes: the caller walks it and calls [`Segment::note`].
     pub(super) fn open_blank(disk: &dyn Disk, directory: &Path, base: Offset, now_ms: i64) -> Result<Segment, Error> {
-        Segment::with_file(disk, directory, base, now_ms)
+        Segment::with_file(disk, directory, base, "log", now_ms)
     }
 
-    fn with_file(disk: &dyn Disk, directory: &Path, base: Offset, now_ms: i64) -> Result<Segment, Error> {
-        let path = directory.join(file_name(base, "log"));
+    fn with_file(disk: &dyn Disk, directory: &Path, base: Offset, suffix: &str, now_ms: i64) -> Result<Segment, Error> {
+        let path = directory.join(file_name(base, suffix));
         let file = disk.open(&path, OpenMode::Write).map_err(Error::io("open", &path))?;
         Ok(Segment {
             base,
@@ -226,6 +231,11 @@ impl Segment {
 
     pub(super) fn next_offset(&self) -> Offset {
         self.next_offset
+    }
+
+    /// The timestamp that its first batch counts from.
+    pub(super) fn first_timestamp_ms(&self) -> Option<i64> {
+        self.first_timestamp_ms
     }
 
     /// The largest timestamp, and the end of the first batch that has it.

@@ -1,0 +1,112 @@
+//! What goes on beside the clients' work: retention, flushes, compaction.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::Config;
+use crate::model::TopicPartition;
+use crate::partition::{Error, Partitions};
+use crate::storage::{self, Cleaned, Cleaner};
+
+/// The longest sleep of a throttled compaction: it looks whether the broker is stopping in between.
+const NAP: Duration = Duration::from_millis(100);
+
+/// How logs are compacted. Names are Kafka's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CleanerSettings {
+    /// `log.cleaner.backoff.ms`: how long nothing is looked for after nothing was found.
+    pub backoff: Duration,
+    /// `log.cleaner.dedupe.buffer.size`.
+    pub map_bytes: usize,
+    /// `log.cleaner.io.max.bytes.per.second`, of bytes read.
+    pub bytes_per_second: f64,
+}
+
+/// Runs retention and background flushes at their intervals. What is due when the broker stops is left to closing.
+pub(super) async fn maintain(partitions: Arc<Partitions>, config: Config, stop: CancellationToken) {
+    let mut retention = tokio::time::interval(config.retention_check);
+    let mut flush = tokio::time::interval(config.flush);
+    retention.reset();
+    flush.reset();
+    loop {
+        let partitions = partitions.clone();
+        let expiration_ms = config.producer_expiration_ms;
+        let work = tokio::select! {
+            () = stop.cancelled() => return,
+            _ = retention.tick() => tokio::task::spawn_blocking(move || retain(&partitions, expiration_ms)),
+            _ = flush.tick() => tokio::task::spawn_blocking(move || {
+                if let Err(error) = partitions.flush() {
+                    error!(%error, "logs could not be made durable");
+                }
+            }),
+        };
+        if let Err(error) = work.await {
+            error!(%error, "maintenance failed");
+        }
+    }
+}
+
+fn retain(partitions: &Partitions, expiration_ms: i64) {
+    for (partition, result) in partitions.maintain(expiration_ms) {
+        match result {
+            Ok(0) => {}
+            Ok(segments) => info!(%partition, segments, "retention deleted segments"),
+            Err(error) => error!(%partition, %error, "retention failed"),
+        }
+    }
+}
+
+/// Compacts one log after the other while any is due. One that fails is left alone until the next start.
+pub(super) async fn compact(partitions: Arc<Partitions>, cleaner: Cleaner, settings: CleanerSettings, stop: CancellationToken) {
+    let work = Arc::new((partitions, cleaner, settings));
+    let mut failed = BTreeSet::new();
+    while stop.run_until_cancelled(tokio::time::sleep(work.2.backoff)).await.is_some() {
+        let (work, stop) = (work.clone(), stop.clone());
+        let round = tokio::task::spawn_blocking(move || {
+            compact_all(&work.0, &work.1, &work.2, &mut failed, &stop);
+            failed
+        });
+        failed = match round.await {
+            Ok(failed) => failed,
+            Err(error) => return error!(%error, "compaction ended"),
+        };
+    }
+}
+
+fn compact_all(
+    partitions: &Partitions,
+    cleaner: &Cleaner,
+    settings: &CleanerSettings,
+    failed: &mut BTreeSet<TopicPartition>,
+    stop: &CancellationToken,
+) {
+    loop {
+        let (begin, mut bytes) = (Instant::now(), 0.0);
+        let mut pace = |read: usize| {
+            bytes += read as f64;
+            let due = Duration::try_from_secs_f64(bytes / settings.bytes_per_second).unwrap_or(Duration::MAX);
+            while !stop.is_cancelled() && begin.elapsed() < due {
+                std::thread::sleep(NAP.min(due.saturating_sub(begin.elapsed())));
+            }
+            !stop.is_cancelled()
+        };
+        match partitions.compact(cleaner, failed, &mut pace) {
+            None | Some((_, Err(Error::Storage(storage::Error::Stopping)))) => return,
+            // Retention was there first.
+            Some((_, Ok(cleaned))) if cleaned.segments_before == 0 => return,
+            Some((partition, Ok(cleaned))) => {
+                let Cleaned { bytes_before, bytes_after, segments_before, segments_after, .. } = cleaned;
+                let ms = begin.elapsed().as_millis() as u64;
+                info!(%partition, bytes_before, bytes_after, segments_before, segments_after, ms, "compacted");
+            }
+            Some((partition, Err(error))) => {
+                error!(%partition, %error, "compaction failed; this partition is left as it is until the next start");
+                failed.insert(partition);
+            }
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Compacts: maps each key to its last offset, writes segments anew without what is outdated, and puts them in the place of the old ones.
+//!
+//! A group of neighbouring segments becomes one. Its file is made in steps, so that a crash leaves either the old segments or the new one:
+//!
+//! 1. `base.log.cleaned` is written and made durable. A crash here leaves a file that the next open removes.
+//! 2. It is renamed to `base.log.swap`. From here on the next open finishes what follows.
+//! 3. The other old segments and the old indexes are removed, then the file takes the name `base.log`.
+//!
+//! The last batch of a group always stays, if only as a header: the end of what a `.swap` file replaces can be read from itself.
+
+use std::collections::{HashMap, HashSet};
+use std::io::IoSlice;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use siphasher::sip128::SipHasher13;
+
+use super::scan::{Stop, walk_batches};
+use super::segment::Segment;
+use super::{Dirty, Error};
+use crate::env::{Disk, Entropy, File};
+use crate::model::{Offset, ProducerId};
+use crate::records::{self, BatchHeader, Codec, Record, Records, Retained, Rewrite, WhenEmpty, decompress, layout, retain};
+
+/// Bytes of a map's slot, and half of it again while the map grows.
+const SLOT_BYTES: usize = 38;
+/// Bytes that are written at once.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// Called with the number of bytes that were read or written; waits where compaction is throttled, and says whether to go on.
+pub type Pace<'a> = dyn FnMut(usize) -> bool + 'a;
+
+/// A segment to be compacted.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    pub(super) base: Offset,
+    pub(super) next_offset: Offset,
+    pub(super) size: u64,
+    pub(super) file: Arc<dyn File>,
+    pub(super) path: PathBuf,
+}
+
+/// What was decided for one log. It is made under the log's lock and done without it.
+#[derive(Debug)]
+pub struct Cleaning {
+    pub(super) dirty: Dirty,
+    pub(super) sources: Vec<Source>,
+    /// Lengths of runs of `sources`.
+    pub(super) groups: Vec<usize>,
+    pub(super) directory: PathBuf,
+    pub(super) index_interval_bytes: u64,
+    pub(super) delete_retention_ms: i64,
+    pub(super) decompressed_bytes_max: usize,
+    /// The last batch of each idempotent producer.
+    pub(super) last_batches: HashSet<(ProducerId, Offset)>,
+}
+
+impl Cleaning {
+    /// What is dirty.
+    pub fn dirty(&self) -> Dirty {
+        self.dirty
+    }
+}
+
+/// A compacted segment that is ready to take the place of others.
+#[derive(Debug)]
+pub struct Replacement {
+    pub(super) segment: Segment,
+    /// The segments that it stands for.
+    pub(super) sources: Vec<Source>,
+}
+
+/// What compacting a log did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cleaned {
+    /// Bytes of the segments that were compacted.
+    pub bytes_before: u64,
+    /// Bytes of what stands in their place.
+    pub bytes_after: u64,
+    /// Segments before.
+    pub segments_before: usize,
+    /// Segments after.
+    pub segments_after: usize,
+    /// The first offset that is dirty now.
+    pub clean_to: Offset,
+}
+
+/// Compacts logs, one at a time, within a bound of memory.
+pub struct Cleaner {
+    key: [u8; 16],
+    entries_max: usize,
+}
+
+impl Cleaner {
+    /// A cleaner whose map takes up to about `map_bytes` while a log is compacted.
+    pub fn new(entropy: &dyn Entropy, map_bytes: usize) -> Cleaner {
+        let mut key = [0; 16];
+        // With a key of ours nobody can make keys that share a hash.
+        entropy.fill(&mut key);
+        let slots = (map_bytes / SLOT_BYTES).max(8);
+        Cleaner { key, entries_max: (1 << slots.ilog2()) / 8 * 7 }
+    }
+
+    /// Compacts a log. `replace` puts each finished segment into the log and says whether the log still had what it stands for; where it had
+    /// not, the rest is left for the next time.
+    pub fn clean(
+        &self,
+        disk: &dyn Disk,
+        cleaning: &Cleaning,
+        now_ms: i64,
+        pace: &mut Pace<'_>,
+        mut replace: impl FnMut(Replacement) -> Result<bool, Error>,
+    ) -> Result<Cleaned, Error> {
+        let map = self.map(cleaning, pace)?;
+        let mut cleaned = Cleaned::default();
+        let mut rest = &cleaning.sources[..];
+        for count in &cleaning.groups {
+            let (sources, after) = rest.split_at(*count);
+            rest = after;
+            if sources[0].base >= map.end {
+                break;
+            }
+            let replacement = rewrite(disk, cleaning, sources, &map, now_ms, pace)?;
+            let bytes_after = replacement.segment.size();
+            if !replace(replacement)? {
+                break;
+            }
+            cleaned.bytes_before += sources.iter().map(|s| s.size).sum::<u64>();
+            cleaned.bytes_after += bytes_after;
+            cleaned.segments_before += sources.len();
+            cleaned.segments_after += 1;
+            cleaned.clean_to = sources[*count - 1].next_offset.min(map.end);
+        }
+        Ok(cleaned)
+    }
+
+    /// Maps the keys of the dirty part.
+    fn map(&self, cleaning: &Cleaning, pace: &mut Pace<'_>) -> Result<KeyMap, Error> {
+        let mut map = KeyMap { key: self.key, offsets: HashMap::new(), end: cleaning.dirty.end };
+        for source in cleaning.sources.iter().filter(|s| s.next_offset > cleaning.dirty.first_dirty) {
+            let full = source.walk(pace, |header, batch| {
+                if header.is_control() || header.last_offset() < cleaning.dirty.first_dirty {
+                    return Ok(false);
+                }
+                self.map_batch(&mut map, cleaning, header, batch).map_err(|e| source.corrupt(e))
+            })?;
+            if full {
+                break;
+            }
+        }
+        Ok(map)
+    }
+
+    /// Whether the map is full now.
+    fn map_batch(&self, map: &mut KeyMap, cleaning: &Cleaning, header: &BatchHeader, batch: &[u8]) -> Result<bool, records::Error> {
+        let body = &batch[layout::SIZE..];
+        let opened;
+        let body = match header.codec()? {
+            Codec::None => body,
+            codec => {
+                opened = decompress(codec, body, cleaning.decompressed_bytes_max)?;
+                &opened
+            }
+        };
+        for record in Records::new(body, header.records_count) {
+            let record = record?;
+            let offset = header.base_offset.plus(i64::from(record.offset_delta));
+            let Some(key) = record.key.filter(|_| offset >= cleaning.dirty.first_dirty) else { continue };
+            let hash = map.hash(key);
+            if map.offsets.len() >= self.entries_max && !map.offsets.contains_key(&hash) {
+                map.end = offset;
+                return Ok(true);
+            }
+            map.offsets.insert(hash, offset);
+        }
+        Ok(false)
+    }
+}
+
+/// Writes what stays of a group.
+fn rewrite(
+    disk: &dyn Disk,
+    cleaning: &Cleaning,
+    sources: &[Source],
+    map: &KeyMap,
+    now_ms: i64,
+    pace: &mut Pace<'_>,
+) -> Result<Replacement, Error> {
+    let mut output = Output::create(disk, cleaning, sources[0].base)?;
+    let last = sources.last().map(|s| s.next_offset.plus(-1));
+    let mut modified_ms = 0;
+    for source in sources {
+        source.walk(pace, |header, batch| {
+            let stays = last == Some(header.last_offset()) || cleaning.last_batches.contains(&(header.producer_id, header.last_offset()));
+            let how = Rewrite {
+                decompressed_bytes_max: cleaning.decompressed_bytes_max,
+                horizon_ms: now_ms.saturating_add(cleaning.delete_retention_ms),
+                when_empty: if stays { WhenEmpty::KeepHeader } else { WhenEmpty::Drop },
+            };
+            let tombstones_stay = header.delete_horizon_ms().is_none_or(|horizon_ms| now_ms <= horizon_ms);
+            let keep = |record: &Record<'_>| {
+                let offset = header.base_offset.plus(i64::from(record.offset_delta));
+                offset >= map.end || (map.is_last(record.key, offset) && (record.value.is_some() || tombstones_stay))
+            };
+            // Markers of transactions are all kept.
+            let retained = match header.is_control() {
+                true => Retained::Batch(*header, batch.into()),
+                false => retain(header, batch, &how, keep).map_err(|e| source.corrupt(e))?,
+            };
+            if let Retained::Batch(header, bytes) = retained {
+                output.push(&header, &bytes)?;
+            }
+            Ok(false)
+        })?;
+        modified_ms = modified_ms.max(source.file.modified_ms().map_err(Error::io("read", &source.path))?);
+    }
+    Ok(Replacement { segment: output.finish(modified_ms)?, sources: sources.to_vec() })
+}
+
+/// The last offset of each key in the dirty part of a log.
+struct KeyMap {
+    key: [u8; 16],
+    offsets: HashMap<u128, Offset>,
+    /// The first offset that is not in the map, because it was not to be or because the map is full.
+    end: Offset,
+}
+
+impl KeyMap {
+    fn hash(&self, key: &[u8]) -> u128 {
+        SipHasher13::new_with_key(&self.key).hash(key).as_u128()
+    }
+
+    /// Whether a record below the map's end is the last one of its key. One without a key cannot be looked up, and is none.
+    fn is_last(&self, key: Option<&[u8]>, offset: Offset) -> bool {
+        key.is_some_and(|key| self.offsets.get(&self.hash(key)).is_none_or(|last| offset >= *last))
+    }
+}
+
+impl Source {
+    /// Walks all batches; `each` says whether to stop. Returns what it said last.
+    fn walk(&self, pace: &mut Pace<'_>, mut each: impl FnMut(&BatchHeader, &[u8]) -> Result<bool, Error>) -> Result<bool, Error> {
+        let stopped = walk_batches(&*self.file, 0, self.size, |_, header, batch| match each(header, batch) {
+            _ if !pace(batch.len()) => ControlFlow::Break(Err(Error::Stopping)),
+            Ok(false) => ControlFlow::Continue(()),
+            end => ControlFlow::Break(end),
+        });
+        match stopped {
+            Ok(broken) => broken.unwrap_or(Ok(false)),
+            Err(Stop::Io(error)) => Err(Error::io("read", &self.path)(error)),
+            Err(Stop::Batch(error)) => Err(self.corrupt(error)),
+        }
+    }
+
+    fn corrupt(&self, source: records::Error) -> Error {
+        Error::Corrupt { path: self.path.clone(), source }
+    }
+}
+
+/// A segment that is being written, in large pieces.
+struct Output {
+    segment: Segment,
+    index_interval_bytes: u64,
+    buffer: Vec<u8>,
+    written: u64,
+}
+
+impl Output {
+    fn create(disk: &dyn Disk, cleaning: &Cleaning, base: Offset) -> Result<Output, Error> {
+        let segment = Segment::create_cleaned(disk, &cleaning.directory, base)?;
+        segment.cut()?;
+        Ok(Output { segment, index_interval_bytes: cleaning.index_interval_bytes, buffer: Vec::new(), written: 0 })
+    }
+
+    fn push(&mut self, header: &BatchHeader, bytes: &[u8]) -> Result<(), Error> {
+        self.buffer.extend_from_slice(bytes);
+        self.segment.note(header, self.index_interval_bytes);
+        if self.buffer.len() >= WRITE_BYTES { self.write() } else { Ok(()) }
+    }
+
+    fn write(&mut self) -> Result<(), Error> {
+        let path = self.segment.path("log.cleaned");
+        self.segment.file().write_at(self.written, &[IoSlice::new(&self.buffer)]).map_err(Error::io("write", &path))?;
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn finish(mut self, modified_ms: i64) -> Result<Segment, Error> {
+        self.write()?;
+        let path = self.segment.path("log.cleaned");
+        let file = self.segment.file();
+        file.set_modified_ms(modified_ms).map_err(Error::io("write", &path))?;
+        file.sync().map_err(Error::io("sync", &path))?;
+        Ok(self.segment)
+    }
+}
