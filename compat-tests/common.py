@@ -23,8 +23,13 @@ def records(path):
         yield dec(key), dec(value), pairs, int(partition), int(timestamp) or None
 
 
+_saying = threading.Lock()
+
+
 def say(*words):
-    print(*words, sep="\t", flush=True)
+    """One whole line, also where several threads speak."""
+    with _saying:
+        print("\t".join(map(str, words)), flush=True)
 
 
 def say_record(partition, offset, timestamp, key, value, headers):
