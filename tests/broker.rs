@@ -14,7 +14,7 @@ use dlog::protocol::generated::find_coordinator::FindCoordinatorRequest;
 use dlog::protocol::generated::init_producer_id::InitProducerIdRequest;
 use dlog::protocol::generated::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use dlog::protocol::generated::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
-use dlog::records::{BatchBuilder, Codec, NewRecord};
+use dlog::records::{BatchBuilder, Codec, NewRecord, batches};
 
 const NOW: i64 = 1_700_000_000_000;
 
@@ -383,4 +383,40 @@ async fn data_goes_only_where_its_topic_was_deleted() {
     std::fs::remove_dir_all(folder.path().join("__cluster_metadata-0")).unwrap();
     start(folder.path(), &[]).await.stop().await.unwrap();
     assert!(std::fs::metadata(folder.path().join("kept-0/00000000000000000000.log")).unwrap().len() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compacted_topic_keeps_the_last_value_of_each_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = start(folder.path(), &[("log.cleaner.backoff.ms", "20")]).await;
+    let mut client = Client::connect(&broker).await;
+    let settings = [("cleanup.policy", "compact"), ("segment.bytes", "1048576"), ("min.cleanable.dirty.ratio", "0.01")];
+    client.create_topic("state", 1, &settings).await;
+    let filler = vec![b'x'; 30_000];
+    for at in 0..100 {
+        let (key, value) = (format!("key {}", at % 10), [format!("{at} ").as_bytes(), &filler].concat());
+        let batch = BatchBuilder::new().record(NewRecord::keyed(key.as_bytes(), Some(&value))).build(NOW);
+        assert_eq!(client.produce("state", 0, &batch).await.error_code, 0);
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let offsets = loop {
+        let (mut offsets, mut next) = (Vec::new(), 0);
+        while next < 100 {
+            let bytes = fetched(&client.fetch("state", 0, next).await);
+            offsets.extend(values(&bytes).into_iter().map(|(offset, _)| offset));
+            // Also what was left empty has a place.
+            next = batches(&bytes).map_while(Result::ok).last().expect("a batch").0.next_offset().0;
+        }
+        // The active segment, of some 34 records, is never compacted.
+        if offsets.len() <= 50 || Instant::now() > deadline {
+            break offsets;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(offsets.len() <= 50, "not compacted: {offsets:?}");
+    assert_eq!(offsets[offsets.len() - 20..], (80..100).collect::<Vec<i64>>());
+    let unkeyed = batch(&[b"no key"]);
+    assert_eq!(client.produce("state", 0, &unkeyed).await.error_code, code(ErrorCode::InvalidRecord));
+    broker.stop().await.unwrap();
+    assert!(std::fs::read_to_string(folder.path().join("cleaner-offset-checkpoint")).unwrap().contains("state 0 "));
 }
