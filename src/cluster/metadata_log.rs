@@ -212,7 +212,10 @@ impl MetadataLog for LocalMetadataLog {
     }
 
     fn close(&self) -> Pending<'_, ()> {
-        self.blocking(|file| Ok(file.log.close()?))
+        self.blocking(|file| {
+            file.log.close()?;
+            Ok(file.log.flush()?)
+        })
     }
 }
 

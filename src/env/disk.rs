@@ -50,6 +50,9 @@ pub trait Disk: Send + Sync + Debug {
     /// Makes names within a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
+    /// Makes everything durable that lies on the same file system as `path`.
+    fn sync_all(&self, path: &Path) -> io::Result<()>;
+
     /// Takes a lock that ends with the value or the process; none where another process holds it.
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>>;
 
@@ -102,16 +105,35 @@ pub trait File: Send + Sync + Debug {
     fn descriptor(&self) -> Option<BorrowedFd<'_>>;
 }
 
-/// A held lock.
-#[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "held for its drop")] pub(super) std::fs::File);
+/// A held lock: it ends when what holds it is dropped.
+pub struct Lock(#[expect(dead_code, reason = "held for its drop")] Box<dyn Send + Sync>);
+
+impl Lock {
+    pub(super) fn new(held: impl Send + Sync + 'static) -> Lock {
+        Lock(Box::new(held))
+    }
+}
+
+impl Debug for Lock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lock")
+    }
+}
 
 /// The bytes of a mapped file.
 #[derive(Debug)]
-pub struct Map(pub(super) memmap2::Mmap);
+pub enum Map {
+    /// Mapped by the kernel.
+    Mapped(memmap2::Mmap),
+    /// Read into memory.
+    Copied(Vec<u8>),
+}
 
 impl AsRef<[u8]> for Map {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        match self {
+            Map::Mapped(map) => map,
+            Map::Copied(bytes) => bytes,
+        }
     }
 }

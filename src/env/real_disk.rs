@@ -29,7 +29,7 @@ impl Disk for RealDisk {
         // SAFETY: only sealed index files are mapped. Storage never writes or truncates one after it is sealed (a rebuilt index is written
         // beside it and renamed over it), and the lock of the log directory keeps other brokers out.
         let map = unsafe { memmap2::Mmap::map(&file) }?;
-        Ok(Map(map))
+        Ok(Map::Mapped(map))
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -76,6 +76,10 @@ impl Disk for RealDisk {
         fs::File::open(path)?.sync_all()
     }
 
+    fn sync_all(&self, path: &Path) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(fs::File::open(path)?)?)
+    }
+
     fn space(&self, path: &Path) -> io::Result<(u64, u64)> {
         let facts = rustix::fs::statvfs(path)?;
         Ok((facts.f_blocks * facts.f_frsize, facts.f_bavail * facts.f_frsize))
@@ -84,7 +88,7 @@ impl Disk for RealDisk {
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
         let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Lock(file))),
+            Ok(()) => Ok(Some(Lock::new(file))),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use super::{Error, Replica, TopicSettings};
 use crate::env::Env;
 use crate::model::{LeaderEpoch, Offset, TopicPartition, Uuid};
-use crate::storage::{Cleaned, Cleaner, Cleaning, Log, LogDirectory, Pace, Recovery, Report};
+use crate::storage::{Cleaned, Cleaner, Cleaning, Log, LogDirectory, Pace, Recovery, Report, sync_logs};
 
 /// A partition that this broker is to lead.
 #[derive(Debug, Clone)]
@@ -193,7 +193,9 @@ impl Partitions {
             }
         }
         let (replica, cleaning) = due.into_iter().max_by(|a, b| a.1.dirty().ratio.total_cmp(&b.1.dirty().ratio))?;
-        let cleaned = replica.clean(&**disk, cleaner, &cleaning, now_ms, pace).and_then(|cleaned| {
+        // What compaction takes away is outdated by records that must not be lost afterwards.
+        let durable = self.sync(std::slice::from_ref(&replica));
+        let cleaned = durable.and_then(|()| replica.clean(&**disk, cleaner, &cleaning, now_ms, pace)).and_then(|cleaned| {
             if cleaned.segments_before > 0 {
                 self.directory.cleaned().set(&[(replica.id().clone(), Some(cleaned.clean_to))])?;
             }
@@ -202,24 +204,37 @@ impl Partitions {
         Some((replica.id().clone(), cleaned))
     }
 
-    /// Makes everything durable and writes the recovery points.
+    /// Makes everything durable and writes the recovery points. Blocks; nothing is locked while the disk works.
     pub fn flush(&self) -> Result<(), Error> {
-        let mut points: Vec<(TopicPartition, Offset)> = Vec::new();
-        for replica in self.all() {
-            let clean = replica.recovery_point() >= replica.view().log_end;
-            match if clean { Ok(replica.recovery_point()) } else { replica.flush() } {
-                Ok(point) => points.push((replica.id().clone(), point)),
-                Err(Error::Closed(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let replicas = self.all();
+        self.sync(&replicas)?;
+        let points: Vec<_> = replicas.iter().filter(|r| !r.is_closed()).map(|r| (r.id().clone(), r.recovery_point())).collect();
         Ok(self.directory.save_recovery_points(&points)?)
     }
 
-    /// Closes every log and says in the directory that all is well.
+    fn sync(&self, replicas: &[Arc<Replica>]) -> Result<(), Error> {
+        let (mut dirty, mut unflushed) = (Vec::new(), Vec::new());
+        for replica in replicas {
+            if let Some(files) = replica.unflushed()? {
+                dirty.push(replica);
+                unflushed.push(files);
+            }
+        }
+        let synced = sync_logs(&*self.env.0.disk, self.directory.path(), unflushed)?;
+        dirty.iter().zip(synced).for_each(|(replica, synced)| replica.flushed(synced));
+        Ok(())
+    }
+
+    /// Closes every log and says in the directory, once all is durable, that all is well.
     pub fn close(&self) -> Result<(), Error> {
         let _guard = self.change.lock().unwrap_or_else(PoisonError::into_inner);
-        let points: Vec<_> = self.all().iter().map(|r| Ok((r.id().clone(), r.close()?))).collect::<Result<_, Error>>()?;
+        let replicas = self.all();
+        let mut unflushed = Vec::new();
+        for replica in &replicas {
+            unflushed.extend(replica.close()?);
+        }
+        sync_logs(&*self.env.0.disk, self.directory.path(), unflushed)?;
+        let points: Vec<_> = replicas.iter().map(|r| (r.id().clone(), r.view().log_end)).collect();
         self.directory.save_recovery_points(&points)?;
         Ok(self.directory.mark_clean()?)
     }

@@ -12,7 +12,8 @@ use crate::env::Disk;
 use crate::model::{LeaderEpoch, Offset, TopicPartition, Uuid};
 use crate::records::check;
 use crate::storage::{
-    ActiveProducer, Appended, Cleaned, Cleaner, Cleaning, Error as StorageError, FirstBatch, FoundOffset, Log, Pace, RecordsSlice,
+    ActiveProducer, Appended, Cleaned, Cleaner, Cleaning, Error as StorageError, FirstBatch, FoundOffset, Log, Pace, RecordsSlice, Synced,
+    Unflushed,
 };
 
 /// What a reader may see.
@@ -245,27 +246,26 @@ impl Replica {
         Ok(cleaner.clean(disk, cleaning, now_ms, pace, replace)?)
     }
 
-    /// Makes the log durable.
-    pub(super) fn flush(&self) -> Result<Offset, Error> {
-        let unflushed = self.log().unflushed();
-        let synced = unflushed.sync()?;
+    /// What is to be made durable, if anything; see [`Log::unflushed`].
+    pub(super) fn unflushed(&self) -> Result<Option<Unflushed>, Error> {
         let mut log = self.write();
         // The directory of a deleted replica may belong to another one by now.
-        if self.is_closed() {
-            return Err(Error::Closed(self.id.clone()));
-        }
-        log.flushed(synced)?;
-        Ok(log.recovery_point())
+        if self.is_closed() { Ok(None) } else { Ok(log.unflushed()?) }
     }
 
-    /// Refuses further use, writes what makes the next open quick, and wakes who waits.
-    pub(super) fn close(&self) -> Result<Offset, Error> {
+    /// Moves the recovery point behind what was made durable.
+    pub(super) fn flushed(&self, synced: Synced) {
+        self.write().flushed(synced);
+    }
+
+    /// Refuses further use, writes what makes the next open quick, and wakes who waits. What it gives is to be made durable.
+    pub(super) fn close(&self) -> Result<Option<Unflushed>, Error> {
         let mut log = self.write();
         self.closed.store(true, Ordering::Release);
-        log.close()?;
+        let unflushed = log.close()?;
         drop(log);
         self.progress.step();
-        Ok(self.view().log_end)
+        Ok(unflushed)
     }
 
     /// Refuses further use because the topic is deleted.

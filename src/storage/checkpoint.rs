@@ -26,7 +26,7 @@ pub(super) fn text(entries: &[String]) -> String {
     text
 }
 
-/// Replaces the file; a crash may lose the change.
+/// Replaces the file; a power cut may lose it.
 pub(super) fn write(disk: &dyn Disk, path: &Path, entries: &[String]) -> Result<(), Error> {
     let next = path.with_extension("tmp");
     disk.write(&next, text(entries).as_bytes()).map_err(Error::io("write", &next))?;

@@ -108,7 +108,12 @@ impl LogDirectory {
         node: NodeId,
         cluster_id: Option<&str>,
     ) -> Result<LogDirectory, Error> {
+        let is_new = !disk.is_dir(path);
+        let above: Vec<&Path> = path.ancestors().skip(1).filter(|above| is_new && !above.as_os_str().is_empty()).collect();
+        // Down to where its way begins to be new.
+        let old = above.iter().position(|above| disk.is_dir(above)).map_or(above.len(), |at| at + 1);
         disk.create_dir(path).map_err(Error::io("create the directory", path))?;
+        above[..old].iter().try_for_each(|above| disk.sync_dir(above).map_err(Error::io("sync", above)))?;
         let lock_path = path.join(LOCK);
         let lock = disk.lock(&lock_path).map_err(Error::io("write to", path))?.ok_or(Error::Locked(path.to_path_buf()))?;
         let names = disk.list(path).map_err(Error::io("list", path))?;
@@ -131,7 +136,11 @@ impl LogDirectory {
             (cluster_id, Start::Fresh)
         };
         let clean_path = path.join(CLEAN);
-        disk.remove_file(&clean_path).map_err(Error::io("remove", &clean_path))?;
+        if start == Start::Clean {
+            disk.remove_file(&clean_path).map_err(Error::io("remove", &clean_path))?;
+            // It must not come back after a power cut, when it is no longer true.
+            disk.sync_dir(path).map_err(Error::io("sync", path))?;
+        }
         let recovery_points =
             checkpoint::read(&*disk, &path.join(RECOVERY_POINTS)).iter().filter_map(|line| partition_offset(line)).collect();
         let log_starts = OffsetFile::read(disk.clone(), path.join(LOG_STARTS));
@@ -201,7 +210,8 @@ impl LogDirectory {
     /// Writes the recovery points.
     pub fn save_recovery_points(&self, points: &[(TopicPartition, Offset)]) -> Result<(), Error> {
         let lines = lines_of(points.iter().map(|(partition, offset)| (partition, offset)));
-        checkpoint::write(&*self.disk, &self.path.join(RECOVERY_POINTS), &lines)
+        let path = self.path.join(RECOVERY_POINTS);
+        self.disk.replace(&path, checkpoint::text(&lines).as_bytes()).map_err(Error::io("write", &path))
     }
 
     /// The first offsets of partitions whose records were deleted.

@@ -1,6 +1,6 @@
 //! Where each leader epoch begins in a log (KIP-101).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Error, checkpoint};
 use crate::env::Disk;
@@ -8,6 +8,11 @@ use crate::model::{LeaderEpoch, Offset};
 
 /// The name of the checkpoint file.
 const FILE: &str = "leader-epoch-checkpoint";
+
+/// The checkpoint of a partition's directory.
+pub(super) fn epochs_path(directory: &Path) -> PathBuf {
+    directory.join(FILE)
+}
 
 /// Epochs with their first offsets, both ascending.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,7 +22,7 @@ impl LeaderEpochs {
     /// Reads the checkpoint of a partition's directory.
     pub(super) fn load(disk: &dyn Disk, directory: &Path) -> Self {
         let mut epochs = LeaderEpochs::default();
-        for line in checkpoint::read(disk, &directory.join(FILE)) {
+        for line in checkpoint::read(disk, &epochs_path(directory)) {
             if let Some((epoch, start)) = line.split_once(' ').and_then(|(e, s)| Some((e.parse().ok()?, s.parse().ok()?))) {
                 epochs.note(LeaderEpoch(epoch), Offset(start));
             }
@@ -28,7 +33,7 @@ impl LeaderEpochs {
     /// Writes the checkpoint.
     pub(super) fn save(&self, disk: &dyn Disk, directory: &Path) -> Result<(), Error> {
         let lines: Vec<String> = self.0.iter().map(|(epoch, start)| format!("{epoch} {start}")).collect();
-        checkpoint::write(disk, &directory.join(FILE), &lines)
+        checkpoint::write(disk, &epochs_path(directory), &lines)
     }
 
     /// Notes that a batch of `epoch` lies at `offset`; only a newer epoch changes anything.

@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use super::Error;
-use crate::env::{Disk, Map};
+use crate::env::{Disk, Map, OpenMode};
 
 /// What an index holds.
 pub(super) trait Entry: Copy {
@@ -19,6 +19,15 @@ pub(super) trait Entry: Copy {
     fn key(&self) -> Self::Key;
     fn read(bytes: &[u8]) -> Self;
     fn write(&self, out: &mut Vec<u8>);
+}
+
+/// When a file is made durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durable {
+    /// Before anything refers to it.
+    Now,
+    /// With the next flush; until then nothing trusts it after a crash.
+    Later,
 }
 
 /// Offset to position.
@@ -111,12 +120,15 @@ impl<E: Entry> Index<E> {
     }
 
     /// Writes the file and maps it.
-    pub(super) fn seal(&mut self, disk: &dyn Disk, path: &Path) -> Result<(), Error> {
+    pub(super) fn seal(&mut self, disk: &dyn Disk, path: &Path, durable: Durable) -> Result<(), Error> {
         let Index::Memory(entries) = self else { return Ok(()) };
         let mut bytes = Vec::with_capacity(entries.len() * E::SIZE);
         entries.iter().for_each(|entry| entry.write(&mut bytes));
         let next = path.with_extension("index_tmp");
         disk.write(&next, &bytes).map_err(Error::io("write", &next))?;
+        if durable == Durable::Now {
+            disk.open(&next, OpenMode::Read).and_then(|file| file.sync()).map_err(Error::io("sync", &next))?;
+        }
         disk.rename(&next, path).map_err(Error::io("write", path))?;
         // An empty file cannot be mapped, and a map that fails costs only memory.
         if !bytes.is_empty()
@@ -190,7 +202,7 @@ mod tests {
         for at in 0..100 {
             index.push(TimeEntry { timestamp_ms: at, relative_offset: at as u32 });
         }
-        index.seal(&crate::env::RealDisk, &path).unwrap();
+        index.seal(&crate::env::RealDisk, &path, Durable::Now).unwrap();
         let mapped = Index::<TimeEntry>::map(&crate::env::RealDisk, &path).unwrap();
         assert!(matches!(mapped, Index::Mapped(_)));
         assert_eq!((mapped.len(), mapped.get(7)), (100, index.get(7)));

@@ -1,19 +1,20 @@
 //! A partition's log: segments in order, the last one active.
 
-use std::io::IoSlice;
+use std::io::{ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Error;
 use super::cleaner::{Cleaning, Replacement, Source};
 use super::compaction::{Compaction, choose_dirty, group};
-use super::epochs::LeaderEpochs;
+use super::epochs::{LeaderEpochs, epochs_path};
+use super::index::Durable;
 use super::producers::{ProducerState, Verdict};
 use super::recovery::{Recovery, Report, finish_swap, recover};
 use super::retention::{Deed, Policy, SegmentFacts, choose};
 use super::scan::read_batch;
 use super::segment::{RollLimits, Segment, file_name};
-use crate::env::{Disk, File};
+use crate::env::{Disk, File, OpenMode};
 use crate::model::{LeaderEpoch, Offset};
 use crate::records::{self, BatchHeader, CheckedBatch, Codec, Records, TimestampType, decompress, layout};
 
@@ -84,10 +85,15 @@ impl RecordsSlice {
     }
 }
 
-/// Files with bytes that may not be durable yet.
+/// Files of one log with bytes that may not be durable yet.
 #[derive(Debug)]
 pub struct Unflushed {
+    directory: PathBuf,
     files: Vec<(PathBuf, Arc<dyn File>)>,
+    /// Files that are written once: indexes, checkpoints. They may be gone when their turn comes.
+    written: Vec<PathBuf>,
+    /// Whether there are new names in the directory.
+    names: bool,
     end: Offset,
 }
 
@@ -95,13 +101,35 @@ pub struct Unflushed {
 #[derive(Debug, Clone, Copy)]
 pub struct Synced(Offset);
 
+/// Files above which the whole file system is made durable at once: that costs less than so many calls.
+const SYNC_ONE_BY_ONE_MAX: usize = 64;
+
+/// Makes logs below `root` durable. Blocks, and needs no lock on them.
+pub fn sync_logs(disk: &dyn Disk, root: &Path, logs: Vec<Unflushed>) -> Result<Vec<Synced>, Error> {
+    if logs.iter().map(|log| log.files.len() + log.written.len()).sum::<usize>() > SYNC_ONE_BY_ONE_MAX {
+        disk.sync_all(root).map_err(Error::io("sync", root))?;
+    } else {
+        logs.iter().try_for_each(|log| log.sync(disk))?;
+    }
+    Ok(logs.iter().map(|log| Synced(log.end)).collect())
+}
+
 impl Unflushed {
-    /// Makes them durable. Blocks.
-    pub fn sync(self) -> Result<Synced, Error> {
+    fn sync(&self, disk: &dyn Disk) -> Result<(), Error> {
         for (path, file) in &self.files {
             file.sync().map_err(Error::io("sync", path))?;
         }
-        Ok(Synced(self.end))
+        for path in &self.written {
+            match disk.open(path, OpenMode::Read) {
+                Ok(file) => file.sync().map_err(Error::io("sync", path))?,
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::io("open", path)(error)),
+            }
+        }
+        if self.names {
+            disk.sync_dir(&self.directory).map_err(Error::io("sync", &self.directory))?;
+        }
+        Ok(())
     }
 }
 
@@ -115,8 +143,13 @@ pub struct Log {
     log_start: Offset,
     epochs: LeaderEpochs,
     producers: ProducerState,
+    saved_epochs: LeaderEpochs,
     /// Everything below is durable.
     recovery_point: Offset,
+    /// Whether there are names in the directory that may not be durable.
+    new_names: bool,
+    /// Whether all is as the last clean stop left it, but for what was appended since.
+    is_clean: bool,
 }
 
 impl Log {
@@ -130,12 +163,16 @@ impl Log {
             config,
             segments: recovered.segments,
             log_start,
+            saved_epochs: recovered.epochs.clone(),
             epochs: recovered.epochs,
             producers: recovered.producers,
             recovery_point: Offset(0),
+            new_names: how != Recovery::Clean,
+            is_clean: how == Recovery::Clean,
         };
         log.recovery_point = match how {
-            Recovery::New | Recovery::Clean => log.log_end(),
+            Recovery::Clean => log.log_end(),
+            Recovery::New => Offset(0),
             Recovery::From(offset) => offset.min(log.log_end()),
         };
         Ok((log, recovered.report))
@@ -333,7 +370,7 @@ impl Log {
         disk.sync_dir(&self.directory).map_err(Error::io("sync", &self.directory))?;
         // What fails from here on is done again by the next open; readers have the new segment already.
         let end = segment.next_offset();
-        let swapped = finish_swap(&*disk, &self.directory, base, end).and_then(|()| segment.seal(&*disk));
+        let swapped = finish_swap(&*disk, &self.directory, base, end).and_then(|()| segment.seal(&*disk, Durable::Now));
         self.segments.splice(at..at + count, [segment]);
         swapped.map(|()| true)
     }
@@ -353,35 +390,75 @@ impl Log {
         self.producers.expire(now_ms, expiration_ms);
     }
 
-    /// What is to be made durable now. Syncing takes long, and needs no lock on the log.
-    pub fn unflushed(&self) -> Unflushed {
-        let files = self.segments.iter().filter(|s| s.next_offset() > self.recovery_point).map(|s| (s.path("log"), s.file().clone()));
-        Unflushed { files: files.collect(), end: self.log_end() }
+    /// What is to be made durable now, by [`sync_logs`]; nothing where all is.
+    pub fn unflushed(&mut self) -> Result<Option<Unflushed>, Error> {
+        if self.recovery_point >= self.log_end() && !self.new_names {
+            return Ok(None);
+        }
+        let checkpoint = self.save_epochs()?;
+        // The indexes of the active segment are in memory.
+        Ok(Some(self.unflushed_with_indexes_of(self.segments.len() - 1, checkpoint)))
+    }
+
+    fn unflushed_with_indexes_of(&self, segments: usize, checkpoint: Option<PathBuf>) -> Unflushed {
+        let mut unflushed = Unflushed {
+            directory: self.directory.clone(),
+            files: Vec::new(),
+            written: checkpoint.into_iter().collect(),
+            names: self.new_names,
+            end: self.log_end(),
+        };
+        for (at, segment) in self.segments.iter().enumerate().filter(|(_, s)| s.next_offset() > self.recovery_point) {
+            unflushed.files.push((segment.path("log"), segment.file().clone()));
+            if at < segments {
+                unflushed.written.extend(["index", "timeindex"].map(|suffix| segment.path(suffix)));
+            }
+        }
+        unflushed
     }
 
     /// Moves the recovery point behind what was synced.
-    pub fn flushed(&mut self, synced: Synced) -> Result<(), Error> {
-        self.epochs.save(&*self.disk, &self.directory)?;
+    pub fn flushed(&mut self, synced: Synced) {
         self.recovery_point = self.recovery_point.max(synced.0);
-        Ok(())
+        // A segment that was begun meanwhile has a name that may not be durable.
+        self.new_names = self.active().base > synced.0;
     }
 
     /// Makes everything durable and moves the recovery point.
     pub fn flush(&mut self) -> Result<(), Error> {
-        let synced = self.unflushed().sync()?;
-        self.flushed(synced)
+        if let Some(unflushed) = self.unflushed()? {
+            unflushed.sync(&*self.disk)?;
+            self.flushed(Synced(unflushed.end));
+        }
+        Ok(())
     }
 
-    /// Writes what makes the next open quick: indexes, epochs, producers. The log can go on afterwards.
-    pub fn close(&mut self) -> Result<(), Error> {
+    /// Writes what makes the next open quick: indexes, epochs, producers. The log can go on afterwards. A clean stop needs what this gives
+    /// to be made durable.
+    pub fn close(&mut self) -> Result<Option<Unflushed>, Error> {
+        if self.is_clean && self.recovery_point >= self.log_end() {
+            return Ok(None);
+        }
         self.snapshot_producers()?;
         let disk = self.disk.clone();
         let active = self.active_mut();
-        active.seal(&*disk)?;
+        active.seal(&*disk, Durable::Later)?;
         active.unseal();
+        let checkpoint = self.save_epochs()?;
+        let mut unflushed = self.unflushed_with_indexes_of(self.segments.len(), checkpoint);
+        unflushed.names = true;
+        Ok(Some(unflushed))
+    }
+
+    /// The checkpoint of the leader epochs, if it was written.
+    fn save_epochs(&mut self) -> Result<Option<PathBuf>, Error> {
+        if self.epochs == self.saved_epochs {
+            return Ok(None);
+        }
         self.epochs.save(&*self.disk, &self.directory)?;
-        self.recovery_point = self.log_end();
-        Ok(())
+        self.saved_epochs = self.epochs.clone();
+        self.new_names = true;
+        Ok(Some(epochs_path(&self.directory)))
     }
 
     /// The offset of the next record.
@@ -421,8 +498,9 @@ impl Log {
 
     fn roll(&mut self, now_ms: i64) -> Result<(), Error> {
         let disk = self.disk.clone();
-        self.active_mut().seal(&*disk)?;
+        self.active_mut().seal(&*disk, Durable::Later)?;
         self.snapshot_producers()?;
+        (self.new_names, self.is_clean) = (true, false);
         self.segments.push(Segment::create(&*disk, &self.directory, self.log_end(), now_ms)?);
         Ok(())
     }

@@ -27,7 +27,7 @@ pub use compaction::{Compaction, Dirty, choose_dirty, group};
 pub use directory::{LogDirectory, OffsetFile, Start, partition_of_directory};
 pub use epochs::LeaderEpochs;
 pub use error::Error;
-pub use log::{Appended, FirstBatch, FoundOffset, Log, LogConfig, RecordsSlice, Synced, Unflushed};
+pub use log::{Appended, FirstBatch, FoundOffset, Log, LogConfig, RecordsSlice, Synced, Unflushed, sync_logs};
 pub use producers::{ActiveProducer, ProducerState, Verdict};
 pub use recovery::{Recovery, Report};
 pub use retention::{Deed, Policy, SegmentFacts, choose};

@@ -1,12 +1,14 @@
 //! Opens a log's directory: what was cleanly closed is trusted, the rest is read and checked, and a torn tail is cut off.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::Error;
 use super::epochs::LeaderEpochs;
+use super::index::Durable;
 use super::log::LogConfig;
 use super::producers::ProducerState;
-use super::scan::{Headers, Stop, read_batch};
+use super::scan::{Headers, Stop, walk_batches};
 use super::segment::{Segment, file_name};
 use crate::env::{Disk, OpenMode};
 use crate::model::Offset;
@@ -153,28 +155,29 @@ impl Work<'_> {
         let mut segment = Segment::open_blank(self.disk, self.directory, base, self.now_ms)?;
         let torn = self.walk(&mut segment)?;
         if next_base.is_some() {
-            segment.seal(self.disk)?;
+            segment.seal(self.disk, Durable::Now)?;
         }
-        Ok((segment, torn))
+        // A power cut can leave a file short, or empty, and a later one whole.
+        let short = next_base.is_some_and(|next| segment.next_offset() < next);
+        Ok((segment, torn || short))
     }
 
     /// Checks every batch and rebuilds the indexes; cuts the segment at the first that is not sound.
     fn walk(&mut self, segment: &mut Segment) -> Result<bool, Error> {
         let file = segment.file().clone();
         let end = file.size().map_err(Error::io("read", self.directory))?;
-        for step in Headers::new(&*file, 0, end) {
-            let checked = step.and_then(|(position, header)| {
-                let batch = read_batch(&*file, position, &header)?;
-                header.check_crc(&batch).map_err(Stop::Batch)?;
-                Ok(header)
-            });
-            let header = match checked {
-                Ok(header) if header.base_offset >= segment.next_offset() && header.last_offset_delta >= 0 => header,
-                Err(Stop::Io(error)) => return Err(segment.stopped(Stop::Io(error))),
-                _ => break,
-            };
-            segment.note(&header, self.config.index_interval_bytes);
-            self.epochs.note(header.leader_epoch, header.base_offset);
+        let (interval, epochs) = (self.config.index_interval_bytes, &mut self.epochs);
+        let walked = walk_batches(&*file, 0, end, |_, header, _| {
+            if header.base_offset < segment.next_offset() || header.last_offset_delta < 0 {
+                return ControlFlow::Break(());
+            }
+            segment.note(header, interval);
+            epochs.note(header.leader_epoch, header.base_offset);
+            ControlFlow::Continue(())
+        });
+        // What is no sound batch ends the log.
+        if let Err(Stop::Io(error)) = walked {
+            return Err(segment.stopped(Stop::Io(error)));
         }
         self.report.scanned_bytes += end;
         self.report.cut_bytes += end - segment.size();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Error;
-use super::index::{Entry, Index, PositionEntry, TimeEntry};
+use super::index::{Durable, Entry, Index, PositionEntry, TimeEntry};
 use super::scan::{Headers, Stop};
 use crate::env::{Disk, File, OpenMode};
 use crate::model::Offset;
@@ -140,11 +140,11 @@ impl Segment {
     }
 
     /// Writes the indexes, so that the segment can be opened without a walk. More can be appended after [`Segment::unseal`].
-    pub(super) fn seal(&mut self, disk: &dyn Disk) -> Result<(), Error> {
+    pub(super) fn seal(&mut self, disk: &dyn Disk, durable: Durable) -> Result<(), Error> {
         self.note_time();
         let (positions, times) = (self.path("index"), self.path("timeindex"));
-        self.positions.seal(disk, &positions)?;
-        self.times.seal(disk, &times)
+        self.positions.seal(disk, &positions, durable)?;
+        self.times.seal(disk, &times, durable)
     }
 
     /// Makes the indexes growable again.

@@ -1,0 +1,270 @@
+//! Crashes: a workload over partitions is cut at every operation on the disk, torn or not, with or without what was not durable; then the
+//! directory is opened again, and what is there is compared with what was acknowledged.
+//!
+//! `CRASH_SEEDS=n` draws n chances at each operation for power cuts that leave a part of what was not durable (3 without it).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use dlog::env::{Crash, Cut, Entropy, Env, ManualClock, MemoryDisk, Workers};
+use dlog::model::{LeaderEpoch, NodeId, Offset, TopicPartition, Uuid};
+use dlog::partition::{FirstBatch, Isolation, NewReplica, Partitions, Replica, TopicSettings};
+use dlog::records::{BatchBuilder, NewRecord, Records, batches, layout};
+use dlog::storage::{Cleaner, LogDirectory};
+
+const NOW: i64 = 1_700_000_000_000;
+const DATA: &str = "/data/dlog";
+/// The topics of the workload, with their settings.
+const TOPICS: [(&str, &[(&str, &str)]); 4] = [
+    ("plain", &[]),
+    ("short", &[("retention.bytes", "3000")]),
+    ("compacted", &[("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.01")]),
+    ("deleted", &[]),
+];
+
+/// Numbers one after the other: the same in every run.
+#[derive(Default)]
+struct Counted(AtomicU64);
+
+impl Entropy for Counted {
+    fn fill(&self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            let number = self.0.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            chunk.copy_from_slice(&number.to_be_bytes()[..chunk.len()]);
+        }
+    }
+}
+
+fn env(disk: &MemoryDisk) -> Env {
+    Env {
+        clock: Arc::new(ManualClock::at(NOW)),
+        entropy: Arc::new(Counted::default()),
+        disk: Arc::new(disk.clone()),
+        workers: Workers::none(),
+    }
+}
+
+fn settings(of: &[(&str, &str)]) -> TopicSettings {
+    // Segments are small, so that there are many; a user may not set them so.
+    let small = [("segment.bytes", "1000"), ("index.interval.bytes", "200")];
+    let own: BTreeMap<String, String> = small.iter().chain(of).map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    TopicSettings::of(&own, &BTreeMap::new())
+}
+
+fn topic_id(name: &str) -> Uuid {
+    let mut bytes = [7; 16];
+    bytes[..name.len()].copy_from_slice(name.as_bytes());
+    Uuid::from_random(bytes)
+}
+
+fn id(topic: &str) -> TopicPartition {
+    TopicPartition::new(topic, 0)
+}
+
+fn open(disk: &MemoryDisk, topics: &[&str], epoch: i32) -> Result<Partitions, String> {
+    let env = env(disk);
+    let directory = LogDirectory::open(env.disk.clone(), &*env.entropy, Path::new(DATA), NodeId(1), Some("cluster"));
+    let partitions = Partitions::new(env, directory.map_err(|e| e.to_string())?);
+    partitions.retire_deleted(&Default::default()).map_err(|e| e.to_string())?;
+    let new = |(name, own): &(&str, &[(&str, &str)])| NewReplica {
+        id: id(name),
+        topic_id: topic_id(name),
+        leader_epoch: LeaderEpoch(epoch),
+        settings: settings(own),
+    };
+    let wanted = TOPICS.iter().filter(|(name, _)| topics.contains(name)).map(new).collect();
+    partitions.lead(wanted).map_err(|e| e.to_string())?;
+    Ok(partitions)
+}
+
+/// What a topic must hold.
+#[derive(Default, Clone)]
+struct Expected {
+    /// Key and value of each acknowledged record, from offset 0.
+    acknowledged: Vec<(u8, String)>,
+    /// Sent, and not acknowledged: it may be there or not.
+    open: Option<(u8, String)>,
+    /// So many of them are durable.
+    durable: usize,
+    /// Records below may be gone.
+    deletable: usize,
+}
+
+type Model = BTreeMap<&'static str, Expected>;
+
+fn produce(partitions: &Partitions, model: &mut Model, topic: &'static str, key: u8) -> Result<(), String> {
+    let expected = model.entry(topic).or_default();
+    let value = format!("{topic} {} {}", expected.acknowledged.len(), "x".repeat(60));
+    expected.open = Some((key, value.clone()));
+    let batch = BatchBuilder::new().record(NewRecord::keyed(&[key], Some(value.as_bytes()))).build(NOW);
+    let replica = partitions.get(topic, 0).ok_or("no replica")?;
+    let appended = replica.produce(&batch, NOW).map_err(|e| e.to_string())?;
+    assert_eq!(appended.base_offset, Offset(expected.acknowledged.len() as i64));
+    expected.open = None;
+    expected.acknowledged.push((key, value));
+    Ok(())
+}
+
+fn flush(partitions: &Partitions, model: &mut Model) -> Result<(), String> {
+    partitions.flush().map_err(|e| e.to_string())?;
+    model.values_mut().for_each(|expected| expected.durable = expected.acknowledged.len());
+    Ok(())
+}
+
+/// Produces, rolls, flushes, retains, compacts, deletes a topic and records, stops and starts again. Ends with the first error, as a broker
+/// whose disk is gone.
+fn workload(disk: &MemoryDisk, model: &mut Model) -> Result<(), String> {
+    let mut partitions = open(disk, &["plain", "short", "compacted", "deleted"], 0)?;
+    for round in 0..6_u8 {
+        for at in 0..7_u8 {
+            for topic in ["plain", "short", "compacted"] {
+                produce(&partitions, model, topic, at % 4)?;
+            }
+        }
+        if round == 1 {
+            produce(&partitions, model, "deleted", 0)?;
+        }
+        // What retention may delete is known only afterwards.
+        if let Some(short) = model.get_mut("short") {
+            short.deletable = short.acknowledged.len();
+        }
+        for (_, result) in partitions.maintain(i64::MAX) {
+            result.map_err(|e| e.to_string())?;
+        }
+        if round % 2 == 1 {
+            flush(&partitions, model)?;
+        }
+        let cleaner = Cleaner::new(&Counted::default(), 1 << 10);
+        while let Some((_, result)) = partitions.compact(&cleaner, &Default::default(), &mut |_| true) {
+            result.map_err(|e| e.to_string())?;
+        }
+        if round == 2 {
+            partitions.delete(&["deleted".into()]).map_err(|e| e.to_string())?;
+            model.remove("deleted");
+            partitions.remove_deleted().map_err(|e| e.to_string())?;
+        }
+        if round == 3 {
+            let plain = partitions.get("plain", 0).ok_or("no replica")?;
+            model.entry("plain").or_default().deletable = 5;
+            let deleted = partitions.delete_records(&[(plain, Some(Offset(5)))]).map_err(|e| e.to_string())?;
+            assert_eq!(*deleted[0].as_ref().map_err(|e| e.to_string())?, Offset(5));
+        }
+        if round == 4 {
+            partitions.close().map_err(|e| e.to_string())?;
+            model.values_mut().for_each(|expected| expected.durable = expected.acknowledged.len());
+            drop(partitions);
+            partitions = open(disk, &["plain", "short", "compacted"], 1)?;
+        }
+    }
+    partitions.close().map_err(|e| e.to_string())?;
+    model.values_mut().for_each(|expected| expected.durable = expected.acknowledged.len());
+    Ok(())
+}
+
+/// All records from the log's start on, by offset; the end of the last batch.
+fn read(replica: &Replica) -> Result<(BTreeMap<usize, (u8, String)>, i64), String> {
+    let mut found = BTreeMap::new();
+    let mut offset = replica.view().log_start;
+    let end = replica.view().log_end;
+    while offset < end {
+        let slice = replica.read(offset, Isolation::ReadUncommitted, 1 << 20, FirstBatch::Whole).map_err(|e| e.to_string())?;
+        let bytes = slice.read().map_err(|e| e.to_string())?;
+        if bytes.is_empty() {
+            return Err(format!("nothing at {offset} below {end}"));
+        }
+        for batch in batches(&bytes) {
+            let (header, batch) = batch.map_err(|e| e.to_string())?;
+            header.check_crc(batch).map_err(|e| e.to_string())?;
+            for record in Records::new(&batch[layout::SIZE..], header.records_count) {
+                let record = record.map_err(|e| e.to_string())?;
+                let text = String::from_utf8(record.value.unwrap_or_default().to_vec()).map_err(|e| e.to_string())?;
+                found.insert((header.base_offset.0 + i64::from(record.offset_delta)) as usize, (record.key.unwrap_or_default()[0], text));
+            }
+            offset = header.next_offset();
+        }
+    }
+    Ok((found, end.0))
+}
+
+fn last_of_each_key<'a>(records: impl Iterator<Item = &'a (u8, String)>) -> BTreeMap<u8, String> {
+    records.map(|(key, value)| (*key, value.clone())).collect()
+}
+
+/// What is wrong with a topic after a crash.
+fn compare(topic: &str, expected: &Expected, crash: Crash, replica: &Replica) -> Result<(), String> {
+    let (found, end) = read(replica)?;
+    let end = end as usize;
+    let sent: Vec<(u8, String)> = expected.acknowledged.iter().chain(&expected.open).cloned().collect();
+    let least = if crash == Crash::Process { expected.acknowledged.len() } else { expected.durable };
+    if end < least || end > sent.len() {
+        return Err(format!("{topic} ends at {end}, expected {least} to {}", sent.len()));
+    }
+    if let Some((offset, record)) = found.iter().find(|(offset, record)| sent.get(**offset) != Some(record)) {
+        return Err(format!("{topic}: at {offset} lies {record:?}, sent was {:?}", sent.get(*offset)));
+    }
+    if topic == "compacted" {
+        let (found, wanted) = (last_of_each_key(found.values()), last_of_each_key(sent[..end].iter()));
+        return if found == wanted { Ok(()) } else { Err(format!("{topic}: the last values are {found:?}, expected {wanted:?}")) };
+    }
+    let first = found.keys().next().copied().unwrap_or(end);
+    if first > expected.deletable.min(end.max(expected.deletable)) || found.len() != end - first {
+        return Err(format!(
+            "{topic} holds {} records from {first} to {end}; those from {} on must be there",
+            found.len(),
+            expected.deletable
+        ));
+    }
+    Ok(())
+}
+
+/// Opens the directory after a crash without an operator, compares it, and goes on with it.
+fn reopen(disk: &MemoryDisk, crash: Crash, model: &Model) -> Result<(), String> {
+    let topics: Vec<&str> = model.keys().copied().collect();
+    let mut epoch = 5;
+    for again in ["after the crash", "after a clean stop"] {
+        let wrong = |what: String| format!("{again}: {what}");
+        let partitions = open(disk, &topics, epoch).map_err(wrong)?;
+        for (topic, expected) in model {
+            let replica = partitions.get(topic, 0).ok_or_else(|| wrong(format!("{topic} is not there")))?;
+            compare(topic, expected, crash, &replica).map_err(wrong)?;
+            let batch: Bytes = BatchBuilder::new().record(NewRecord::keyed(b"z", Some(b"new"))).build(NOW);
+            if again != "after the crash" {
+                let end = replica.view().log_end;
+                assert_eq!(replica.produce(&batch, NOW).map_err(|e| wrong(e.to_string()))?.base_offset, end);
+                assert_eq!(read(&replica).map_err(wrong)?.1, end.0 + 1);
+            }
+        }
+        partitions.close().map_err(|e| wrong(e.to_string()))?;
+        epoch += 1;
+    }
+    Ok(())
+}
+
+#[test]
+fn every_operation_may_be_the_last() {
+    let disk = MemoryDisk::new(Arc::new(ManualClock::at(NOW)));
+    workload(&disk, &mut Model::new()).expect("without a crash all goes well");
+    let operations = disk.operations();
+    assert!(operations >= 300, "{operations} operations");
+    let seeds: u64 = std::env::var("CRASH_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
+    let mut failures = Vec::new();
+    for operation in 0..=operations {
+        for torn in [None, Some(512), Some(4096)] {
+            let disk = MemoryDisk::new(Arc::new(ManualClock::at(NOW)));
+            disk.cut_at(Cut { operation, torn });
+            let mut model = Model::new();
+            let _ = workload(&disk, &mut model);
+            let chances = (0..seeds).map(|seed| Crash::PowerPartly(seed * 7919 + operation * 31 + 1));
+            for crash in [Crash::Process, Crash::Power].into_iter().chain(chances) {
+                if let Err(what) = reopen(&disk.after(crash), crash, &model) {
+                    failures.push(format!("operation {operation}, torn {torn:?}, {crash:?}: {what}"));
+                }
+            }
+        }
+    }
+    println!("{operations} operations, each cut in 3 ways and found in {} ways", 2 + seeds);
+    assert!(failures.is_empty(), "{} failures, the first: {}", failures.len(), failures[..failures.len().min(12)].join("\n"));
+}
