@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use dlog::env::{Crash, Cut, Entropy, Env, ManualClock, MemoryDisk, Workers};
+use dlog::env::{Crash, Cut, Disk, Entropy, Env, ManualClock, MemoryDisk, Workers};
 use dlog::model::{LeaderEpoch, NodeId, Offset, TopicPartition, Uuid};
 use dlog::partition::{FirstBatch, Isolation, NewReplica, Partitions, Replica, TopicSettings};
 use dlog::records::{BatchBuilder, NewRecord, Records, batches, layout};
@@ -164,8 +164,11 @@ fn workload(disk: &MemoryDisk, model: &mut Model) -> Result<(), String> {
     Ok(())
 }
 
-/// All records from the log's start on, by offset; the end of the last batch.
-fn read(replica: &Replica) -> Result<(BTreeMap<usize, (u8, String)>, i64), String> {
+/// Key and value by offset.
+type Found = BTreeMap<usize, (u8, String)>;
+
+/// All records from the log's start on; the end of the last batch.
+fn read(replica: &Replica) -> Result<(Found, i64), String> {
     let mut found = BTreeMap::new();
     let mut offset = replica.view().log_start;
     let end = replica.view().log_end;
@@ -223,8 +226,7 @@ fn compare(topic: &str, expected: &Expected, crash: Crash, replica: &Replica) ->
 /// Opens the directory after a crash without an operator, compares it, and goes on with it.
 fn reopen(disk: &MemoryDisk, crash: Crash, model: &Model) -> Result<(), String> {
     let topics: Vec<&str> = model.keys().copied().collect();
-    let mut epoch = 5;
-    for again in ["after the crash", "after a clean stop"] {
+    for (epoch, again) in [(5, "after the crash"), (6, "after a clean stop")] {
         let wrong = |what: String| format!("{again}: {what}");
         let partitions = open(disk, &topics, epoch).map_err(wrong)?;
         for (topic, expected) in model {
@@ -238,7 +240,6 @@ fn reopen(disk: &MemoryDisk, crash: Crash, model: &Model) -> Result<(), String> 
             }
         }
         partitions.close().map_err(|e| wrong(e.to_string()))?;
-        epoch += 1;
     }
     Ok(())
 }
@@ -267,4 +268,62 @@ fn every_operation_may_be_the_last() {
     }
     println!("{operations} operations, each cut in 3 ways and found in {} ways", 2 + seeds);
     assert!(failures.is_empty(), "{} failures, the first: {}", failures.len(), failures[..failures.len().min(12)].join("\n"));
+}
+
+/// Partitions on a fresh disk with these topics, and the disk.
+fn started(topics: &[&str]) -> (MemoryDisk, Partitions) {
+    let disk = MemoryDisk::new(Arc::new(ManualClock::at(NOW)));
+    let partitions = open(&disk, topics, 0).expect("it opens");
+    (disk, partitions)
+}
+
+#[test]
+fn a_full_disk_tears_nothing_and_writes_go_on_when_there_is_room() {
+    let (disk, partitions) = started(&["plain", "short"]);
+    let mut model = Model::new();
+    for at in 0..30 {
+        produce(&partitions, &mut model, "plain", at).expect("there is room");
+    }
+    let replica = partitions.get("plain", 0).unwrap();
+    let used = 1_000_000 - {
+        disk.set_capacity(Some(1_000_000));
+        disk.space(Path::new(DATA)).unwrap().1
+    };
+    // At every amount of room that is left, also while a segment is begun, an append is whole or nothing.
+    for room in (0..3000).step_by(37) {
+        disk.set_capacity(Some(used + room));
+        while produce(&partitions, &mut model, "plain", 0).is_ok() {}
+        let expected = model.get_mut("plain").unwrap();
+        expected.open = None;
+        assert_eq!(replica.view().log_end.0 as usize, expected.acknowledged.len());
+        compare("plain", expected, Crash::Process, &replica).expect("readers go on");
+    }
+    assert!(!partitions.is_offline());
+    disk.set_capacity(None);
+    for at in 0..30 {
+        produce(&partitions, &mut model, "plain", at).expect("there is room again");
+    }
+    for crash in [Crash::Process, Crash::Power] {
+        reopen(&disk.after(crash), crash, &model).expect("nothing is torn");
+    }
+}
+
+#[test]
+fn a_sync_that_failed_is_never_tried_again() {
+    let (disk, partitions) = started(&["plain"]);
+    let mut model = Model::new();
+    produce(&partitions, &mut model, "plain", 1).unwrap();
+    flush(&partitions, &mut model).unwrap();
+    produce(&partitions, &mut model, "plain", 2).unwrap();
+    disk.set_syncs_fail(true);
+    assert!(partitions.flush().is_err() && partitions.is_offline());
+    disk.set_syncs_fail(false);
+    let replica = partitions.get("plain", 0).unwrap();
+    assert!(produce(&partitions, &mut model, "plain", 3).unwrap_err().contains("offline"));
+    assert!(replica.read(Offset(0), Isolation::ReadUncommitted, 1000, FirstBatch::Whole).is_err());
+    assert!(partitions.flush().is_err() && partitions.close().is_err(), "it does not end cleanly either");
+    model.get_mut("plain").unwrap().open = None;
+    for crash in [Crash::Process, Crash::Power, Crash::PowerPartly(3)] {
+        reopen(&disk.after(crash), crash, &model).expect("the next start needs no operator");
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::Config;
 use crate::model::TopicPartition;
@@ -14,6 +14,9 @@ use crate::storage::{self, Cleaned, Cleaner};
 
 /// The longest sleep of a throttled compaction: it looks whether the broker is stopping in between.
 const NAP: Duration = Duration::from_millis(100);
+
+/// How long a disk that is full is left alone after retention ran.
+const FULL_AGAIN: Duration = Duration::from_secs(1);
 
 /// How logs are compacted. Names are Kafka's.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,27 +29,49 @@ pub struct CleanerSettings {
     pub bytes_per_second: f64,
 }
 
-/// Runs retention and background flushes at their intervals. What is due when the broker stops is left to closing.
+/// Runs retention and background flushes at their intervals, retention also where the disk is full, and a flush also after much was written.
+/// What is due when the broker stops is left to closing.
 pub(super) async fn maintain(partitions: Arc<Partitions>, config: Config, stop: CancellationToken) {
     let mut retention = tokio::time::interval(config.retention_check);
     let mut flush = tokio::time::interval(config.flush);
     retention.reset();
     flush.reset();
     loop {
+        let due = tokio::select! {
+            () = stop.cancelled() => return,
+            _ = retention.tick() => Due::Retention,
+            () = partitions.full() => Due::RetentionNow,
+            _ = flush.tick() => Due::Flush,
+            () = partitions.flush_due() => Due::Flush,
+        };
         let partitions = partitions.clone();
         let expiration_ms = config.producer_expiration_ms;
-        let work = tokio::select! {
-            () = stop.cancelled() => return,
-            _ = retention.tick() => tokio::task::spawn_blocking(move || retain(&partitions, expiration_ms)),
-            _ = flush.tick() => tokio::task::spawn_blocking(move || {
-                if let Err(error) = partitions.flush() {
-                    error!(%error, "logs could not be made durable");
-                }
-            }),
-        };
+        let work = tokio::task::spawn_blocking(move || match due {
+            Due::Retention | Due::RetentionNow => retain(&partitions, expiration_ms),
+            Due::Flush => flush_all(&partitions),
+        });
         if let Err(error) = work.await {
             error!(%error, "maintenance failed");
         }
+        if due == Due::RetentionNow {
+            warn!("the disk is full; retention has run");
+            stop.run_until_cancelled(tokio::time::sleep(FULL_AGAIN)).await;
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Due {
+    Retention,
+    RetentionNow,
+    Flush,
+}
+
+fn flush_all(partitions: &Partitions) {
+    if let Err(error) = partitions.flush()
+        && !partitions.is_offline()
+    {
+        error!(%error, "logs could not be made durable");
     }
 }
 

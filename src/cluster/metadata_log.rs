@@ -92,6 +92,8 @@ struct LogFile {
     clock: Arc<dyn Clock>,
     term: i32,
     committed: mpsc::UnboundedSender<Committed>,
+    /// A sync has failed: what is in the file may not be on the disk, and nothing can be committed after it.
+    failed: bool,
 }
 
 impl LocalMetadataLog {
@@ -120,7 +122,7 @@ impl LocalMetadataLog {
             Ok::<_, Error>(())
         })?;
         let term = log.epochs().latest().map_or(term, |epoch| epoch.0.max(term)) + 1;
-        let file = Arc::new(Mutex::new(LogFile { log, disk, clock, term, committed }));
+        let file = Arc::new(Mutex::new(LogFile { log, disk, clock, term, committed, failed: false }));
         Ok((LocalMetadataLog { file, term }, stream))
     }
 
@@ -221,10 +223,13 @@ impl MetadataLog for LocalMetadataLog {
 
 impl LogFile {
     fn append(&mut self, records: Vec<MetadataRecord>) -> Result<i64, Error> {
+        if self.failed {
+            return Err(Error::Storage("the metadata log is offline after a disk error; mend the disk and start the broker again".into()));
+        }
         let now_ms = self.clock.wall_ms();
         let batch = checked(&encode_batch(&records, now_ms), now_ms)?;
         let index = self.log.append(batch, LeaderEpoch(self.term), now_ms)?.base_offset.0;
-        self.log.flush()?;
+        self.log.flush().inspect_err(|_| self.failed = true)?;
         // Who follows may have stopped; what is committed stands all the same.
         let _ = self.committed.send(Committed::Entry(Entry { term: self.term, index, records }));
         Ok(index)

@@ -40,6 +40,11 @@ impl Workers {
         Ok(Workers(Some(Arc::new(Threads { loops, next: AtomicUsize::new(0) }))))
     }
 
+    /// How many things can be done at once.
+    pub fn count(&self) -> usize {
+        self.0.as_ref().map_or(1, |threads| threads.loops.len())
+    }
+
     /// The event loop of the next connection: each in turn.
     pub fn next(&self) -> Handle {
         match &self.0 {

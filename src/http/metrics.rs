@@ -77,6 +77,7 @@ pub const METRICS: &[Metric] = &[
     metric("kafka_log_log_logstartoffset", Gauge, PARTITION, "The first offset."),
     metric("kafka_log_log_numlogsegments", Gauge, PARTITION, "Segments of a partition."),
     metric("kafka_log_log_size", Gauge, PARTITION, "Bytes of a partition on disk."),
+    metric("kafka_log_logmanager_offlinelogdirectorycount", Gauge, &[], "Log directories that are offline after a disk error."),
     metric("kafka_network_requestmetrics_requests_total", Counter, &["request"], "Requests that were answered, by API."),
     metric("kafka_server_brokertopicmetrics_bytesin_total", Counter, TOPIC, "Bytes of record batches from producers."),
     metric("kafka_server_brokertopicmetrics_bytesout_total", Counter, TOPIC, "Bytes of record batches to consumers."),
@@ -168,6 +169,7 @@ fn topics(pages: &Pages, samples: &mut Samples) {
             ours += u32::from(partition.replicas.contains(&pages.node_id));
         }
     }
+    samples.add("kafka_log_logmanager_offlinelogdirectorycount", &[], f64::from(u8::from(pages.partitions.is_offline())));
     samples.add("kafka_brokers", &[], image.brokers().len() as f64);
     samples.add("kafka_controller_kafkacontroller_activecontrollercount", &[], 1.0);
     samples.add("kafka_controller_kafkacontroller_globaltopiccount", &[], image.topic_count() as f64);

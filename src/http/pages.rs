@@ -54,7 +54,11 @@ pub async fn serve(listener: Listener, pages: Pages, stop: CancellationToken) ->
 }
 
 async fn ready(State(pages): State<Pages>) -> (StatusCode, &'static str) {
-    if pages.ready.load(Ordering::Acquire) { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "starting\n") }
+    match (pages.ready.load(Ordering::Acquire), pages.partitions.is_offline()) {
+        (true, false) => (StatusCode::OK, "ready\n"),
+        (true, true) => (StatusCode::SERVICE_UNAVAILABLE, "the log directory is offline after a disk error\n"),
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "starting or stopping\n"),
+    }
 }
 
 async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {

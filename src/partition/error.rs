@@ -28,6 +28,9 @@ pub enum Error {
         /// Ours.
         current: LeaderEpoch,
     },
+    /// The disk under the log directory has failed.
+    #[error("the log directory of {0} is offline after a disk error; mend the disk and start the broker again")]
+    Offline(TopicPartition),
     /// The replica was deleted or the broker is stopping.
     #[error("{0} is closed")]
     Closed(TopicPartition),

@@ -3,6 +3,7 @@
 //! An append takes the log's write lock, a read its read lock, and neither holds it across an await. After an append the partition
 //! publishes its progress and wakes who waits for it: fetches that want more bytes, and producers that want their records committed.
 
+mod condition;
 mod error;
 mod partitions;
 mod progress;

@@ -4,11 +4,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use tracing::error;
 
+use super::condition::Condition;
 use super::{Error, Replica, TopicSettings};
 use crate::env::Env;
 use crate::model::{LeaderEpoch, Offset, TopicPartition, Uuid};
-use crate::storage::{Cleaned, Cleaner, Cleaning, Log, LogDirectory, Pace, Recovery, Report, sync_logs};
+use crate::storage;
+use crate::storage::{Cleaned, Cleaner, Cleaning, Log, LogDirectory, Pace, Recovery, Report, Synced, Unflushed, sync_logs};
 
 /// A partition that this broker is to lead.
 #[derive(Debug, Clone)]
@@ -43,6 +46,7 @@ pub struct Partitions {
     directory: LogDirectory,
     by_topic: ArcSwap<ByTopic>,
     change: Mutex<()>,
+    condition: Arc<Condition>,
 }
 
 /// Keeps `Env` out of debug output.
@@ -57,7 +61,7 @@ impl std::fmt::Debug for EnvHandle {
 impl Partitions {
     /// No replica yet, in an open directory.
     pub fn new(env: Env, directory: LogDirectory) -> Partitions {
-        Partitions { env: EnvHandle(env), directory, by_topic: ArcSwap::default(), change: Mutex::new(()) }
+        Partitions { env: EnvHandle(env), directory, by_topic: ArcSwap::default(), change: Mutex::new(()), condition: Arc::default() }
     }
 
     /// The directory.
@@ -82,8 +86,7 @@ impl Partitions {
         let _guard = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let mut recovered = Recovered::default();
         let mut opened = Vec::with_capacity(new.len());
-        for replica in new {
-            let (replica, report) = self.open(replica)?;
+        for (replica, report) in self.open_all(new)? {
             recovered.replicas += 1;
             recovered.scanned_bytes += report.scanned_bytes;
             recovered.cut_bytes += report.cut_bytes;
@@ -100,6 +103,24 @@ impl Partitions {
         }
         self.by_topic.store(Arc::new(by_topic));
         Ok(recovered)
+    }
+
+    /// Opens as many at once as the machine has cores.
+    fn open_all(&self, new: Vec<NewReplica>) -> Result<Vec<(Replica, Report)>, Error> {
+        let threads = self.env.0.workers.count().min(new.len());
+        let left = Mutex::new(new.into_iter());
+        let open_some = || {
+            let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+            std::iter::from_fn(next).map(|new| self.open(new)).collect::<Result<Vec<_>, Error>>()
+        };
+        if threads < 2 {
+            return open_some();
+        }
+        std::thread::scope(|scope| {
+            let running: Vec<_> = (0..threads).map(|_| scope.spawn(open_some)).collect();
+            let joined = running.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            joined.collect::<Result<Vec<_>, Error>>().map(|opened| opened.into_iter().flatten().collect())
+        })
     }
 
     fn open(&self, new: NewReplica) -> Result<(Replica, Report), Error> {
@@ -123,7 +144,7 @@ impl Partitions {
         } else if let Some(offset) = log_starts.get(&new.id) {
             log.delete_before(offset, log.log_end(), now_ms)?;
         }
-        Ok((Replica::lead(new.id, new.topic_id, new.leader_epoch, log, new.settings), report))
+        Ok((Replica::lead(new, log, self.condition.clone()), report))
     }
 
     /// Deletes the first records of partitions, durably, each below an offset or, without one, all that are committed. The answers are the
@@ -207,6 +228,7 @@ impl Partitions {
     /// Makes everything durable and writes the recovery points. Blocks; nothing is locked while the disk works.
     pub fn flush(&self) -> Result<(), Error> {
         let replicas = self.all();
+        self.condition.flushing();
         self.sync(&replicas)?;
         let points: Vec<_> = replicas.iter().filter(|r| !r.is_closed()).map(|r| (r.id().clone(), r.recovery_point())).collect();
         Ok(self.directory.save_recovery_points(&points)?)
@@ -220,9 +242,36 @@ impl Partitions {
                 unflushed.push(files);
             }
         }
-        let synced = sync_logs(&*self.env.0.disk, self.directory.path(), unflushed)?;
+        let synced = self.sync_files(unflushed)?;
         dirty.iter().zip(synced).for_each(|(replica, synced)| replica.flushed(synced));
         Ok(())
+    }
+
+    /// A sync that fails is never tried again: the kernel may have forgotten what it could not write.
+    fn sync_files(&self, unflushed: Vec<Unflushed>) -> Result<Vec<Synced>, Error> {
+        let path = self.directory.path();
+        if self.is_offline() {
+            return Err(storage::Error::Offline(path.to_path_buf()).into());
+        }
+        Ok(sync_logs(&*self.env.0.disk, path, unflushed).inspect_err(|error| {
+            self.condition.go_offline();
+            error!(directory = %path.display(), %error, "the log directory is offline: nothing is read or written until the next start");
+        })?)
+    }
+
+    /// Whether the disk under the log directory has failed.
+    pub fn is_offline(&self) -> bool {
+        self.condition.is_offline()
+    }
+
+    /// Waits until so much was written that a flush is due.
+    pub async fn flush_due(&self) {
+        self.condition.flush_due.notified().await;
+    }
+
+    /// Waits until a write finds no room.
+    pub async fn full(&self) {
+        self.condition.full.notified().await;
     }
 
     /// Closes every log and says in the directory, once all is durable, that all is well.
@@ -233,7 +282,7 @@ impl Partitions {
         for replica in &replicas {
             unflushed.extend(replica.close()?);
         }
-        sync_logs(&*self.env.0.disk, self.directory.path(), unflushed)?;
+        self.sync_files(unflushed)?;
         let points: Vec<_> = replicas.iter().map(|r| (r.id().clone(), r.view().log_end)).collect();
         self.directory.save_recovery_points(&points)?;
         Ok(self.directory.mark_clean()?)

@@ -1,13 +1,15 @@
 //! A partition of which this broker is the leader.
 
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
+use super::condition::Condition;
 use super::progress::{Progress, Subscription, Wake};
-use super::{Error, TopicSettings};
+use super::{Error, NewReplica, TopicSettings};
 use crate::env::Disk;
 use crate::model::{LeaderEpoch, Offset, TopicPartition, Uuid};
 use crate::records::check;
@@ -73,6 +75,7 @@ pub struct Replica {
     settings: ArcSwap<TopicSettings>,
     progress: Arc<Progress>,
     closed: AtomicBool,
+    condition: Arc<Condition>,
     records_in: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
@@ -80,11 +83,13 @@ pub struct Replica {
 
 impl Replica {
     /// The leader of a partition with this log.
-    pub(super) fn lead(id: TopicPartition, topic_id: Uuid, epoch: LeaderEpoch, log: Log, settings: TopicSettings) -> Replica {
+    pub(super) fn lead(new: NewReplica, log: Log, condition: Arc<Condition>) -> Replica {
+        let NewReplica { id, topic_id, leader_epoch, settings } = new;
         Replica {
             id,
             topic_id,
-            leader_epoch: AtomicI32::new(epoch.0),
+            leader_epoch: AtomicI32::new(leader_epoch.0),
+            condition,
             log_start: AtomicI64::new(log.log_start().0),
             log_end: AtomicI64::new(log.log_end().0),
             log: RwLock::new(log),
@@ -102,15 +107,18 @@ impl Replica {
         let checked = check(bytes, &self.settings.load().rules(now_ms))?;
         let (records, size) = (checked.header().records_count as u64, checked.header().size() as u64);
         let mut log = self.write();
-        if self.is_closed() {
-            return Err(Error::Closed(self.id.clone()));
-        }
-        let appended = log.append(checked, self.leader_epoch(), now_ms)?;
+        self.check_open()?;
+        let appended = log.append(checked, self.leader_epoch(), now_ms).inspect_err(|error| {
+            if matches!(error, StorageError::Io { source, .. } if source.kind() == ErrorKind::StorageFull) {
+                self.condition.full.notify_one();
+            }
+        })?;
         self.publish(&log);
         drop(log);
         if !appended.duplicate {
             self.records_in.fetch_add(records, Ordering::Relaxed);
             self.bytes_in.fetch_add(size, Ordering::Relaxed);
+            self.condition.appended(size);
             self.progress.step();
         }
         Ok(appended)
@@ -118,9 +126,7 @@ impl Replica {
 
     /// Reads for a consumer; see [`Log::read`].
     pub fn read(&self, offset: Offset, isolation: Isolation, bytes_max: usize, first: FirstBatch) -> Result<RecordsSlice, Error> {
-        if self.is_closed() {
-            return Err(Error::Closed(self.id.clone()));
-        }
+        self.check_open()?;
         let log = self.log();
         Ok(log.read(offset, self.view().end_for(isolation), bytes_max, first)?)
     }
@@ -187,9 +193,7 @@ impl Replica {
     /// Deletes the records below `offset`; `None` is all that are committed. Returns the first offset that is left.
     pub fn delete_before(&self, offset: Option<Offset>, now_ms: i64) -> Result<Offset, Error> {
         let mut log = self.write();
-        if self.is_closed() {
-            return Err(Error::Closed(self.id.clone()));
-        }
+        self.check_open()?;
         let View { log_start, high_watermark, .. } = self.view();
         let offset = offset.unwrap_or(high_watermark);
         if offset > high_watermark || offset < Offset(0) {
@@ -279,6 +283,14 @@ impl Replica {
     /// Whether the replica was deleted or closed.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    fn check_open(&self) -> Result<(), Error> {
+        match (self.is_closed(), self.condition.is_offline()) {
+            (true, _) => Err(Error::Closed(self.id.clone())),
+            (_, true) => Err(Error::Offline(self.id.clone())),
+            _ => Ok(()),
+        }
     }
 
     /// Topic and number.

@@ -11,6 +11,7 @@ pub(super) fn of_partition(error: &partition::Error) -> ErrorCode {
         partition::Error::Storage(error) => of_storage(error),
         partition::Error::FencedLeaderEpoch { .. } => ErrorCode::FencedLeaderEpoch,
         partition::Error::UnknownLeaderEpoch { .. } => ErrorCode::UnknownLeaderEpoch,
+        partition::Error::Offline(_) => ErrorCode::KafkaStorageError,
         partition::Error::Closed(_) => ErrorCode::NotLeaderOrFollower,
     }
 }
@@ -23,7 +24,8 @@ fn of_storage(error: &StorageError) -> ErrorCode {
         StorageError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
         StorageError::ProducerFenced { .. } => ErrorCode::InvalidProducerEpoch,
         StorageError::Stopping => ErrorCode::NotLeaderOrFollower,
-        StorageError::Io { .. }
+        StorageError::Offline(_)
+        | StorageError::Io { .. }
         | StorageError::Locked(_)
         | StorageError::Foreign { .. }
         | StorageError::Kafka(_)

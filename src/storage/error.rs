@@ -65,6 +65,9 @@ pub enum Error {
         /// The newest.
         current: ProducerEpoch,
     },
+    /// A sync has failed before.
+    #[error("{} is offline after a disk error; mend the disk and start the broker again", .0.display())]
+    Offline(PathBuf),
     /// Work in the background was cut short; nothing is half done.
     #[error("the broker is stopping")]
     Stopping,

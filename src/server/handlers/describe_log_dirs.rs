@@ -25,14 +25,14 @@ pub(in crate::server) async fn handle(call: Call<DescribeLogDirsRequest>) -> Des
     let directory = services.partitions.directory();
     let log_dir = std::path::absolute(directory.path()).unwrap_or_else(|_| directory.path().to_path_buf()).display().to_string();
     let result = match directory.space() {
-        Ok((total, usable)) => DescribeLogDirsResult {
+        Ok((total, usable)) if !services.partitions.is_offline() => DescribeLogDirsResult {
             log_dir,
             topics: topics.collect(),
             total_bytes: i64::try_from(total).unwrap_or(i64::MAX),
             usable_bytes: i64::try_from(usable).unwrap_or(i64::MAX),
             ..Default::default()
         },
-        Err(_) => DescribeLogDirsResult { error_code: ErrorCode::KafkaStorageError.code(), log_dir, ..Default::default() },
+        _ => DescribeLogDirsResult { error_code: ErrorCode::KafkaStorageError.code(), log_dir, ..Default::default() },
     };
     DescribeLogDirsResponse { results: vec![result], ..Default::default() }
 }
