@@ -1,7 +1,7 @@
 # Everything that is done with this project; `make help` lists it.
 CLIENT ?=
 ARGS ?=
-.PHONY: help build run test check fmt lint protocol compat compat-smoke coverage figures bench
+.PHONY: help build run test check fmt lint protocol compat compat-smoke coverage figures bench bugs
 
 help:           ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -24,5 +24,7 @@ compat: build   ## real clients against the broker; CLIENT=name runs one
 	python3 compat-tests/run.py $(CLIENT)
 compat-smoke: build  ## kcat, confluent-kafka and kafka-python, a few minutes
 	python3 compat-tests/run.py --smoke
+bugs:           ## break one rule of the log at a time and see that the tests find it
+	python3 tests/seeded_bugs.py
 coverage:       ## line coverage without generated code
 	./tests/coverage.sh

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::{config, health, run as run_command, serve, wait};
+use super::{config, health, inspect, run as run_command, serve, wait};
 use crate::broker::{LogFormat, Mode};
 
 /// Something went wrong.
@@ -31,6 +31,10 @@ enum Command {
     Health(health::HealthOptions),
     /// Wait until a topic or a group is as wanted: exit code 0, or 4 when time is over.
     Wait(wait::WaitOptions),
+    /// Check every batch, index, snapshot and checkpoint of a data directory that no broker uses: exit code 0, or 3 where something is damaged.
+    Verify(inspect::VerifyOptions),
+    /// Print segments, indexes, snapshots and checkpoints, ours or Kafka's: exit code 0, or 3 where something is not sound.
+    DumpLog(inspect::DumpOptions),
     /// Show settings.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -116,6 +120,8 @@ pub fn run() -> ExitCode {
         Some(Command::Run(options)) => run_command::run(options),
         Some(Command::Health(options)) => done(health::health(&options)),
         Some(Command::Wait(options)) => wait::wait(&options),
+        Some(Command::Verify(options)) => inspect::verify(&options),
+        Some(Command::DumpLog(options)) => inspect::dump(&options),
         Some(Command::Config(ConfigCommand::Explain(options))) => done(config::explain(&options)),
     };
     outcome.unwrap_or_else(|message| {

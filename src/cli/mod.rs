@@ -3,6 +3,7 @@
 mod commands;
 mod config;
 mod health;
+mod inspect;
 mod run;
 mod serve;
 mod wait;

@@ -7,13 +7,21 @@ use crate::env::Disk;
 
 /// Reads the entries' lines; a missing file has none, and a malformed one is treated as missing, since all of them can be made anew.
 pub(super) fn read(disk: &dyn Disk, path: &Path) -> Vec<String> {
-    let Ok(bytes) = disk.read(path) else { return Vec::new() };
-    let text = String::from_utf8_lossy(&bytes);
+    disk.read(path).ok().and_then(|bytes| parse(&bytes)).unwrap_or_default()
+}
+
+/// Whether a file says what it holds.
+pub(super) fn is_sound(bytes: &[u8]) -> bool {
+    parse(bytes).is_some()
+}
+
+fn parse(bytes: &[u8]) -> Option<Vec<String>> {
+    let text = String::from_utf8_lossy(bytes);
     let mut lines = text.lines();
     let version = lines.next().and_then(|l| l.trim().parse::<u32>().ok());
     let count = lines.next().and_then(|l| l.trim().parse::<usize>().ok());
     let entries: Vec<String> = lines.map(str::to_string).collect();
-    if version == Some(0) && count == Some(entries.len()) { entries } else { Vec::new() }
+    (version == Some(0) && count == Some(entries.len())).then_some(entries)
 }
 
 /// What a file with these entries holds.

@@ -18,9 +18,9 @@ use super::{Error, Recovery, checkpoint};
 use crate::env::{Disk, Entropy, Lock};
 use crate::model::{NodeId, Offset, TopicPartition, Uuid};
 
-const META: &str = "meta.properties";
-const LOCK: &str = ".lock";
-const CLEAN: &str = ".kafka_cleanshutdown";
+pub(super) const META: &str = "meta.properties";
+pub(super) const LOCK: &str = ".lock";
+pub(super) const CLEAN: &str = ".kafka_cleanshutdown";
 const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 const LOG_STARTS: &str = "log-start-offset-checkpoint";
 const CLEANED: &str = "cleaner-offset-checkpoint";

@@ -1,0 +1,158 @@
+//! Prints what lies in files of a log, ours or Kafka's, in the words of Kafka's `DumpLogSegments`.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::index::{Entry, PositionEntry, TimeEntry};
+use super::producers::ProducerState;
+use super::scan::{Headers, Stop, read_batch};
+use crate::env::{Disk, OpenMode};
+use crate::records::{BatchHeader, Codec, Records, TimestampType, decompress, layout};
+
+/// What to print of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// A line a batch.
+    Batches,
+    /// A line a record too, its key and value as text.
+    Records,
+}
+
+/// The most bytes that a batch is opened to.
+const OPENED_BYTES_MAX: usize = 1 << 30;
+
+/// Prints a file, by the kind that its name says. False: something in it is not sound, and a line says what.
+pub fn dump(disk: &dyn Disk, path: &Path, depth: Depth, out: &mut dyn Write) -> io::Result<bool> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    writeln!(out, "Dumping {}", path.display())?;
+    let kind = name.split_once('.').map_or(name.as_str(), |(_, kind)| kind);
+    match kind {
+        "index" => entries(&disk.read(path)?, out, |e: PositionEntry| format!("offset: +{} position: {}", e.relative_offset, e.position)),
+        "timeindex" => {
+            entries(&disk.read(path)?, out, |e: TimeEntry| format!("timestamp: {} offset: +{}", e.timestamp_ms, e.relative_offset))
+        }
+        "snapshot" => snapshot(&disk.read(path)?, out),
+        kind if kind.starts_with("log") || kind == "checkpoint" => segment(disk, path, depth, out),
+        _ => {
+            out.write_all(&disk.read(path)?)?;
+            Ok(true)
+        }
+    }
+}
+
+fn entries<E: Entry>(bytes: &[u8], out: &mut dyn Write, line: impl Fn(E) -> String) -> io::Result<bool> {
+    for entry in bytes.chunks_exact(E::SIZE) {
+        writeln!(out, "{}", line(E::read(entry)))?;
+    }
+    let left = bytes.len() % E::SIZE;
+    if left > 0 {
+        writeln!(out, "{left} bytes are left over after the last entry")?;
+    }
+    Ok(left == 0)
+}
+
+fn snapshot(bytes: &[u8], out: &mut dyn Write) -> io::Result<bool> {
+    let Some(state) = ProducerState::from_snapshot(bytes) else {
+        writeln!(out, "the snapshot is damaged, or of a version that is not known")?;
+        return Ok(false);
+    };
+    for producer in state.active() {
+        let (id, epoch) = (producer.id, producer.epoch);
+        writeln!(
+            out,
+            "producerId: {id} producerEpoch: {epoch} lastSequence: {} lastTimestamp: {}",
+            producer.last_sequence, producer.last_timestamp_ms
+        )?;
+    }
+    Ok(true)
+}
+
+fn segment(disk: &dyn Disk, path: &Path, depth: Depth, out: &mut dyn Write) -> io::Result<bool> {
+    let file = disk.open(path, OpenMode::Read)?;
+    let size = file.size()?;
+    let (mut position, mut is_sound) = (0, true);
+    for step in Headers::new(&*file, 0, size) {
+        let read = step.and_then(|(at, header)| Ok((at, header, read_batch(&*file, at, &header)?)));
+        match read {
+            Ok((at, header, batch)) => {
+                is_sound &= print_batch(at, &header, &batch, depth, out)?;
+                position = at + header.size() as u64;
+            }
+            Err(Stop::Io(error)) => return Err(error),
+            Err(Stop::Batch(error)) => {
+                writeln!(out, "position: {position}: {error}; {} bytes are left", size - position)?;
+                is_sound = false;
+            }
+        }
+    }
+    Ok(is_sound)
+}
+
+fn print_batch(position: u64, header: &BatchHeader, batch: &[u8], depth: Depth, out: &mut dyn Write) -> io::Result<bool> {
+    let is_valid = header.check_crc(batch).is_ok();
+    let codec = header.codec();
+    let horizon = header.delete_horizon_ms().map_or("-".to_string(), |ms| ms.to_string());
+    let time = if header.timestamp_type() == TimestampType::LogAppendTime { "LogAppendTime" } else { "CreateTime" };
+    writeln!(
+        out,
+        "baseOffset: {} lastOffset: {} count: {} baseSequence: {} lastSequence: {} producerId: {} producerEpoch: {} partitionLeaderEpoch: {} \
+         isTransactional: {} isControl: {} deleteHorizonMs: {horizon} position: {position} {time}: {} size: {} magic: {} compresscodec: {} \
+         crc: {} isvalid: {is_valid}",
+        header.base_offset,
+        header.last_offset(),
+        header.records_count,
+        header.base_sequence,
+        header.last_sequence(),
+        header.producer_id,
+        header.producer_epoch,
+        header.leader_epoch,
+        header.is_transactional(),
+        header.is_control(),
+        header.max_timestamp,
+        header.size(),
+        header.magic,
+        codec.as_ref().map_or("unknown", |codec| codec.name()),
+        header.crc,
+    )?;
+    if depth == Depth::Batches || !is_valid {
+        return Ok(is_valid);
+    }
+    let body = &batch[layout::SIZE..];
+    let opened = match codec {
+        Ok(Codec::None) => Ok(body.to_vec()),
+        Ok(codec) => decompress(codec, body, OPENED_BYTES_MAX),
+        Err(error) => Err(error),
+    };
+    let body = match opened {
+        Ok(body) => body,
+        Err(error) => {
+            writeln!(out, "| {error}")?;
+            return Ok(false);
+        }
+    };
+    for record in Records::new(&body, header.records_count) {
+        let record = match record {
+            Ok(record) => record,
+            Err(error) => {
+                writeln!(out, "| {error}")?;
+                return Ok(false);
+            }
+        };
+        let text = |field: Option<&[u8]>| field.map_or("null".into(), |bytes| String::from_utf8_lossy(bytes).into_owned());
+        let size = |field: Option<&[u8]>| field.map_or(-1, |bytes| bytes.len() as i64);
+        let headers = record.headers().unwrap_or_default();
+        let keys: Vec<&str> = headers.iter().map(|h| h.key).collect();
+        writeln!(
+            out,
+            "| offset: {} {time}: {} keySize: {} valueSize: {} headerKeys: [{}] key: {} payload: {}",
+            header.base_offset.plus(i64::from(record.offset_delta)),
+            header.base_timestamp.saturating_add(record.timestamp_delta),
+            size(record.key),
+            size(record.value),
+            keys.join(","),
+            text(record.key),
+            text(record.value),
+        )?;
+    }
+    Ok(true)
+}

@@ -1,0 +1,216 @@
+//! Checks a data directory that no broker uses: every batch, index, snapshot and checkpoint.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use super::directory::{CLEAN, LOCK, META, partition_of_directory};
+use super::index::{Entry, PositionEntry, TimeEntry};
+use super::producers::ProducerState;
+use super::scan::{Stop, walk_batches};
+use super::segment::file_name;
+use super::{Error, checkpoint};
+use crate::env::{Disk, OpenMode};
+use crate::model::Offset;
+use crate::records::BatchHeader;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// The next start mends it: what a crash may leave.
+    Mended,
+    /// Something was lost or changed.
+    Damage,
+}
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong.
+    pub what: String,
+    /// How bad it is.
+    pub severity: Severity,
+}
+
+/// What was checked, and what was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Partitions.
+    pub partitions: usize,
+    /// Segments.
+    pub segments: usize,
+    /// Batches that are sound.
+    pub batches: u64,
+    /// Bytes of segments.
+    pub bytes: u64,
+    /// In the order of the files.
+    pub findings: Vec<Finding>,
+}
+
+/// Checks a whole directory. `progress` is called now and then with the bytes that are done and all bytes.
+pub fn verify(disk: &dyn Disk, directory: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Verified, Error> {
+    if !disk.exists(&directory.join(META)) {
+        let what = "this is no data directory: there is no such file".into();
+        return Err(Error::Metadata { path: directory.join(META), what });
+    }
+    let lock_path = directory.join(LOCK);
+    let lock = disk.lock(&lock_path).map_err(Error::io("lock", &lock_path))?;
+    let _lock = lock.ok_or_else(|| Error::Locked(directory.to_path_buf()))?;
+    let names = disk.list(directory).map_err(Error::io("list", directory))?;
+    let mut work = Work { disk, is_clean: disk.exists(&directory.join(CLEAN)), verified: Verified::default(), all_bytes: 0, progress };
+    let partitions: Vec<PathBuf> = names.iter().filter(|n| partition_of_directory(n).is_some()).map(|n| directory.join(n)).collect();
+    for partition in &partitions {
+        for log in work.names(partition)?.iter().filter(|n| n.ends_with(".log")) {
+            work.all_bytes += work.size(&partition.join(log))?;
+        }
+    }
+    names.iter().filter(|n| n.ends_with("-checkpoint")).try_for_each(|name| work.checkpoint(&directory.join(name)))?;
+    partitions.iter().try_for_each(|partition| work.partition(partition))?;
+    Ok(work.verified)
+}
+
+struct Work<'a> {
+    disk: &'a dyn Disk,
+    /// Whether the directory says that all is well.
+    is_clean: bool,
+    verified: Verified,
+    all_bytes: u64,
+    progress: &'a mut dyn FnMut(u64, u64),
+}
+
+impl Work<'_> {
+    fn partition(&mut self, directory: &Path) -> Result<(), Error> {
+        self.verified.partitions += 1;
+        let names = self.names(directory)?;
+        let bases: Vec<Offset> = names.iter().filter_map(|name| name.strip_suffix(".log")?.parse().ok()).map(Offset).collect();
+        let mut next_offset = Offset(0);
+        for (at, base) in bases.iter().enumerate() {
+            if *base < next_offset {
+                self.damage(
+                    &directory.join(file_name(*base, "log")),
+                    format!("it begins before offset {next_offset}, where the one before ends"),
+                );
+            }
+            next_offset = self.segment(directory, *base, at + 1 == bases.len())?;
+        }
+        for name in &names {
+            let path = directory.join(name);
+            if name.ends_with(".snapshot") && ProducerState::from_snapshot(&self.read(&path)?).is_none() {
+                self.unless_crashed(&path, "the snapshot of producers is damaged");
+            }
+            if name.ends_with("-checkpoint") {
+                self.checkpoint(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks a segment with its indexes; answers the offset after its last sound batch.
+    fn segment(&mut self, directory: &Path, base: Offset, is_last: bool) -> Result<Offset, Error> {
+        let path = directory.join(file_name(base, "log"));
+        let size = self.size(&path)?;
+        let mut positions = self.index::<PositionEntry>(&directory.join(file_name(base, "index")))?.into_iter().peekable();
+        let mut times = self.index::<TimeEntry>(&directory.join(file_name(base, "timeindex")))?.into_iter().peekable();
+        let (mut wrong_position, mut wrong_time) = (None, None);
+        let (mut next_offset, mut position_after) = (base, 0);
+        let file = self.disk.open(&path, OpenMode::Read).map_err(Error::io("open", &path))?;
+        let mut each = |position: u64, header: &BatchHeader| {
+            if header.base_offset < next_offset || header.last_offset_delta < 0 {
+                return ControlFlow::Break(format!(
+                    "the batch at position {position} has offset {}, expected {next_offset} or more",
+                    header.base_offset
+                ));
+            }
+            while let Some(entry) = positions.next_if(|entry| u64::from(entry.position) <= position) {
+                let fits = u64::from(entry.position) == position && base.0 + i64::from(entry.relative_offset) == header.last_offset().0;
+                // The room that Kafka reserves is zeros.
+                if !fits && entry != (PositionEntry { relative_offset: 0, position: 0 }) {
+                    wrong_position.get_or_insert(entry);
+                }
+            }
+            while let Some(entry) = times.next_if(|entry| base.0 + i64::from(entry.relative_offset) <= header.last_offset().0) {
+                if entry.timestamp_ms != header.max_timestamp && entry != (TimeEntry { timestamp_ms: 0, relative_offset: 0 }) {
+                    wrong_time.get_or_insert(entry);
+                }
+            }
+            (next_offset, position_after) = (header.next_offset(), position + header.size() as u64);
+            self.verified.batches += 1;
+            ControlFlow::Continue(())
+        };
+        let (done, all) = (self.verified.bytes, self.all_bytes);
+        let progress = &mut self.progress;
+        let walked = walk_batches(&*file, 0, size, |position, header, _| {
+            progress(done + position, all);
+            each(position, header)
+        });
+        let (wrong_position, wrong_time) = (wrong_position.or(positions.next()), wrong_time.or(times.next()));
+        self.verified.segments += 1;
+        self.verified.bytes += size;
+        let unsound = match walked {
+            Ok(None) => None,
+            Ok(Some(what)) => Some(what),
+            Err(Stop::Io(error)) => return Err(Error::io("read", &path)(error)),
+            Err(Stop::Batch(error)) => Some(format!("the batch at position {position_after}, offset {next_offset} or more: {error}")),
+        };
+        if let Some(what) = unsound {
+            let severity = if is_last && !self.is_clean { Severity::Mended } else { Severity::Damage };
+            self.verified.findings.push(Finding { path, what, severity });
+            return Ok(next_offset);
+        }
+        let is_room = position_after == 0;
+        if let Some(entry) = wrong_position.filter(|_| !is_room) {
+            let index = directory.join(file_name(base, "index"));
+            self.unless_crashed(&index, &format!("the entry for position {} points to no batch of that offset", entry.position));
+        }
+        if let Some(entry) = wrong_time.filter(|_| !is_room) {
+            let index = directory.join(file_name(base, "timeindex"));
+            self.unless_crashed(&index, &format!("the entry for {} ms is of no batch with that timestamp", entry.timestamp_ms));
+        }
+        Ok(next_offset)
+    }
+
+    /// All entries of an index; none where there is no file.
+    fn index<E: Entry>(&mut self, path: &Path) -> Result<Vec<E>, Error> {
+        if !self.disk.exists(path) {
+            return Ok(Vec::new());
+        }
+        let bytes = self.read(path)?;
+        let entries: Vec<E> = bytes.chunks_exact(E::SIZE).map(E::read).collect();
+        let ascends = entries.windows(2).all(|pair| pair[0].key() < pair[1].key() || bytes.ends_with(&[0; 12]));
+        if bytes.len() % E::SIZE != 0 || !ascends {
+            self.unless_crashed(path, "the index is cut off, or its entries do not ascend");
+            return Ok(Vec::new());
+        }
+        Ok(entries)
+    }
+
+    fn checkpoint(&mut self, path: &Path) -> Result<(), Error> {
+        if !checkpoint::is_sound(&self.read(path)?) {
+            self.unless_crashed(path, "the checkpoint is not what its first lines say");
+        }
+        Ok(())
+    }
+
+    /// What recovery makes anew after a crash is damage only where the directory was closed cleanly.
+    fn unless_crashed(&mut self, path: &Path, what: &str) {
+        let severity = if self.is_clean { Severity::Damage } else { Severity::Mended };
+        self.verified.findings.push(Finding { path: path.to_path_buf(), what: what.to_string(), severity });
+    }
+
+    fn damage(&mut self, path: &Path, what: String) {
+        self.verified.findings.push(Finding { path: path.to_path_buf(), what, severity: Severity::Damage });
+    }
+
+    fn names(&self, directory: &Path) -> Result<Vec<String>, Error> {
+        self.disk.list(directory).map_err(Error::io("list", directory))
+    }
+
+    fn read(&self, path: &Path) -> Result<Vec<u8>, Error> {
+        self.disk.read(path).map_err(Error::io("read", path))
+    }
+
+    fn size(&self, path: &Path) -> Result<u64, Error> {
+        self.disk.open(path, OpenMode::Read).and_then(|file| file.size()).map_err(Error::io("read", path))
+    }
+}
