@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use dlog::env::{RealDisk, SystemEntropy};
 use dlog::model::{LeaderEpoch, Offset};
-use dlog::records::{BatchBuilder, BatchHeader, Codec, KeyRule, Look, NewRecord, Records, Rules, TimestampType, check, decompress, layout};
+use dlog::records::{BatchBuilder, BatchHeader, Codec, KeyRule, Look, NewRecord, Records, Rules, TimestampType, check, layout};
 use dlog::storage::{Cleaned, Cleaner, Compaction, FirstBatch, Log, LogConfig, Recovery};
 use proptest::prelude::*;
 
@@ -20,6 +20,8 @@ fn config() -> LogConfig {
         index_bytes_max: 1 << 20,
         index_interval_bytes: 100,
         retention: None,
+        flush_messages: i64::MAX,
+        flush_ms: i64::MAX,
         compaction: Some(Compaction { dirty_ratio: 0.0, min_lag_ms: 0, max_lag_ms: i64::MAX, delete_retention_ms: DAY }),
         decompressed_bytes_max: 1 << 20,
     }
@@ -92,7 +94,7 @@ fn records(log: &Log) -> Vec<Stored> {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let mut all = Vec::new();
     for (header, batch) in headers(log) {
-        let body = decompress(header.codec().unwrap(), &batch[layout::SIZE..], 1 << 20).unwrap();
+        let body = header.open(&batch[layout::SIZE..], 1 << 20).unwrap();
         for record in Records::new(&body, header.records_count) {
             let record = record.expect("a sound record");
             let offset = header.base_offset.plus(i64::from(record.offset_delta)).0;

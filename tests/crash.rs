@@ -309,6 +309,30 @@ fn a_full_disk_tears_nothing_and_writes_go_on_when_there_is_room() {
 }
 
 #[test]
+fn flush_messages_and_flush_ms_are_kept() {
+    let disk = MemoryDisk::new(Arc::new(ManualClock::at(NOW)));
+    let clock = Arc::new(ManualClock::at(NOW));
+    let env = Env { clock: clock.clone(), ..env(&disk) };
+    let directory = LogDirectory::open(env.disk.clone(), &*env.entropy, Path::new(DATA), NodeId(1), None).unwrap();
+    let partitions = Partitions::new(env, directory);
+    let new =
+        |name: &str, own| NewReplica { id: id(name), topic_id: topic_id(name), leader_epoch: LeaderEpoch(0), settings: settings(own) };
+    partitions.lead(vec![new("plain", &[("flush.messages", "3")]), new("short", &[("flush.ms", "500")])]).unwrap();
+    let mut model = Model::new();
+    let durable = |topic: &str| partitions.get(topic, 0).unwrap().recovery_point().0;
+    for at in 1..=7 {
+        produce(&partitions, &mut model, "plain", 0).unwrap();
+        assert_eq!(durable("plain"), at / 3 * 3);
+    }
+    produce(&partitions, &mut model, "short", 0).unwrap();
+    for (later, expected) in [(0, 0), (499, 0), (1, 1)] {
+        clock.advance(later);
+        partitions.flush_overdue().unwrap();
+        assert_eq!((durable("short"), durable("plain")), (expected, 6));
+    }
+}
+
+#[test]
 fn a_sync_that_failed_is_never_tried_again() {
     let (disk, partitions) = started(&["plain"]);
     let mut model = Model::new();

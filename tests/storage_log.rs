@@ -20,6 +20,8 @@ fn config() -> LogConfig {
         index_bytes_max: 1 << 20,
         index_interval_bytes: 100,
         retention: None,
+        flush_messages: i64::MAX,
+        flush_ms: i64::MAX,
         compaction: None,
         decompressed_bytes_max: 1 << 20,
     }

@@ -15,6 +15,8 @@ use crate::storage::{self, Cleaned, Cleaner};
 /// The longest sleep of a throttled compaction: it looks whether the broker is stopping in between.
 const NAP: Duration = Duration::from_millis(100);
 
+/// How often records are looked for that have waited for longer than `flush.ms` allows.
+const OVERDUE_EVERY: Duration = Duration::from_secs(1);
 /// How long a disk that is full is left alone after retention ran.
 const FULL_AGAIN: Duration = Duration::from_secs(1);
 
@@ -34,6 +36,7 @@ pub struct CleanerSettings {
 pub(super) async fn maintain(partitions: Arc<Partitions>, config: Config, stop: CancellationToken) {
     let mut retention = tokio::time::interval(config.retention_check);
     let mut flush = tokio::time::interval(config.flush);
+    let mut overdue = tokio::time::interval(OVERDUE_EVERY);
     retention.reset();
     flush.reset();
     loop {
@@ -43,12 +46,14 @@ pub(super) async fn maintain(partitions: Arc<Partitions>, config: Config, stop: 
             () = partitions.full() => Due::RetentionNow,
             _ = flush.tick() => Due::Flush,
             () = partitions.flush_due() => Due::Flush,
+            _ = overdue.tick() => Due::FlushOverdue,
         };
         let partitions = partitions.clone();
         let expiration_ms = config.producer_expiration_ms;
         let work = tokio::task::spawn_blocking(move || match due {
             Due::Retention | Due::RetentionNow => retain(&partitions, expiration_ms),
-            Due::Flush => flush_all(&partitions),
+            Due::Flush => report(&partitions, partitions.flush()),
+            Due::FlushOverdue => report(&partitions, partitions.flush_overdue()),
         });
         if let Err(error) = work.await {
             error!(%error, "maintenance failed");
@@ -65,10 +70,12 @@ enum Due {
     Retention,
     RetentionNow,
     Flush,
+    FlushOverdue,
 }
 
-fn flush_all(partitions: &Partitions) {
-    if let Err(error) = partitions.flush()
+fn report(partitions: &Partitions, flushed: Result<(), Error>) {
+    // That the directory went offline was said then.
+    if let Err(error) = flushed
         && !partitions.is_offline()
     {
         error!(%error, "logs could not be made durable");

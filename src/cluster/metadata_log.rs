@@ -284,6 +284,8 @@ fn config() -> LogConfig {
         index_bytes_max: 10 << 20,
         index_interval_bytes: 4096,
         retention: None,
+        flush_messages: i64::MAX,
+        flush_ms: i64::MAX,
         compaction: None,
         decompressed_bytes_max: usize::MAX,
     }

@@ -21,7 +21,7 @@ use super::shard::{GroupSettings, GroupView, Outcome, Reply, Shard, Token, parti
 use crate::env::Env;
 use crate::partition::{self, Partitions, Replica};
 use crate::protocol::ErrorCode;
-use crate::records::{BatchBuilder, Codec, NewRecord, Records, decompress};
+use crate::records::{BatchBuilder, NewRecord, Records};
 
 /// The topic that holds all groups.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -108,10 +108,7 @@ impl GroupCoordinator {
         let mut shard = Shard::new(self.settings.clone(), now);
         let mut count = 0;
         replica.replay(|header, body| {
-            let opened = match header.codec()? {
-                Codec::None => Bytes::copy_from_slice(body),
-                codec => decompress(codec, body, usize::MAX)?.into(),
-            };
+            let opened = Bytes::from(header.open(body, usize::MAX)?.into_owned());
             for record in Records::new(&opened, header.records_count) {
                 let record = record?;
                 let (Some(key), value) = (record.key.map(|k| opened.slice_ref(k)), record.value.map(|v| opened.slice_ref(v))) else {

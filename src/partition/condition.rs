@@ -3,6 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
+use tracing::error;
+
+use crate::storage;
 
 /// Bytes that may be written until a flush is due: so much has to be read after a crash at most.
 const UNFLUSHED_BYTES_MAX: u64 = 1 << 30;
@@ -25,8 +28,10 @@ impl Condition {
     }
 
     /// What was written may be lost, and nobody knows which part of it: after a failed sync the kernel forgets.
-    pub(super) fn go_offline(&self) {
-        self.offline.store(true, Ordering::Release);
+    pub(super) fn go_offline(&self, error: &storage::Error) {
+        if !self.offline.swap(true, Ordering::AcqRel) {
+            error!(%error, "the log directory is offline: nothing is read or written until the next start");
+        }
     }
 
     /// Counts what is not durable yet.

@@ -4,7 +4,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use tracing::error;
 
 use super::condition::Condition;
 use super::{Error, Replica, TopicSettings};
@@ -234,6 +233,13 @@ impl Partitions {
         Ok(self.directory.save_recovery_points(&points)?)
     }
 
+    /// Makes those logs durable in which a record has waited for longer than `flush.ms` allows.
+    pub fn flush_overdue(&self) -> Result<(), Error> {
+        let now_ms = self.env.0.clock.wall_ms();
+        let overdue: Vec<_> = self.all().into_iter().filter(|replica| replica.waits_too_long(now_ms)).collect();
+        if overdue.is_empty() { Ok(()) } else { self.sync(&overdue) }
+    }
+
     fn sync(&self, replicas: &[Arc<Replica>]) -> Result<(), Error> {
         let (mut dirty, mut unflushed) = (Vec::new(), Vec::new());
         for replica in replicas {
@@ -253,10 +259,7 @@ impl Partitions {
         if self.is_offline() {
             return Err(storage::Error::Offline(path.to_path_buf()).into());
         }
-        Ok(sync_logs(&*self.env.0.disk, path, unflushed).inspect_err(|error| {
-            self.condition.go_offline();
-            error!(directory = %path.display(), %error, "the log directory is offline: nothing is read or written until the next start");
-        })?)
+        Ok(sync_logs(&*self.env.0.disk, path, unflushed).inspect_err(|error| self.condition.go_offline(error))?)
     }
 
     /// Whether the disk under the log directory has failed.

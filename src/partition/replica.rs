@@ -113,6 +113,10 @@ impl Replica {
                 self.condition.full.notify_one();
             }
         })?;
+        if log.holds_too_many() {
+            // It waits within the append, as in Kafka: who sets flush.messages wants that.
+            log.flush().inspect_err(|error| self.condition.go_offline(error))?;
+        }
         self.publish(&log);
         drop(log);
         if !appended.duplicate {
@@ -250,6 +254,11 @@ impl Replica {
         Ok(cleaner.clean(disk, cleaning, now_ms, pace, replace)?)
     }
 
+    /// See [`Log::waits_too_long`].
+    pub(super) fn waits_too_long(&self, now_ms: i64) -> bool {
+        self.log().waits_too_long(now_ms)
+    }
+
     /// What is to be made durable, if anything; see [`Log::unflushed`].
     pub(super) fn unflushed(&self) -> Result<Option<Unflushed>, Error> {
         let mut log = self.write();
@@ -324,7 +333,7 @@ impl Replica {
     }
 
     /// Everything below is durable.
-    pub(super) fn recovery_point(&self) -> Offset {
+    pub fn recovery_point(&self) -> Offset {
         self.log().recovery_point()
     }
 

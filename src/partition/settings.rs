@@ -130,8 +130,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "compression.zstd.level",
     "errors.deadletterqueue.group.enable",
     "file.delete.delay.ms",
-    "flush.messages",
-    "flush.ms",
     "follower.replication.throttled.replicas",
     "leader.replication.throttled.replicas",
     "local.retention.bytes",
@@ -230,6 +228,8 @@ impl TopicSettings {
                 index_bytes_max: long("segment.index.bytes") as u64,
                 index_interval_bytes: long("index.interval.bytes") as u64,
                 retention: cleanup.delete.then_some(policy),
+                flush_messages: long("flush.messages"),
+                flush_ms: long("flush.ms"),
                 compaction: cleanup.compact.then(|| Compaction {
                     dirty_ratio: text("min.cleanable.dirty.ratio").trim().parse().unwrap_or(0.5),
                     min_lag_ms: long("min.compaction.lag.ms"),

@@ -1,6 +1,8 @@
 //! The header of a batch.
 
-use super::{Codec, Error, layout};
+use std::borrow::Cow;
+
+use super::{Codec, Error, decompress, layout};
 use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 
 /// Bytes of base offset and batch length, which the length does not count.
@@ -134,6 +136,14 @@ impl BatchHeader {
     /// How the records are compressed.
     pub fn codec(&self) -> Result<Codec, Error> {
         Codec::from_attributes(self.attributes)
+    }
+
+    /// The bytes of the records behind this header, decompressed up to `max` bytes where they are compressed.
+    pub fn open<'a>(&self, body: &'a [u8], max: usize) -> Result<Cow<'a, [u8]>, Error> {
+        match self.codec()? {
+            Codec::None => Ok(Cow::Borrowed(body)),
+            codec => Ok(Cow::Owned(decompress(codec, body, max)?)),
+        }
     }
 
     /// Who set the timestamps.

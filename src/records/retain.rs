@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use bytes::BytesMut;
 
-use super::{BatchHeader, Codec, Error, Record, Records, compress, decompress, layout};
+use super::{BatchHeader, Codec, Error, Record, Records, compress, layout};
 use crate::wire::{put_varint, put_varlong, varlong_in, varlong_size};
 
 /// What becomes of a batch without records.
@@ -48,8 +48,7 @@ pub fn retain<'a>(
     mut keep: impl FnMut(&Record<'_>) -> bool,
 ) -> Result<Retained<'a>, Error> {
     let codec = header.codec()?;
-    let body = &batch[layout::SIZE..];
-    let opened = if codec == Codec::None { Cow::Borrowed(body) } else { Cow::Owned(decompress(codec, body, how.decompressed_bytes_max)?) };
+    let opened = header.open(&batch[layout::SIZE..], how.decompressed_bytes_max)?;
     let mut kept = Vec::new();
     for record in Records::new(&opened, header.records_count) {
         let record = record?;
@@ -140,7 +139,7 @@ mod tests {
         let header = BatchHeader::read(bytes).unwrap();
         header.check_crc(bytes).unwrap();
         assert_eq!(header.size(), bytes.len());
-        let body = decompress(header.codec().unwrap(), &bytes[layout::SIZE..], 1 << 20).unwrap();
+        let body = header.open(&bytes[layout::SIZE..], 1 << 20).unwrap();
         let one = |record: Result<Record<'_>, Error>| {
             let record = record.unwrap();
             let offset = header.base_offset.plus(i64::from(record.offset_delta)).0;

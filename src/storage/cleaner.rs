@@ -21,7 +21,7 @@ use super::segment::Segment;
 use super::{Dirty, Error};
 use crate::env::{Disk, Entropy, File};
 use crate::model::{Offset, ProducerId};
-use crate::records::{self, BatchHeader, Codec, Record, Records, Retained, Rewrite, WhenEmpty, decompress, layout, retain};
+use crate::records::{self, BatchHeader, Record, Records, Retained, Rewrite, WhenEmpty, layout, retain};
 
 /// Bytes of a map's slot, and half of it again while the map grows.
 const SLOT_BYTES: usize = 38;
@@ -154,16 +154,8 @@ impl Cleaner {
 
     /// Whether the map is full now.
     fn map_batch(&self, map: &mut KeyMap, cleaning: &Cleaning, header: &BatchHeader, batch: &[u8]) -> Result<bool, records::Error> {
-        let body = &batch[layout::SIZE..];
-        let opened;
-        let body = match header.codec()? {
-            Codec::None => body,
-            codec => {
-                opened = decompress(codec, body, cleaning.decompressed_bytes_max)?;
-                &opened
-            }
-        };
-        for record in Records::new(body, header.records_count) {
+        let body = header.open(&batch[layout::SIZE..], cleaning.decompressed_bytes_max)?;
+        for record in Records::new(&body, header.records_count) {
             let record = record?;
             let offset = header.base_offset.plus(i64::from(record.offset_delta));
             let Some(key) = record.key.filter(|_| offset >= cleaning.dirty.first_dirty) else { continue };

@@ -7,7 +7,7 @@ use super::index::{Entry, PositionEntry, TimeEntry};
 use super::producers::ProducerState;
 use super::scan::{Headers, Stop, read_batch};
 use crate::env::{Disk, OpenMode};
-use crate::records::{BatchHeader, Codec, Records, TimestampType, decompress, layout};
+use crate::records::{BatchHeader, Records, TimestampType, layout};
 
 /// What to print of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,13 +117,7 @@ fn print_batch(position: u64, header: &BatchHeader, batch: &[u8], depth: Depth, 
     if depth == Depth::Batches || !is_valid {
         return Ok(is_valid);
     }
-    let body = &batch[layout::SIZE..];
-    let opened = match codec {
-        Ok(Codec::None) => Ok(body.to_vec()),
-        Ok(codec) => decompress(codec, body, OPENED_BYTES_MAX),
-        Err(error) => Err(error),
-    };
-    let body = match opened {
+    let body = match header.open(&batch[layout::SIZE..], OPENED_BYTES_MAX) {
         Ok(body) => body,
         Err(error) => {
             writeln!(out, "| {error}")?;

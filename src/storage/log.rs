@@ -16,7 +16,7 @@ use super::scan::read_batch;
 use super::segment::{RollLimits, Segment, file_name};
 use crate::env::{Disk, File, OpenMode};
 use crate::model::{LeaderEpoch, Offset};
-use crate::records::{self, BatchHeader, CheckedBatch, Codec, Records, TimestampType, decompress, layout};
+use crate::records::{self, BatchHeader, CheckedBatch, Records, TimestampType, layout};
 
 /// Producer snapshots that are kept: the two newest, so that one that is damaged does no harm.
 const SNAPSHOTS_KEPT: usize = 2;
@@ -36,6 +36,10 @@ pub struct LogConfig {
     pub index_interval_bytes: u64,
     /// `retention.ms` and `retention.bytes`; none where `cleanup.policy` does not contain `delete`.
     pub retention: Option<Policy>,
+    /// `flush.messages`: so many records may wait to be made durable.
+    pub flush_messages: i64,
+    /// `flush.ms`: how long a record may wait to be made durable.
+    pub flush_ms: i64,
     /// None where `cleanup.policy` does not contain `compact`.
     pub compaction: Option<Compaction>,
     /// `max.decompressed.message.bytes`, for lookups inside compressed batches.
@@ -146,6 +150,8 @@ pub struct Log {
     saved_epochs: LeaderEpochs,
     /// Everything below is durable.
     recovery_point: Offset,
+    /// When the oldest record that is not durable was appended, as far as this log knows.
+    unflushed_since_ms: Option<i64>,
     /// Whether there are names in the directory that may not be durable.
     new_names: bool,
     /// Whether all is as the last clean stop left it, but for what was appended since.
@@ -167,6 +173,7 @@ impl Log {
             epochs: recovered.epochs,
             producers: recovered.producers,
             recovery_point: Offset(0),
+            unflushed_since_ms: None,
             new_names: how != Recovery::Clean,
             is_clean: how == Recovery::Clean,
         };
@@ -198,6 +205,7 @@ impl Log {
         self.active_mut().append(&header, &[IoSlice::new(&bytes), IoSlice::new(batch.body())], interval)?;
         self.epochs.note(epoch, base_offset);
         self.producers.note(&header);
+        self.unflushed_since_ms.get_or_insert(now_ms);
         Ok(Appended { base_offset, max_timestamp: header.max_timestamp, duplicate: false })
     }
 
@@ -266,16 +274,8 @@ impl Log {
         }
         let corrupt = |source| Error::Corrupt { path: segment.path("log"), source };
         let batch = read_batch(&**segment.file(), position, header).map_err(|stop| segment.stopped(stop))?;
-        let body = &batch[layout::SIZE..];
-        let opened;
-        let body = match header.codec().map_err(corrupt)? {
-            Codec::None => body,
-            codec => {
-                opened = decompress(codec, body, self.config.decompressed_bytes_max).map_err(corrupt)?;
-                &opened
-            }
-        };
-        for record in Records::new(body, header.records_count) {
+        let body = header.open(&batch[layout::SIZE..], self.config.decompressed_bytes_max).map_err(corrupt)?;
+        for record in Records::new(&body, header.records_count) {
             let record = record.map_err(corrupt)?;
             let timestamp_ms = header.base_timestamp.saturating_add(record.timestamp_delta);
             if fits(timestamp_ms) {
@@ -390,17 +390,27 @@ impl Log {
         self.producers.expire(now_ms, expiration_ms);
     }
 
+    /// Whether more records wait to be made durable than `flush.messages` allows.
+    pub fn holds_too_many(&self) -> bool {
+        self.log_end().0 - self.recovery_point.0 >= self.config.flush_messages
+    }
+
+    /// Whether a record has waited for longer than `flush.ms` allows.
+    pub fn waits_too_long(&self, now_ms: i64) -> bool {
+        self.unflushed_since_ms.is_some_and(|since_ms| now_ms.saturating_sub(since_ms) >= self.config.flush_ms)
+    }
+
     /// What is to be made durable now, by [`sync_logs`]; nothing where all is.
     pub fn unflushed(&mut self) -> Result<Option<Unflushed>, Error> {
         if self.recovery_point >= self.log_end() && !self.new_names {
             return Ok(None);
         }
         let checkpoint = self.save_epochs()?;
-        // The indexes of the active segment are in memory.
-        Ok(Some(self.unflushed_with_indexes_of(self.segments.len() - 1, checkpoint)))
+        Ok(Some(self.unflushed_files(checkpoint)))
     }
 
-    fn unflushed_with_indexes_of(&self, segments: usize, checkpoint: Option<PathBuf>) -> Unflushed {
+    /// The indexes of the active segment are in memory.
+    fn unflushed_files(&self, checkpoint: Option<PathBuf>) -> Unflushed {
         let mut unflushed = Unflushed {
             directory: self.directory.clone(),
             files: Vec::new(),
@@ -408,10 +418,10 @@ impl Log {
             names: self.new_names,
             end: self.log_end(),
         };
-        for (at, segment) in self.segments.iter().enumerate().filter(|(_, s)| s.next_offset() > self.recovery_point) {
+        for segment in self.segments.iter().filter(|s| s.next_offset() > self.recovery_point) {
             unflushed.files.push((segment.path("log"), segment.file().clone()));
-            if at < segments {
-                unflushed.written.extend(["index", "timeindex"].map(|suffix| segment.path(suffix)));
+            if segment.base != self.active().base {
+                unflushed.written.extend(segment.index_paths());
             }
         }
         unflushed
@@ -420,6 +430,9 @@ impl Log {
     /// Moves the recovery point behind what was synced.
     pub fn flushed(&mut self, synced: Synced) {
         self.recovery_point = self.recovery_point.max(synced.0);
+        if self.recovery_point >= self.log_end() {
+            self.unflushed_since_ms = None;
+        }
         // A segment that was begun meanwhile has a name that may not be durable.
         self.new_names = self.active().base > synced.0;
     }
@@ -445,7 +458,8 @@ impl Log {
         active.seal(&*disk, Durable::Later)?;
         active.unseal();
         let checkpoint = self.save_epochs()?;
-        let mut unflushed = self.unflushed_with_indexes_of(self.segments.len(), checkpoint);
+        let mut unflushed = self.unflushed_files(checkpoint);
+        unflushed.written.extend(self.active().index_paths());
         unflushed.names = true;
         Ok(Some(unflushed))
     }

@@ -142,7 +142,7 @@ impl Segment {
     /// Writes the indexes, so that the segment can be opened without a walk. More can be appended after [`Segment::unseal`].
     pub(super) fn seal(&mut self, disk: &dyn Disk, durable: Durable) -> Result<(), Error> {
         self.note_time();
-        let (positions, times) = (self.path("index"), self.path("timeindex"));
+        let [positions, times] = self.index_paths();
         self.positions.seal(disk, &positions, durable)?;
         self.times.seal(disk, &times, durable)
     }
@@ -207,6 +207,11 @@ impl Segment {
         let entry = self.times.last_where(|e| e.timestamp_ms < timestamp_ms);
         let offset = entry.map_or(0, |e| e.relative_offset);
         self.positions.last_where(|e| e.relative_offset <= offset).map_or(0, |e| u64::from(e.position))
+    }
+
+    /// Where its indexes lie.
+    pub(super) fn index_paths(&self) -> [PathBuf; 2] {
+        ["index", "timeindex"].map(|suffix| self.path(suffix))
     }
 
     /// The error of a walk.
