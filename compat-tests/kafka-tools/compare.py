@@ -79,7 +79,11 @@ CASES = [
     ("delete a missing group", "consumer-groups", ["--delete", "--group", "g"], None),
     ("latest offsets", "get-offsets", ["--topic", "t"], None),
     ("earliest offsets", "get-offsets", ["--topic", "t", "--time", "-2"], None),
-    ("offsets of the largest times", "get-offsets", ["--topic-partitions", "t:0", "--time", "-3"], None),
+    # Records of one run may share a millisecond, and then the first of them is the answer.
+    ("create a topic for two times", "topics", ["--create", "--topic", "times", "--partitions", "1", "--replication-factor", "1"], None),
+    ("produce early", "console-producer", ["--topic", "times"], "early\n"),
+    ("produce late", "console-producer", ["--topic", "times"], "late\n"),
+    ("offsets of the largest times", "get-offsets", ["--topic-partitions", "times:0", "--time", "-3"], None),
     ("offsets of a missing topic", "get-offsets", ["--topic", "missing"], None),
     ("delete records", "delete-records", ["--offset-json-file", "FILE:" + json.dumps(DELETE)], None),
     ("earliest offsets after", "get-offsets", ["--topic", "t", "--time", "earliest"], None),
