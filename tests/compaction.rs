@@ -1,34 +1,26 @@
 //! Compaction of a log: what stays, what goes, and that a crash in between does no harm.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
-use dlog::env::{RealDisk, SystemEntropy};
+use common::logs::{NOW, log_config, open_files, open_log, rules};
+use dlog::env::SystemEntropy;
 use dlog::model::{LeaderEpoch, Offset};
-use dlog::records::{BatchBuilder, BatchHeader, Codec, KeyRule, Look, NewRecord, Records, Rules, TimestampType, check, layout};
+use dlog::records::{BatchBuilder, BatchHeader, Codec, KeyRule, Look, NewRecord, Records, check, layout};
 use dlog::storage::{Cleaned, Cleaner, Compaction, FirstBatch, Log, LogConfig, Recovery};
 use proptest::prelude::*;
 
-const NOW: i64 = 1_700_000_000_000;
 const DAY: i64 = 86_400_000;
 
 fn config() -> LogConfig {
-    LogConfig {
-        segment_bytes: 1500,
-        segment_ms: i64::MAX,
-        index_bytes_max: 1 << 20,
-        index_interval_bytes: 100,
-        retention: None,
-        flush_messages: i64::MAX,
-        flush_ms: i64::MAX,
-        compaction: Some(Compaction { dirty_ratio: 0.0, min_lag_ms: 0, max_lag_ms: i64::MAX, delete_retention_ms: DAY }),
-        decompressed_bytes_max: 1 << 20,
-    }
+    let compaction = Compaction { dirty_ratio: 0.0, min_lag_ms: 0, max_lag_ms: i64::MAX, delete_retention_ms: DAY };
+    LogConfig { compaction: Some(compaction), ..log_config(1500, 100) }
 }
 
 fn open(path: &Path, how: Recovery) -> Log {
-    Log::open(Arc::new(RealDisk), path, config(), how, NOW).expect("the log opens").0
+    open_log(path, config(), how).0
 }
 
 /// Appends a batch of keys with values, or tombstones; `producer` is id and first sequence.
@@ -40,17 +32,7 @@ fn append(log: &mut Log, records: &[(u8, Option<u16>)], codec: Codec, producer: 
         builder = builder.producer(id, 0, sequence);
     }
     let builder = texts.iter().fold(builder, |b, (k, v)| b.record(NewRecord::keyed(k.as_bytes(), v.as_ref().map(|v| v.as_bytes()))));
-    let rules = Rules {
-        now_ms: NOW,
-        timestamp_type: TimestampType::CreateTime,
-        before_max_ms: i64::MAX,
-        after_max_ms: i64::MAX,
-        message_bytes_max: 1 << 20,
-        codec: None,
-        keys: KeyRule::Required,
-        look: Look::Full,
-        decompressed_bytes_max: 1 << 20,
-    };
+    let rules = rules(KeyRule::Required, Look::Full);
     log.append(check(&builder.build(NOW), &rules).expect("a good batch"), LeaderEpoch(0), NOW).expect("an append");
 }
 
@@ -58,7 +40,7 @@ fn append(log: &mut Log, records: &[(u8, Option<u16>)], codec: Codec, producer: 
 fn compact(log: &mut Log, from: Option<Offset>, map_bytes: usize, now_ms: i64) -> Option<Cleaned> {
     let cleaning = log.cleaning(from, log.log_end(), now_ms).expect("a decision")?;
     let cleaner = Cleaner::new(&SystemEntropy, map_bytes);
-    Some(cleaner.clean(&RealDisk, &cleaning, now_ms, &mut |_| true, |replacement| log.replace(replacement)).expect("compacted"))
+    Some(cleaner.clean(&open_files(), &cleaning, now_ms, &mut |_| true, |replacement| log.replace(replacement)).expect("compacted"))
 }
 
 /// Compacts until nothing is dirty; says up to where.
@@ -76,8 +58,8 @@ fn headers(log: &Log) -> Vec<(BatchHeader, Vec<u8>)> {
     let mut offset = log.log_start();
     let mut all = Vec::new();
     while offset < log.log_end() {
-        let slice = log.read(offset, log.log_end(), 1 << 20, FirstBatch::Whole).expect("a read");
-        assert!(slice.length > 0, "nothing at {offset} of {}", log.log_end());
+        let slice = log.reader().read(offset, log.log_end(), 1 << 20, FirstBatch::Whole).expect("a read");
+        let slice = slice.unwrap_or_else(|| panic!("nothing at {offset} of {}", log.log_end()));
         let bytes = slice.read().expect("bytes");
         for batch in dlog::records::batches(&bytes) {
             let (header, batch) = batch.expect("whole batches");
@@ -221,7 +203,7 @@ fn an_interrupted_swap_is_finished_or_undone() {
     let cleaning = log.cleaning(None, log.log_end(), NOW).unwrap().unwrap();
     let cleaner = Cleaner::new(&SystemEntropy, 1 << 20);
     // The segments are written and never put in place.
-    cleaner.clean(&RealDisk, &cleaning, NOW, &mut |_| true, |_| Ok(false)).unwrap();
+    cleaner.clean(&open_files(), &cleaning, NOW, &mut |_| true, |_| Ok(false)).unwrap();
     let names = |suffix: &str| -> Vec<String> {
         let all = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
         all.filter(|name| name.ends_with(suffix)).collect()
@@ -248,7 +230,7 @@ fn a_log_that_changed_meanwhile_is_left_alone() {
     let cleaning = log.cleaning(None, log.log_end(), NOW).unwrap().unwrap();
     log.delete_before(Offset(100), log.log_end(), NOW).unwrap();
     let before = records(&log);
-    let cleaned = Cleaner::new(&SystemEntropy, 1 << 20).clean(&RealDisk, &cleaning, NOW, &mut |_| true, |r| log.replace(r)).unwrap();
+    let cleaned = Cleaner::new(&SystemEntropy, 1 << 20).clean(&open_files(), &cleaning, NOW, &mut |_| true, |r| log.replace(r)).unwrap();
     assert_eq!((cleaned, records(&log)), (Cleaned::default(), before));
     // Interrupted in the middle nothing is changed either.
     let cleaning = log.cleaning(None, log.log_end(), NOW).unwrap().unwrap();
@@ -257,6 +239,6 @@ fn a_log_that_changed_meanwhile_is_left_alone() {
         steps += 1;
         steps < 50
     };
-    let stopped = Cleaner::new(&SystemEntropy, 1 << 20).clean(&RealDisk, &cleaning, NOW, &mut pace, |r| log.replace(r));
+    let stopped = Cleaner::new(&SystemEntropy, 1 << 20).clean(&open_files(), &cleaning, NOW, &mut pace, |r| log.replace(r));
     assert!(matches!(stopped, Err(dlog::storage::Error::Stopping)));
 }

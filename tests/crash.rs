@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use dlog::env::{Crash, Cut, Disk, Entropy, Env, ManualClock, MemoryDisk, Workers};
 use dlog::model::{LeaderEpoch, NodeId, Offset, TopicPartition, Uuid};
-use dlog::partition::{FirstBatch, Isolation, NewReplica, Partitions, Replica, TopicSettings};
+use dlog::partition::{Durability, FirstBatch, Isolation, Keeping, NewReplica, Partitions, Replica, TopicSettings};
 use dlog::records::{BatchBuilder, NewRecord, Records, batches, layout};
 use dlog::storage::{Cleaner, LogDirectory};
 
@@ -64,16 +64,22 @@ fn id(topic: &str) -> TopicPartition {
     TopicPartition::new(topic, 0)
 }
 
-fn open(disk: &MemoryDisk, topics: &[&str], epoch: i32) -> Result<Partitions, String> {
+/// Few files may be open, so that they are closed and opened again.
+fn keeping(durability: Durability) -> Keeping {
+    Keeping { durability, files_max: 2 }
+}
+
+fn open(disk: &MemoryDisk, durability: Durability, topics: &[&str], epoch: i32) -> Result<Partitions, String> {
     let env = env(disk);
     let directory = LogDirectory::open(env.disk.clone(), &*env.entropy, Path::new(DATA), NodeId(1), Some("cluster"));
-    let partitions = Partitions::new(env, directory.map_err(|e| e.to_string())?);
+    let partitions = Partitions::new(env, vec![directory.map_err(|e| e.to_string())?], Vec::new(), keeping(durability));
     partitions.retire_deleted(&Default::default()).map_err(|e| e.to_string())?;
     let new = |(name, own): &(&str, &[(&str, &str)])| NewReplica {
         id: id(name),
         topic_id: topic_id(name),
         leader_epoch: LeaderEpoch(epoch),
         settings: settings(own),
+        is_known: epoch > 0,
     };
     let wanted = TOPICS.iter().filter(|(name, _)| topics.contains(name)).map(new).collect();
     partitions.lead(wanted).map_err(|e| e.to_string())?;
@@ -95,7 +101,29 @@ struct Expected {
 
 type Model = BTreeMap<&'static str, Expected>;
 
-fn produce(partitions: &Partitions, model: &mut Model, topic: &'static str, key: u8) -> Result<(), String> {
+/// Appends to topics, one record each, and acknowledges what is committed.
+fn produce(partitions: &Partitions, durability: Durability, model: &mut Model, topics: &[&'static str], key: u8) -> Result<(), String> {
+    for topic in topics {
+        append(partitions, model, topic, key)?;
+    }
+    if durability == Durability::Fsync {
+        partitions.commit(0).map_err(|e| e.to_string())?;
+    }
+    for topic in topics {
+        let expected = model.entry(topic).or_default();
+        let view = partitions.get(topic, 0).ok_or("no replica")?.view();
+        if view.high_watermark < view.log_end {
+            return Err("the high watermark stays behind".into());
+        }
+        expected.acknowledged.extend(expected.open.take());
+        if durability == Durability::Fsync {
+            expected.durable = expected.acknowledged.len();
+        }
+    }
+    Ok(())
+}
+
+fn append(partitions: &Partitions, model: &mut Model, topic: &'static str, key: u8) -> Result<(), String> {
     let expected = model.entry(topic).or_default();
     let value = format!("{topic} {} {}", expected.acknowledged.len(), "x".repeat(60));
     expected.open = Some((key, value.clone()));
@@ -103,8 +131,9 @@ fn produce(partitions: &Partitions, model: &mut Model, topic: &'static str, key:
     let replica = partitions.get(topic, 0).ok_or("no replica")?;
     let appended = replica.produce(&batch, NOW).map_err(|e| e.to_string())?;
     assert_eq!(appended.base_offset, Offset(expected.acknowledged.len() as i64));
-    expected.open = None;
-    expected.acknowledged.push((key, value));
+    // No reader sees what is not committed.
+    let shown = replica.read(appended.base_offset, Isolation::ReadUncommitted, 1, FirstBatch::Whole).map_err(|e| e.to_string())?;
+    assert_eq!(shown.is_some(), replica.view().high_watermark > appended.base_offset);
     Ok(())
 }
 
@@ -116,16 +145,14 @@ fn flush(partitions: &Partitions, model: &mut Model) -> Result<(), String> {
 
 /// Produces, rolls, flushes, retains, compacts, deletes a topic and records, stops and starts again. Ends with the first error, as a broker
 /// whose disk is gone.
-fn workload(disk: &MemoryDisk, model: &mut Model) -> Result<(), String> {
-    let mut partitions = open(disk, &["plain", "short", "compacted", "deleted"], 0)?;
+fn workload(disk: &MemoryDisk, durability: Durability, model: &mut Model) -> Result<(), String> {
+    let mut partitions = open(disk, durability, &["plain", "short", "compacted", "deleted"], 0)?;
     for round in 0..6_u8 {
         for at in 0..7_u8 {
-            for topic in ["plain", "short", "compacted"] {
-                produce(&partitions, model, topic, at % 4)?;
-            }
+            produce(&partitions, durability, model, &["plain", "short", "compacted"], at % 4)?;
         }
         if round == 1 {
-            produce(&partitions, model, "deleted", 0)?;
+            produce(&partitions, durability, model, &["deleted"], 0)?;
         }
         // What retention may delete is known only afterwards.
         if let Some(short) = model.get_mut("short") {
@@ -156,7 +183,7 @@ fn workload(disk: &MemoryDisk, model: &mut Model) -> Result<(), String> {
             partitions.close().map_err(|e| e.to_string())?;
             model.values_mut().for_each(|expected| expected.durable = expected.acknowledged.len());
             drop(partitions);
-            partitions = open(disk, &["plain", "short", "compacted"], 1)?;
+            partitions = open(disk, durability, &["plain", "short", "compacted"], 1)?;
         }
     }
     partitions.close().map_err(|e| e.to_string())?;
@@ -174,10 +201,8 @@ fn read(replica: &Replica) -> Result<(Found, i64), String> {
     let end = replica.view().log_end;
     while offset < end {
         let slice = replica.read(offset, Isolation::ReadUncommitted, 1 << 20, FirstBatch::Whole).map_err(|e| e.to_string())?;
-        let bytes = slice.read().map_err(|e| e.to_string())?;
-        if bytes.is_empty() {
-            return Err(format!("nothing at {offset} below {end}"));
-        }
+        let slice = slice.ok_or(format!("nothing at {offset} below {end}"))?;
+        let bytes = slice.check().and_then(|s| Ok(s.read())).map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
         for batch in batches(&bytes) {
             let (header, batch) = batch.map_err(|e| e.to_string())?;
             header.check_crc(batch).map_err(|e| e.to_string())?;
@@ -224,11 +249,11 @@ fn compare(topic: &str, expected: &Expected, crash: Crash, replica: &Replica) ->
 }
 
 /// Opens the directory after a crash without an operator, compares it, and goes on with it.
-fn reopen(disk: &MemoryDisk, crash: Crash, model: &Model) -> Result<(), String> {
+fn reopen(disk: &MemoryDisk, durability: Durability, crash: Crash, model: &Model) -> Result<(), String> {
     let topics: Vec<&str> = model.keys().copied().collect();
     for (epoch, again) in [(5, "after the crash"), (6, "after a clean stop")] {
         let wrong = |what: String| format!("{again}: {what}");
-        let partitions = open(disk, &topics, epoch).map_err(wrong)?;
+        let partitions = open(disk, durability, &topics, epoch).map_err(wrong)?;
         for (topic, expected) in model {
             let replica = partitions.get(topic, 0).ok_or_else(|| wrong(format!("{topic} is not there")))?;
             compare(topic, expected, crash, &replica).map_err(wrong)?;
@@ -236,6 +261,7 @@ fn reopen(disk: &MemoryDisk, crash: Crash, model: &Model) -> Result<(), String> 
             if again != "after the crash" {
                 let end = replica.view().log_end;
                 assert_eq!(replica.produce(&batch, NOW).map_err(|e| wrong(e.to_string()))?.base_offset, end);
+                partitions.commit(0).map_err(|e| wrong(e.to_string()))?;
                 assert_eq!(read(&replica).map_err(wrong)?.1, end.0 + 1);
             }
         }
@@ -246,8 +272,17 @@ fn reopen(disk: &MemoryDisk, crash: Crash, model: &Model) -> Result<(), String> 
 
 #[test]
 fn every_operation_may_be_the_last() {
+    cut_everywhere(Durability::Default);
+}
+
+#[test]
+fn every_operation_may_be_the_last_and_what_was_acknowledged_survives_a_power_cut() {
+    cut_everywhere(Durability::Fsync);
+}
+
+fn cut_everywhere(durability: Durability) {
     let disk = MemoryDisk::new(Arc::new(ManualClock::at(NOW)));
-    workload(&disk, &mut Model::new()).expect("without a crash all goes well");
+    workload(&disk, durability, &mut Model::new()).expect("without a crash all goes well");
     let operations = disk.operations();
     assert!(operations >= 300, "{operations} operations");
     let seeds: u64 = std::env::var("CRASH_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
@@ -257,10 +292,10 @@ fn every_operation_may_be_the_last() {
             let disk = MemoryDisk::new(Arc::new(ManualClock::at(NOW)));
             disk.cut_at(Cut { operation, torn });
             let mut model = Model::new();
-            let _ = workload(&disk, &mut model);
+            let _ = workload(&disk, durability, &mut model);
             let chances = (0..seeds).map(|seed| Crash::PowerPartly(seed * 7919 + operation * 31 + 1));
             for crash in [Crash::Process, Crash::Power].into_iter().chain(chances) {
-                if let Err(what) = reopen(&disk.after(crash), crash, &model) {
+                if let Err(what) = reopen(&disk.after(crash), durability, crash, &model) {
                     failures.push(format!("operation {operation}, torn {torn:?}, {crash:?}: {what}"));
                 }
             }
@@ -273,7 +308,7 @@ fn every_operation_may_be_the_last() {
 /// Partitions on a fresh disk with these topics, and the disk.
 fn started(topics: &[&str]) -> (MemoryDisk, Partitions) {
     let disk = MemoryDisk::new(Arc::new(ManualClock::at(NOW)));
-    let partitions = open(&disk, topics, 0).expect("it opens");
+    let partitions = open(&disk, Durability::Default, topics, 0).expect("it opens");
     (disk, partitions)
 }
 
@@ -282,7 +317,7 @@ fn a_full_disk_tears_nothing_and_writes_go_on_when_there_is_room() {
     let (disk, partitions) = started(&["plain", "short"]);
     let mut model = Model::new();
     for at in 0..30 {
-        produce(&partitions, &mut model, "plain", at).expect("there is room");
+        produce(&partitions, Durability::Default, &mut model, &["plain"], at).expect("there is room");
     }
     let replica = partitions.get("plain", 0).unwrap();
     let used = 1_000_000 - {
@@ -292,7 +327,7 @@ fn a_full_disk_tears_nothing_and_writes_go_on_when_there_is_room() {
     // At every amount of room that is left, also while a segment is begun, an append is whole or nothing.
     for room in (0..3000).step_by(37) {
         disk.set_capacity(Some(used + room));
-        while produce(&partitions, &mut model, "plain", 0).is_ok() {}
+        while produce(&partitions, Durability::Default, &mut model, &["plain"], 0).is_ok() {}
         let expected = model.get_mut("plain").unwrap();
         expected.open = None;
         assert_eq!(replica.view().log_end.0 as usize, expected.acknowledged.len());
@@ -301,10 +336,10 @@ fn a_full_disk_tears_nothing_and_writes_go_on_when_there_is_room() {
     assert!(!partitions.is_offline());
     disk.set_capacity(None);
     for at in 0..30 {
-        produce(&partitions, &mut model, "plain", at).expect("there is room again");
+        produce(&partitions, Durability::Default, &mut model, &["plain"], at).expect("there is room again");
     }
     for crash in [Crash::Process, Crash::Power] {
-        reopen(&disk.after(crash), crash, &model).expect("nothing is torn");
+        reopen(&disk.after(crash), Durability::Default, crash, &model).expect("nothing is torn");
     }
 }
 
@@ -314,17 +349,22 @@ fn flush_messages_and_flush_ms_are_kept() {
     let clock = Arc::new(ManualClock::at(NOW));
     let env = Env { clock: clock.clone(), ..env(&disk) };
     let directory = LogDirectory::open(env.disk.clone(), &*env.entropy, Path::new(DATA), NodeId(1), None).unwrap();
-    let partitions = Partitions::new(env, directory);
-    let new =
-        |name: &str, own| NewReplica { id: id(name), topic_id: topic_id(name), leader_epoch: LeaderEpoch(0), settings: settings(own) };
+    let partitions = Partitions::new(env, vec![directory], Vec::new(), keeping(Durability::Default));
+    let new = |name: &str, own| NewReplica {
+        id: id(name),
+        topic_id: topic_id(name),
+        leader_epoch: LeaderEpoch(0),
+        settings: settings(own),
+        is_known: false,
+    };
     partitions.lead(vec![new("plain", &[("flush.messages", "3")]), new("short", &[("flush.ms", "500")])]).unwrap();
     let mut model = Model::new();
     let durable = |topic: &str| partitions.get(topic, 0).unwrap().recovery_point().0;
     for at in 1..=7 {
-        produce(&partitions, &mut model, "plain", 0).unwrap();
+        produce(&partitions, Durability::Default, &mut model, &["plain"], 0).unwrap();
         assert_eq!(durable("plain"), at / 3 * 3);
     }
-    produce(&partitions, &mut model, "short", 0).unwrap();
+    produce(&partitions, Durability::Default, &mut model, &["short"], 0).unwrap();
     for (later, expected) in [(0, 0), (499, 0), (1, 1)] {
         clock.advance(later);
         partitions.flush_overdue().unwrap();
@@ -336,18 +376,18 @@ fn flush_messages_and_flush_ms_are_kept() {
 fn a_sync_that_failed_is_never_tried_again() {
     let (disk, partitions) = started(&["plain"]);
     let mut model = Model::new();
-    produce(&partitions, &mut model, "plain", 1).unwrap();
+    produce(&partitions, Durability::Default, &mut model, &["plain"], 1).unwrap();
     flush(&partitions, &mut model).unwrap();
-    produce(&partitions, &mut model, "plain", 2).unwrap();
+    produce(&partitions, Durability::Default, &mut model, &["plain"], 2).unwrap();
     disk.set_syncs_fail(true);
     assert!(partitions.flush().is_err() && partitions.is_offline());
     disk.set_syncs_fail(false);
     let replica = partitions.get("plain", 0).unwrap();
-    assert!(produce(&partitions, &mut model, "plain", 3).unwrap_err().contains("offline"));
+    assert!(produce(&partitions, Durability::Default, &mut model, &["plain"], 3).unwrap_err().contains("offline"));
     assert!(replica.read(Offset(0), Isolation::ReadUncommitted, 1000, FirstBatch::Whole).is_err());
-    assert!(partitions.flush().is_err() && partitions.close().is_err(), "it does not end cleanly either");
+    assert!(partitions.commit(0).is_err() && partitions.close().is_err(), "it does not end cleanly either");
     model.get_mut("plain").unwrap().open = None;
     for crash in [Crash::Process, Crash::Power, Crash::PowerPartly(3)] {
-        reopen(&disk.after(crash), crash, &model).expect("the next start needs no operator");
+        reopen(&disk.after(crash), Durability::Default, crash, &model).expect("the next start needs no operator");
     }
 }

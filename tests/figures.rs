@@ -3,20 +3,19 @@
 mod common;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::logs::{NOW, log_config, open_files, open_log, rules};
 use common::process::{Process, command};
 use common::{Client, load};
-use dlog::env::{RealDisk, SystemEntropy};
+use dlog::env::SystemEntropy;
 use dlog::model::{LeaderEpoch, Offset};
-use dlog::records::{BatchBuilder, Codec, KeyRule, Look, NewRecord, Rules, TimestampType, check};
-use dlog::storage::{Cleaner, Compaction, Log, LogConfig, Recovery};
+use dlog::records::{BatchBuilder, Codec, KeyRule, Look, NewRecord, check};
+use dlog::storage::{Cleaner, Compaction, LogConfig, Recovery};
 
 const REPEATS: usize = 5;
 /// Bytes of the log that is recovered and compacted.
 const LOG_BYTES: u64 = 512 << 20;
-const NOW: i64 = 1_700_000_000_000;
 
 fn best<T: PartialOrd + Copy>(values: impl IntoIterator<Item = T>) -> T {
     values.into_iter().reduce(|a, b| if b < a { b } else { a }).expect("at least one")
@@ -97,32 +96,14 @@ async fn cpu_for_a_gigabyte() {
 
 /// A log of 1 KB records in batches of 16 KB, over 50,000 keys.
 fn keyed_log(directory: &Path, codec: Codec) -> LogConfig {
-    let config = LogConfig {
-        // There must be several, also of compressed batches.
-        segment_bytes: if codec == Codec::None { 64 << 20 } else { 1 << 20 },
-        segment_ms: i64::MAX,
-        index_bytes_max: 10 << 20,
-        index_interval_bytes: 4096,
-        retention: None,
-        flush_messages: i64::MAX,
-        flush_ms: i64::MAX,
-        compaction: Some(Compaction { dirty_ratio: 0.5, min_lag_ms: 0, max_lag_ms: i64::MAX, delete_retention_ms: 0 }),
-        decompressed_bytes_max: 1 << 20,
-    };
-    let rules = Rules {
-        now_ms: NOW,
-        timestamp_type: TimestampType::CreateTime,
-        before_max_ms: i64::MAX,
-        after_max_ms: i64::MAX,
-        message_bytes_max: 1 << 20,
-        codec: None,
-        keys: KeyRule::Required,
-        look: Look::Trusting,
-        decompressed_bytes_max: 1 << 20,
-    };
-    let (mut log, _) = Log::open(Arc::new(RealDisk), directory, config.clone(), Recovery::New, NOW).unwrap();
+    // There must be several, also of compressed batches.
+    let segment_bytes = if codec == Codec::None { 64 << 20 } else { 1 << 20 };
+    let compaction = Some(Compaction { dirty_ratio: 0.5, min_lag_ms: 0, max_lag_ms: i64::MAX, delete_retention_ms: 0 });
+    let config = LogConfig { compaction, ..log_config(segment_bytes, 4096) };
+    let rules = rules(KeyRule::Required, Look::Trusting);
+    let (mut log, _) = open_log(directory, config.clone(), Recovery::New);
     let (value, mut at) = (vec![b'x'; 1000], 0_u64);
-    while log.size() < LOG_BYTES && at < LOG_BYTES / 1000 {
+    while log.reader().size() < LOG_BYTES && at < LOG_BYTES / 1000 {
         let keys: Vec<String> = (0..15).map(|n| format!("key {}", (at + n).wrapping_mul(0x9E37_79B9) % 50_000)).collect();
         let builder = BatchBuilder::new().codec(codec);
         let batch = keys.iter().fold(builder, |b, key| b.record(NewRecord::keyed(key.as_bytes(), Some(&value)))).build(NOW);
@@ -139,9 +120,9 @@ fn recovery_and_compaction() {
     let config = keyed_log(folder.path(), Codec::None);
     let recovered = best((0..REPEATS).map(|_| {
         let begin = Instant::now();
-        let (log, report) = Log::open(Arc::new(RealDisk), folder.path(), config.clone(), Recovery::From(Offset(0)), NOW).unwrap();
+        let (log, report) = open_log(folder.path(), config.clone(), Recovery::From(Offset(0)));
         let seconds = begin.elapsed().as_secs_f64();
-        assert_eq!(report.scanned_bytes, log.size());
+        assert_eq!(report.scanned_bytes, log.reader().size());
         seconds / (report.scanned_bytes as f64 / 1e9)
     }));
     println!("recovery: {:.2} GB/s of scanned log on one core (expected at least 1)", 1.0 / recovered);
@@ -150,13 +131,13 @@ fn recovery_and_compaction() {
         let rates = (0..2).map(|_| {
             let folder = tempfile::tempdir().unwrap();
             let config = keyed_log(folder.path(), codec);
-            let (mut log, _) = Log::open(Arc::new(RealDisk), folder.path(), config, Recovery::Clean, NOW).unwrap();
+            let (mut log, _) = open_log(folder.path(), config, Recovery::Clean);
             // Bytes of users: with a codec the log is smaller.
             let bytes = (log.log_end().0 * 1000) as f64;
             let begin = Instant::now();
             let cleaning = log.cleaning(None, log.log_end(), NOW).unwrap().expect("it is due");
             let cleaner = Cleaner::new(&SystemEntropy, 128 << 20);
-            let cleaned = cleaner.clean(&RealDisk, &cleaning, NOW, &mut |_| true, |replacement| log.replace(replacement)).unwrap();
+            let cleaned = cleaner.clean(&open_files(), &cleaning, NOW, &mut |_| true, |replacement| log.replace(replacement)).unwrap();
             assert!(cleaned.bytes_after < cleaned.bytes_before);
             begin.elapsed().as_secs_f64() / (bytes / 1e6)
         });

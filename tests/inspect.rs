@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use dlog::env::{Env, RealDisk};
 use dlog::model::{LeaderEpoch, NodeId, TopicPartition, Uuid};
-use dlog::partition::{NewReplica, Partitions, TopicSettings};
+use dlog::partition::{Keeping, NewReplica, Partitions, TopicSettings};
 use dlog::records::{BatchBuilder, Codec, NewRecord, batches};
 use dlog::storage::{LogDirectory, Severity, Verified, verify};
 
@@ -15,11 +15,12 @@ const NOW: i64 = 1_700_000_000_000;
 fn written(folder: &Path) -> Partitions {
     let env = Env::real();
     let directory = LogDirectory::open(env.disk.clone(), &*env.entropy, folder, NodeId(1), None).unwrap();
-    let partitions = Partitions::new(env, directory);
+    let partitions = Partitions::new(env, vec![directory], Vec::new(), Keeping::default());
     let own = [("segment.bytes", "4000"), ("index.interval.bytes", "300")].map(|(k, v)| (k.to_string(), v.to_string()));
     let settings = TopicSettings::of(&own.into_iter().collect(), &Default::default());
     let id = TopicPartition::new("t", 0);
-    partitions.lead(vec![NewReplica { id, topic_id: Uuid::from_random([1; 16]), leader_epoch: LeaderEpoch(0), settings }]).unwrap();
+    let topic_id = Uuid::from_random([1; 16]);
+    partitions.lead(vec![NewReplica { id, topic_id, leader_epoch: LeaderEpoch(0), settings, is_known: false }]).unwrap();
     let replica = partitions.get("t", 0).unwrap();
     for at in 0..60 {
         let value = format!("value {at} {}", "x".repeat(100));

@@ -1,52 +1,28 @@
 //! A log on disk: appended, read, rolled, recovered, looked up.
 
+mod common;
+
 use std::path::Path;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use dlog::env::RealDisk;
+use common::logs::{NOW, log_config, open_log, rules};
 use dlog::model::{LeaderEpoch, Offset};
-use dlog::records::{BatchBuilder, CheckedBatch, Codec, KeyRule, Look, NewRecord, Rules, TimestampType, check};
+use dlog::records::{BatchBuilder, CheckedBatch, Codec, KeyRule, Look, NewRecord, check};
 use dlog::storage::{Error, FirstBatch, Log, LogConfig, Policy, Recovery, Report};
 use proptest::prelude::*;
 
-const NOW: i64 = 1_700_000_000_000;
 const CRASHED: Recovery = Recovery::From(Offset(0));
 
 fn config() -> LogConfig {
-    LogConfig {
-        segment_bytes: 2000,
-        segment_ms: i64::MAX,
-        index_bytes_max: 1 << 20,
-        index_interval_bytes: 100,
-        retention: None,
-        flush_messages: i64::MAX,
-        flush_ms: i64::MAX,
-        compaction: None,
-        decompressed_bytes_max: 1 << 20,
-    }
-}
-
-fn rules() -> Rules {
-    Rules {
-        now_ms: NOW,
-        timestamp_type: TimestampType::CreateTime,
-        before_max_ms: i64::MAX,
-        after_max_ms: i64::MAX,
-        message_bytes_max: 1 << 20,
-        codec: None,
-        keys: KeyRule::Optional,
-        look: Look::Full,
-        decompressed_bytes_max: 1 << 20,
-    }
+    log_config(2000, 100)
 }
 
 fn checked(builder: BatchBuilder<'_>) -> CheckedBatch {
-    check(&builder.build(NOW), &rules()).expect("a good batch")
+    check(&builder.build(NOW), &rules(KeyRule::Optional, Look::Full)).expect("a good batch")
 }
 
 fn open(path: &Path, how: Recovery) -> (Log, Report) {
-    Log::open(Arc::new(RealDisk), path, config(), how, NOW).expect("the log opens")
+    open_log(path, config(), how)
 }
 
 /// Appends one batch of `count` records whose timestamps are `first_ms` and the milliseconds after it.
@@ -61,7 +37,7 @@ fn append(log: &mut Log, count: usize, first_ms: i64, codec: Codec) -> Offset {
 fn read_all(log: &Log, mut offset: Offset) -> Vec<i64> {
     let mut bases = Vec::new();
     while offset < log.log_end() {
-        let slice = log.read(offset, log.log_end(), 1 << 20, FirstBatch::Whole).expect("a read");
+        let slice = log.reader().read(offset, log.log_end(), 1 << 20, FirstBatch::Whole).expect("a read").expect("something");
         let bytes = slice.read().expect("bytes");
         for batch in dlog::records::batches(&bytes) {
             let (header, batch) = batch.expect("whole batches");
@@ -78,20 +54,20 @@ fn what_is_appended_is_read_over_many_segments() {
     let folder = tempfile::tempdir().unwrap();
     let (mut log, _) = open(folder.path(), Recovery::Clean);
     let bases: Vec<i64> = (0..60).map(|at| append(&mut log, 1 + at % 5, NOW + at as i64, Codec::None).0).collect();
-    assert!(log.segment_count() > 3);
+    assert!(log.reader().segment_count() > 3);
     assert_eq!(read_all(&log, Offset(0)), bases);
     let middle = bases[33];
     assert_eq!(read_all(&log, Offset(middle)), bases[33..]);
-    let inside = log.read(Offset(bases[4] + 2), log.log_end(), 1, FirstBatch::Whole).unwrap();
+    let inside = log.reader().read(Offset(bases[4] + 2), log.log_end(), 1, FirstBatch::Whole).unwrap().unwrap();
     assert_eq!(
         dlog::records::BatchHeader::read(&inside.read().unwrap()).unwrap().base_offset.0,
         bases[4],
         "the batch that holds the offset"
     );
-    assert_eq!(log.read(Offset(0), log.log_end(), 1, FirstBatch::IfItFits).unwrap().length, 0);
-    assert_eq!(log.read(log.log_end(), log.log_end(), 100, FirstBatch::Whole).unwrap().length, 0);
-    assert!(matches!(log.read(log.log_end().plus(1), log.log_end(), 100, FirstBatch::Whole), Err(Error::OffsetOutOfRange { .. })));
-    let bounded = log.read(Offset(0), Offset(bases[3]), 1 << 20, FirstBatch::Whole).unwrap();
+    assert!(log.reader().read(Offset(0), log.log_end(), 1, FirstBatch::IfItFits).unwrap().is_none());
+    assert!(log.reader().read(log.log_end(), log.log_end(), 100, FirstBatch::Whole).unwrap().is_none());
+    assert!(matches!(log.reader().read(log.log_end().plus(1), log.log_end(), 100, FirstBatch::Whole), Err(Error::OffsetOutOfRange { .. })));
+    let bounded = log.reader().read(Offset(0), Offset(bases[3]), 1 << 20, FirstBatch::Whole).unwrap().unwrap();
     assert_eq!(dlog::records::batches(&bounded.read().unwrap()).count(), 3, "nothing at or above the bound");
 }
 
@@ -120,7 +96,7 @@ fn a_torn_last_batch_is_cut_off_at_open() {
     let folder = tempfile::tempdir().unwrap();
     let (mut log, _) = open(folder.path(), Recovery::Clean);
     let bases: Vec<i64> = (0..5).map(|at| append(&mut log, 2, NOW + at, Codec::None).0).collect();
-    let size = log.size();
+    let size = log.reader().size();
     drop(log);
     let file = folder.path().join("00000000000000000000.log");
     let whole = std::fs::read(&file).unwrap();
@@ -129,7 +105,7 @@ fn a_torn_last_batch_is_cut_off_at_open() {
         std::fs::write(&file, &whole[..cut]).unwrap();
         let (log, report) = open(folder.path(), CRASHED);
         assert_eq!(read_all(&log, Offset(0)), bases[..4], "cut at {cut}");
-        assert_eq!((report.cut_bytes, log.size()), ((cut - last) as u64, last as u64));
+        assert_eq!((report.cut_bytes, log.reader().size()), ((cut - last) as u64, last as u64));
     }
 }
 
@@ -148,7 +124,7 @@ fn a_flipped_bit_ends_the_log_before_its_batch_and_later_segments_go() {
     let (log, report) = open(folder.path(), CRASHED);
     let left = read_all(&log, Offset(0));
     assert!(!left.is_empty() && left.len() < bases.len() && bases.starts_with(&left));
-    assert_eq!(log.segment_count(), 1);
+    assert_eq!(log.reader().segment_count(), 1);
     assert!(report.cut_bytes > 0);
 }
 
@@ -170,7 +146,7 @@ fn missing_and_wrong_indexes_are_rebuilt() {
         }
         let (mut log, _) = open(folder.path(), Recovery::Clean);
         assert_eq!(read_all(&log, Offset(0)), bases);
-        assert_eq!(log.find_by_time(NOW + 30).unwrap().map(|f| f.timestamp_ms), Some(NOW + 30));
+        assert_eq!(log.reader().find_by_time(NOW + 30).unwrap().map(|f| f.timestamp_ms), Some(NOW + 30));
         log.close().unwrap();
     }
 }
@@ -204,17 +180,17 @@ fn retention_deletes_oldest_segments_and_readers_keep_what_they_hold() {
     for at in 0..60 {
         append(&mut log, 2, NOW + at * 1000, Codec::None);
     }
-    let held = log.read(Offset(0), log.log_end(), 1 << 20, FirstBatch::Whole).unwrap();
-    let segments = log.segment_count();
+    let held = log.reader().read(Offset(0), log.log_end(), 1 << 20, FirstBatch::Whole).unwrap().unwrap();
+    let segments = log.reader().segment_count();
     log.configure(LogConfig { retention: Some(Policy { retention_ms: None, retention_bytes: Some(3000) }), ..config() });
     let deleted = log.retain(log.log_end(), NOW).unwrap();
-    assert_eq!(log.segment_count(), segments - deleted);
-    assert!(deleted > 0 && log.size() >= 3000 && log.log_start() > Offset(0));
-    assert!(matches!(log.read(Offset(0), log.log_end(), 1, FirstBatch::Whole), Err(Error::OffsetOutOfRange { .. })));
+    assert_eq!(log.reader().segment_count(), segments - deleted);
+    assert!(deleted > 0 && log.reader().size() >= 3000 && log.log_start() > Offset(0));
+    assert!(matches!(log.reader().read(Offset(0), log.log_end(), 1, FirstBatch::Whole), Err(Error::OffsetOutOfRange { .. })));
     assert_eq!(dlog::records::batches(&held.read().unwrap()).next().unwrap().unwrap().0.base_offset, Offset(0));
     log.configure(LogConfig { retention: Some(Policy { retention_ms: Some(1), retention_bytes: None }), ..config() });
     log.retain(log.log_end(), NOW + 1_000_000).unwrap();
-    assert_eq!((log.log_start(), log.segment_count()), (log.log_end(), 1));
+    assert_eq!((log.log_start(), log.reader().segment_count()), (log.log_end(), 1));
     let end = log.log_end();
     drop(log);
     let (log, _) = open(folder.path(), CRASHED);
@@ -225,11 +201,11 @@ fn retention_deletes_oldest_segments_and_readers_keep_what_they_hold() {
 fn a_segment_ends_by_time_too() {
     let folder = tempfile::tempdir().unwrap();
     let config = LogConfig { segment_bytes: 1 << 20, segment_ms: 1000, ..config() };
-    let (mut log, _) = Log::open(Arc::new(RealDisk), folder.path(), config, Recovery::Clean, NOW).unwrap();
+    let (mut log, _) = open_log(folder.path(), config, Recovery::Clean);
     for ms in [0, 1000, 1001, 2001, 2002] {
         append(&mut log, 1, NOW + ms, Codec::None);
     }
-    assert_eq!(log.segment_count(), 3);
+    assert_eq!(log.reader().segment_count(), 3);
 }
 
 #[test]
@@ -252,9 +228,9 @@ fn what_hides_in_a_compressed_batch_is_an_error_and_no_panic() {
     bytes[at] ^= 0xff;
     let crc = crc32c::crc32c(&bytes[dlog::records::layout::ATTRIBUTES..]);
     bytes[dlog::records::layout::CRC..dlog::records::layout::CRC + 4].copy_from_slice(&crc.to_be_bytes());
-    let trusting = Rules { look: Look::Trusting, ..rules() };
+    let trusting = rules(KeyRule::Optional, Look::Trusting);
     log.append(check(&Bytes::from(bytes), &trusting).expect("its header is sound"), LeaderEpoch(0), NOW).unwrap();
-    assert!(matches!(log.find_by_time(NOW), Err(Error::Corrupt { .. })));
+    assert!(matches!(log.reader().find_by_time(NOW), Err(Error::Corrupt { .. })));
 }
 
 proptest! {
@@ -273,10 +249,10 @@ proptest! {
             records.extend((0..count as i64).map(|at| (base + at, NOW + first + at)));
         }
         let expected = records.iter().find(|(_, ms)| *ms >= NOW + wanted).copied();
-        let found = log.find_by_time(NOW + wanted).unwrap().map(|f| (f.offset.0, f.timestamp_ms));
+        let found = log.reader().find_by_time(NOW + wanted).unwrap().map(|f| (f.offset.0, f.timestamp_ms));
         prop_assert_eq!(found, expected);
         let largest = records.iter().map(|(_, ms)| *ms).max().unwrap();
         let first_largest = records.iter().find(|(_, ms)| *ms == largest).copied();
-        prop_assert_eq!(log.find_largest_time().unwrap().map(|f| (f.offset.0, f.timestamp_ms)), first_largest);
+        prop_assert_eq!(log.reader().find_largest_time().unwrap().map(|f| (f.offset.0, f.timestamp_ms)), first_largest);
     }
 }

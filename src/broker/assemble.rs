@@ -6,21 +6,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
-use super::maintenance::{compact, maintain};
+use super::directories::open_directories;
+use super::maintenance::{commit, compact, maintain};
 use super::{Config, Error, metrics_handle};
 use crate::cluster::{self, Event, LocalMetadataLog};
 use crate::coordinator::GroupCoordinator;
-use crate::env::{Env, Listener};
+use crate::env::{Env, Listener, open_files_max};
 use crate::http::{self, AllowedHosts, Pages};
-use crate::partition::Partitions;
+use crate::partition::{Keeping, Partitions};
 use crate::server::{self, Endpoint, Services};
-use crate::storage::{Cleaner, LogDirectory};
+use crate::storage::Cleaner;
 
+/// The most open files of segments, where the operating system allows twice as many in all.
+const FILES_MAX: usize = 10_000;
 /// How long the parts of a broker may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// How often observations are sorted into the buckets of histograms.
@@ -36,16 +39,21 @@ pub struct Broker {
     pub(super) partitions: Arc<Partitions>,
     pub(super) groups: Arc<GroupCoordinator>,
     controller: JoinHandle<()>,
+    /// Go on while anybody may wait for them.
+    committing: JoinSet<()>,
 }
 
 impl Broker {
     /// Starts a broker; when this returns, clients are served.
     pub async fn start(config: Config, env: Env) -> Result<Broker, Error> {
-        let directory = LogDirectory::open(env.disk.clone(), &*env.entropy, &config.data, config.node_id, config.cluster_id.as_deref())?;
-        let cluster_id = directory.cluster_id.clone();
+        let (directories, lost) = open_directories(&config, &env)?;
+        let (cluster_id, metadata_path) = (directories[0].cluster_id.clone(), directories[0].path().to_path_buf());
         let (bound, http_listener) = bind(&config).await?;
-        let (log, committed) = LocalMetadataLog::open(env.disk.clone(), env.clock.clone(), directory.path())?;
-        let partitions = Arc::new(Partitions::new(env.clone(), directory));
+        let (log, committed) = LocalMetadataLog::open(env.disk.clone(), env.clock.clone(), &metadata_path)?;
+        let files_max = open_files_max().map_or(FILES_MAX, |limit| limit as usize / 2).min(FILES_MAX) / directories.len();
+        let keeping = Keeping { durability: config.durability, files_max };
+        let partitions = Arc::new(Partitions::new(env.clone(), directories, lost, keeping));
+        let committing: JoinSet<()> = partitions.committed_directories().into_iter().map(|at| commit(partitions.clone(), at)).collect();
         let node = config.node_id.0;
         let registration = Event::RegisterBroker { id: node, incarnation: env.entropy.uuid() };
         let (handle, controller) =
@@ -84,7 +92,7 @@ impl Broker {
             stopping.cancelled().await;
             not_ready.store(false, Ordering::Release);
         });
-        Ok(Broker { listeners, http, stop, tasks, env, partitions, groups, controller })
+        Ok(Broker { listeners, http, stop, tasks, env, partitions, groups, controller, committing })
     }
 
     /// Names and addresses of the listeners, as they were bound.
@@ -108,6 +116,7 @@ impl Broker {
         // With the last task the last handle of the controller went; it closes the metadata log and ends.
         let closed = tokio::time::timeout(STOP_PATIENCE, self.controller).await;
         closed.map_err(|_| Error::Close("the controller did not end in time".into()))?.map_err(|e| Error::Close(e.to_string()))?;
+        drop(self.committing);
         let partitions = self.partitions;
         let closed = tokio::task::spawn_blocking(move || partitions.close()).await;
         closed.map_err(|e| Error::Close(e.to_string()))?.map_err(|e| Error::Close(e.to_string()))

@@ -16,7 +16,7 @@ use crate::cluster::{ControllerSettings, Replication};
 use crate::coordinator::GroupSettings;
 use crate::env::{Disk, RealDisk};
 use crate::model::{NodeId, Uuid};
-use crate::partition::{Kind, SETTINGS, Setting, setting_behind};
+use crate::partition::{Durability, Kind, SETTINGS, Setting, setting_behind};
 use crate::server::{BrokerSetting, ServerLimits, ServerSettings, SettingSource};
 
 /// Which defaults.
@@ -52,8 +52,10 @@ pub struct Config {
     pub node_id: NodeId,
     /// The cluster's id, where somebody set one.
     pub cluster_id: Option<String>,
-    /// Where data lies.
-    pub data: PathBuf,
+    /// Where data lies; at least one directory.
+    pub data: Vec<PathBuf>,
+    /// When a record counts as stored.
+    pub durability: Durability,
     /// Where to listen.
     pub listeners: Vec<ListenerConfig>,
     /// HTTP's host and port.
@@ -126,7 +128,8 @@ impl Config {
             mode,
             node_id,
             cluster_id,
-            data: data_directory(set("log.dirs").or(set("log.dir")), sources),
+            data: data_directories(set("log.dirs").or(set("log.dir")), sources),
+            durability: if values.text("durability.profile").as_deref() == Some("fsync") { Durability::Fsync } else { Durability::Default },
             listeners: listeners::listeners(listen.as_deref(), set("advertised.listeners"), &protocols, controllers)?,
             http: http_address(http)?,
             controller: ControllerSettings {
@@ -214,13 +217,15 @@ pub fn explain(mode: Mode, sources: &Sources) -> Result<Vec<Explained>, Error> {
     Ok(explained.into_values().collect())
 }
 
-fn data_directory(configured: Option<&str>, sources: &Sources) -> PathBuf {
-    let mut all = configured.unwrap_or_default().split(',').map(str::trim).filter(|d| !d.is_empty());
-    let first = all.next().map_or_else(|| sources.default_data.clone(), PathBuf::from);
-    if let Some(second) = all.next() {
-        warn!(used = %first.display(), unused = second, "only the first of log.dirs is used");
+/// Each directory once, in the order of the setting.
+fn data_directories(configured: Option<&str>, sources: &Sources) -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> = Vec::new();
+    for path in configured.unwrap_or_default().split(',').map(str::trim).filter(|d| !d.is_empty()).map(PathBuf::from) {
+        if !all.contains(&path) {
+            all.push(path);
+        }
     }
-    first
+    if all.is_empty() { vec![sources.default_data.clone()] } else { all }
 }
 
 fn http_address(text: &str) -> Result<(String, u16), Error> {
@@ -333,7 +338,7 @@ mod tests {
             read(Mode::Serve, file, &[("KAFKA_NUM_PARTITIONS", "3"), ("KAFKA_LOG_DIRS", "/environment")], &[("num.partitions", "4")])
                 .unwrap();
         assert_eq!((config.controller.num_partitions, config.controller.default_replication_factor), (4, 2));
-        assert_eq!(config.data, PathBuf::from("/environment"));
+        assert_eq!(config.data, [PathBuf::from("/environment")]);
     }
 
     #[test]
@@ -341,7 +346,7 @@ mod tests {
         let (dev, serve) = (read(Mode::Dev, "", &[], &[]).unwrap(), read(Mode::Serve, "", &[], &[]).unwrap());
         assert_eq!((dev.groups.initial_rebalance_delay_ms, serve.groups.initial_rebalance_delay_ms), (0, 3000));
         assert_eq!((dev.controller.replication, serve.controller.replication), (Replication::Clamp, Replication::Refuse));
-        assert_eq!(dev.data, PathBuf::from("/default"));
+        assert_eq!(dev.data, [PathBuf::from("/default")]);
     }
 
     #[test]

@@ -92,14 +92,29 @@ fn retain(partitions: &Partitions, expiration_ms: i64) {
     }
 }
 
+/// Makes durable, and so commits, what is written to a directory: all at once what came while the disk worked.
+pub(super) async fn commit(partitions: Arc<Partitions>, directory: usize) {
+    loop {
+        partitions.commit_due(directory).await;
+        let committing = partitions.clone();
+        match tokio::task::spawn_blocking(move || committing.commit(directory)).await {
+            Ok(Ok(())) => {}
+            // That the directory went offline was said then, and who waits was told.
+            Ok(Err(_)) if partitions.is_directory_offline(directory) => return,
+            Ok(Err(error)) => error!(%error, "logs could not be made durable"),
+            Err(error) => error!(%error, "a commit failed"),
+        }
+    }
+}
+
 /// Compacts one log after the other while any is due. One that fails is left alone until the next start.
 pub(super) async fn compact(partitions: Arc<Partitions>, cleaner: Cleaner, settings: CleanerSettings, stop: CancellationToken) {
-    let work = Arc::new((partitions, cleaner, settings));
+    let cleaner = Arc::new(cleaner);
     let mut failed = BTreeSet::new();
-    while stop.run_until_cancelled(tokio::time::sleep(work.2.backoff)).await.is_some() {
-        let (work, stop) = (work.clone(), stop.clone());
+    while stop.run_until_cancelled(tokio::time::sleep(settings.backoff)).await.is_some() {
+        let (partitions, cleaner, settings, stop) = (partitions.clone(), cleaner.clone(), settings.clone(), stop.clone());
         let round = tokio::task::spawn_blocking(move || {
-            compact_all(&work.0, &work.1, &work.2, &mut failed, &stop);
+            compact_all(&partitions, &cleaner, &settings, &mut failed, &stop);
             failed
         });
         failed = match round.await {

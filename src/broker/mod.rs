@@ -2,6 +2,7 @@
 
 mod assemble;
 mod config;
+mod directories;
 mod error;
 mod listeners;
 mod maintenance;

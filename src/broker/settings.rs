@@ -33,6 +33,7 @@ pub const KEYS: &[Key] = &[
     key("connections.max.idle.ms", Kind::Long, "600000", None, i64::MIN, "How long a connection may be silent."),
     key("default.replication.factor", Kind::Int, "1", None, i64::MIN, "Replicas of a topic that does not say."),
     key("delete.topic.enable", Kind::Boolean, "true", None, i64::MIN, "Whether topics can be deleted."),
+    key("durability.profile", Kind::String, "default", None, i64::MIN, "When a record is acknowledged: default, once it is in the page cache; fsync, once it is on the disk. Not a setting of Kafka's."),
     key("fetch.max.bytes", Kind::Int, "57671680", None, 1024, "The most bytes of one Fetch answer."),
     key("group.initial.rebalance.delay.ms", Kind::Int, "3000", Some("0"), i64::MIN, "How long an empty group waits for more members."),
     key("group.max.session.timeout.ms", Kind::Int, "1800000", None, i64::MIN, "The longest session timeout that a member may ask for."),
@@ -45,7 +46,7 @@ pub const KEYS: &[Key] = &[
     key("log.cleaner.enable", Kind::Boolean, "true", None, i64::MIN, "Whether logs are compacted."),
     key("log.cleaner.io.max.bytes.per.second", Kind::Double, "1.7976931348623157E308", None, i64::MIN, "The most bytes that compaction reads in a second."),
     key("log.cleanup.policy", Kind::List, "delete", None, i64::MIN, "What happens to old segments, for topics that do not say."),
-    key("log.dirs", Kind::List, "", None, i64::MIN, "Where the data lies."),
+    key("log.dirs", Kind::List, "", None, i64::MIN, "Where the data lies: one directory or several, with commas."),
     key("log.flush.offset.checkpoint.interval.ms", Kind::Int, "60000", None, 0, "How often logs are made durable in the background and recovery points written."),
     key("log.index.interval.bytes", Kind::Int, "4096", None, 0, "Bytes between two entries of an offset index."),
     key("log.index.size.max.bytes", Kind::Int, "10485760", None, 4, "The most bytes of an index."),
@@ -86,6 +87,9 @@ impl Key {
     /// What is wrong with a value, or nothing.
     pub(super) fn check(&self, value: &str) -> Result<(), String> {
         let number = match self.kind {
+            Kind::String if self.name == "durability.profile" && !matches!(value, "default" | "fsync") => {
+                return Err("must be default or fsync".into());
+            }
             Kind::Boolean if !matches!(value, "true" | "false") => return Err("must be true or false".into()),
             Kind::Int => value.parse::<i32>().map(i64::from).map_err(|_| "must be a whole number of 32 bits")?,
             Kind::Short => value.parse::<i16>().map(i64::from).map_err(|_| "must be a whole number of 16 bits")?,

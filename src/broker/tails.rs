@@ -70,8 +70,8 @@ fn tail(replica: &Replica) -> Result<Vec<Value>, partition::Error> {
     let view = replica.view();
     let from = Offset((view.high_watermark.0 - RECORDS).max(view.log_start.0));
     let mut lines = Vec::new();
-    let slice = replica.read(from, Isolation::ReadUncommitted, BYTES, FirstBatch::Whole)?;
-    let bytes = slice.read().unwrap_or_default();
+    let Some(slice) = replica.read(from, Isolation::ReadUncommitted, BYTES, FirstBatch::Whole)? else { return Ok(lines) };
+    let bytes = slice.check()?.read().unwrap_or_default();
     for batch in batches(&bytes) {
         // The last one may be cut.
         let Ok((header, batch)) = batch else { break };

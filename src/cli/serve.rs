@@ -112,7 +112,7 @@ async fn run(config: Config, env: Env) -> Result<(), String> {
     Ok(())
 }
 
-fn announce(broker: &Broker, mode: Mode, data: &std::path::Path) {
+fn announce(broker: &Broker, mode: Mode, data: &[PathBuf]) {
     let words = match mode {
         Mode::Dev => "dev mode",
         Mode::Serve => "standard defaults",
@@ -122,7 +122,7 @@ fn announce(broker: &Broker, mode: Mode, data: &std::path::Path) {
         println!("  {:<9} {address}", name.to_lowercase());
     }
     println!("  http      http://{}", broker.http());
-    println!("  data      {}", data.display());
+    data.iter().for_each(|path| println!("  data      {}", path.display()));
     if let Some((_, address)) = broker.listeners().first() {
         println!("  try       echo hello | kcat -b {address} -P -t test && kcat -b {address} -C -t test -e");
     }

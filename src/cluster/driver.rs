@@ -72,7 +72,7 @@ pub async fn start(
     let (follower, committed) = (driver.follower.clone(), driver.committed.clone());
     let opened = tokio::task::spawn_blocking(move || {
         follower.retire_deleted(&deleted)?;
-        follower.follow(committed)
+        follower.follow(committed, When::Starting)
     });
     opened.await.map_err(|e| Error::Storage(e.to_string()))??;
     let (mailbox, letters) = mpsc::channel(MAILBOX_EVENTS);
@@ -129,7 +129,7 @@ impl Driver {
         self.apply_to(index).await?;
         self.snapshot_if_due().await;
         let (follower, next) = (self.follower.clone(), self.committed.clone());
-        tokio::task::spawn_blocking(move || follower.follow(next)).await.map_err(|e| Error::Storage(e.to_string()))?
+        tokio::task::spawn_blocking(move || follower.follow(next, When::Running)).await.map_err(|e| Error::Storage(e.to_string()))?
     }
 
     /// Applies what is committed, up to the entry with this index.
@@ -162,9 +162,16 @@ struct Follower {
     topic_defaults: BTreeMap<String, String>,
 }
 
+/// Whether partitions were there before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    Starting,
+    Running,
+}
+
 impl Follower {
     /// Deletes and opens partitions, and then shows the image.
-    fn follow(&self, next: MetadataImage) -> Result<(), Error> {
+    fn follow(&self, next: MetadataImage, when: When) -> Result<(), Error> {
         let now = self.image.load();
         let gone: Vec<Arc<str>> =
             now.topics().filter(|t| next.topic(&t.name).is_none_or(|n| n.id != t.id)).map(|t| t.name.clone()).collect();
@@ -185,7 +192,7 @@ impl Follower {
                 }
             });
         }
-        let new = self.new_replicas(&now, &next);
+        let new = self.new_replicas(&now, &next, when);
         if !new.is_empty() {
             let recovered = self.partitions.lead(new).map_err(failed)?;
             if recovered.scanned_bytes > 0 {
@@ -222,7 +229,7 @@ impl Follower {
         defaults
     }
 
-    fn new_replicas(&self, now: &MetadataImage, next: &MetadataImage) -> Vec<NewReplica> {
+    fn new_replicas(&self, now: &MetadataImage, next: &MetadataImage, when: When) -> Vec<NewReplica> {
         let mut new = Vec::new();
         let defaults = self.topic_defaults(next);
         for topic in next.topics() {
@@ -238,6 +245,7 @@ impl Follower {
                     topic_id: topic.id,
                     leader_epoch: LeaderEpoch(partition.leader_epoch),
                     settings: settings.clone(),
+                    is_known: when == When::Starting,
                 });
             }
         }

@@ -11,7 +11,7 @@ use super::{Error, MetadataRecord};
 use crate::env::{Clock, Disk};
 use crate::model::{LeaderEpoch, Offset};
 use crate::records::{self, BatchBuilder, CheckedBatch, KeyRule, Look, NewRecord, Records, Rules, TimestampType, batches, check, layout};
-use crate::storage::{self, Log, LogConfig, Policy, Recovery};
+use crate::storage::{self, Log, LogConfig, OpenFiles, Policy, Recovery};
 
 /// The name of the metadata log, as in Kafka; its one partition lies beside the others.
 pub const METADATA_TOPIC: &str = "__cluster_metadata";
@@ -102,7 +102,7 @@ impl LocalMetadataLog {
         let path = directory.join(format!("{METADATA_TOPIC}-0"));
         disk.create_dir(&path).map_err(|e| Error::Storage(e.to_string()))?;
         refuse_damage(&*disk, &path)?;
-        let (log, _) = Log::open(disk.clone(), &path, config(), Recovery::From(Offset(0)), clock.wall_ms())?;
+        let (log, _) = Log::open(&OpenFiles::new(disk.clone(), 1), &path, config(), Recovery::From(Offset(0)), clock.wall_ms())?;
         let (mut from, mut term) = (log.log_start(), 0);
         let (committed, stream) = mpsc::unbounded_channel();
         // The stream's reader is still here.
@@ -116,7 +116,7 @@ impl LocalMetadataLog {
             }
             (from, term) = (end, of_term);
         }
-        log.replay(from, |header, body| {
+        log.reader().replay(from, |header, body| {
             let records = decode_records(body, header.records_count)?;
             commit(Committed::Entry(Entry { term: header.leader_epoch.0, index: header.base_offset.0, records }));
             Ok::<_, Error>(())

@@ -212,7 +212,7 @@ impl GroupCoordinator {
 
     /// A member joins; answers when the rebalance has gathered all members.
     pub async fn join(&self, request: JoinRequest) -> JoinReply {
-        let member_id = request.member_id.clone();
+        let (group, member_id) = (request.group.clone(), request.member_id.clone());
         let answer = {
             let mut access = match self.access(&request.group) {
                 Ok(access) => access,
@@ -227,11 +227,13 @@ impl GroupCoordinator {
             let _ = self.carry_out(active, outcome);
             answer
         };
-        answer.await.unwrap_or_else(|_| JoinReply::failed(ErrorCode::NotCoordinator, &member_id))
+        let reply = answer.await.unwrap_or_else(|_| JoinReply::failed(ErrorCode::NotCoordinator, &member_id));
+        self.settled(&group).await.map_or_else(|error| JoinReply::failed(error, &member_id), |()| reply)
     }
 
     /// A member asks for its part; answers when the leader has brought it.
     pub async fn sync(&self, request: SyncRequest) -> SyncReply {
+        let group = request.group.clone();
         let answer = {
             let mut access = match self.access(&request.group) {
                 Ok(access) => access,
@@ -245,7 +247,8 @@ impl GroupCoordinator {
             let _ = self.carry_out(active, outcome);
             answer
         };
-        answer.await.unwrap_or_else(|_| SyncReply::failed(ErrorCode::NotCoordinator))
+        let reply = answer.await.unwrap_or_else(|_| SyncReply::failed(ErrorCode::NotCoordinator));
+        self.settled(&group).await.map_or_else(SyncReply::failed, |()| reply)
     }
 
     /// A member is alive. While the groups load the answer is yes.
@@ -258,38 +261,59 @@ impl GroupCoordinator {
     }
 
     /// Members leave.
-    pub fn leave(&self, group: &str, members: &[LeavingMember]) -> Result<Vec<ErrorCode>, ErrorCode> {
-        let mut access = self.access(group)?;
-        let active = access.active();
-        let (results, outcome) = active.shard.leave(group, members, self.now());
-        self.carry_out(active, outcome)?;
+    pub async fn leave(&self, group: &str, members: &[LeavingMember]) -> Result<Vec<ErrorCode>, ErrorCode> {
+        let results = {
+            let mut access = self.access(group)?;
+            let active = access.active();
+            let (results, outcome) = active.shard.leave(group, members, self.now());
+            self.carry_out(active, outcome)?;
+            results
+        };
+        self.settled(group).await?;
         results
     }
 
     /// Stores offsets; the codes are in the order of the request.
-    pub fn commit(&self, request: &CommitRequest) -> Result<Vec<ErrorCode>, ErrorCode> {
-        let mut access = self.access(&request.group)?;
-        let active = access.active();
-        let (codes, records) = active.shard.commit(request, self.now())?;
-        self.store_and_apply(active, &records)?;
-        Ok(codes)
+    pub async fn commit(&self, request: &CommitRequest) -> Result<Vec<ErrorCode>, ErrorCode> {
+        let now = self.now();
+        self.change(&request.group, |shard| shard.commit(request, now)).await
     }
 
     /// Deletes a group without members, and its offsets.
-    pub fn delete(&self, group: &str) -> Result<(), ErrorCode> {
-        let mut access = self.access(group)?;
-        let active = access.active();
-        let records = active.shard.delete(group)?;
-        self.store_and_apply(active, &records)
+    pub async fn delete(&self, group: &str) -> Result<(), ErrorCode> {
+        self.change(group, |shard| Ok(((), shard.delete(group)?))).await
     }
 
     /// Deletes committed offsets; the codes are in the order of the request.
-    pub fn delete_offsets(&self, group: &str, partitions: &[(String, i32)]) -> Result<Vec<ErrorCode>, ErrorCode> {
-        let mut access = self.access(group)?;
-        let active = access.active();
-        let (codes, records) = active.shard.delete_offsets(group, partitions)?;
-        self.store_and_apply(active, &records)?;
-        Ok(codes)
+    pub async fn delete_offsets(&self, group: &str, partitions: &[(String, i32)]) -> Result<Vec<ErrorCode>, ErrorCode> {
+        self.change(group, |shard| shard.delete_offsets(group, partitions)).await
+    }
+
+    /// Decides, stores, applies, and answers when all of it is committed.
+    async fn change<T>(
+        &self,
+        group: &str,
+        decide: impl FnOnce(&mut Shard) -> Result<(T, Vec<GroupRecord>), ErrorCode>,
+    ) -> Result<T, ErrorCode> {
+        let answer = {
+            let mut access = self.access(group)?;
+            let active = access.active();
+            let (answer, records) = decide(&mut active.shard)?;
+            self.store_and_apply(active, &records)?;
+            answer
+        };
+        self.settled(group).await?;
+        Ok(answer)
+    }
+
+    /// Waits until everything that a group's instance has stored is committed, so that no power cut takes back what somebody was told.
+    pub async fn settled(&self, group: &str) -> Result<(), ErrorCode> {
+        let replica = self.access(group)?.active().replica.clone();
+        let end = replica.view().log_end;
+        replica.committed(end).await.map_err(|error| match error {
+            partition::Error::Closed(_) => ErrorCode::NotCoordinator,
+            _ => ErrorCode::CoordinatorNotAvailable,
+        })
     }
 
     /// Committed offsets of the partitions of one topic, in their order.

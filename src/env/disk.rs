@@ -13,6 +13,8 @@ pub enum OpenMode {
     Read,
     /// For reading and writing; made where it is missing.
     Write,
+    /// For reading and writing; it must exist.
+    Existing,
 }
 
 /// A tree of files. Paths are as the operating system takes them; all calls block.

@@ -9,6 +9,11 @@ pub fn raise_open_files() -> Option<u64> {
     if limit.current == limit.maximum || setrlimit(Resource::Nofile, raised).is_err() { limit.current } else { limit.maximum }
 }
 
+/// How many files may be open now; none is unlimited.
+pub fn open_files_max() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
 /// What the process uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct ProcessUse {
@@ -37,7 +42,7 @@ pub fn process_use() -> Option<ProcessUse> {
         resident_bytes: pages * rustix::param::page_size() as u64,
         cpu_seconds: (user + system) / ticks,
         open_files: std::fs::read_dir("/proc/self/fd").ok()?.count() as u64,
-        open_files_max: getrlimit(Resource::Nofile).current,
+        open_files_max: open_files_max(),
         began_seconds: booted + began / ticks,
     })
 }

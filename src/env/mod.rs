@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use disk::{Disk, File, Lock, Map, OpenMode};
 pub use entropy::{Entropy, SystemEntropy};
-pub use limits::{ProcessUse, process_use, raise_open_files};
+pub use limits::{ProcessUse, open_files_max, process_use, raise_open_files};
 pub use memory_disk::{Crash, Cut, MemoryDisk};
 pub use network::{Accepted, Listener, Part, ReadHalf, WriteHalf, connect, connect_stream};
 pub use real_disk::RealDisk;

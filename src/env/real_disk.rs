@@ -18,8 +18,8 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-        let write = mode == OpenMode::Write;
-        let file = fs::OpenOptions::new().read(true).write(write).create(write).truncate(false).open(path)?;
+        let (write, create) = (mode != OpenMode::Read, mode == OpenMode::Write);
+        let file = fs::OpenOptions::new().read(true).write(write).create(create).truncate(false).open(path)?;
         Ok(Arc::new(RealFile(file)))
     }
 

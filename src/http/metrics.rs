@@ -169,7 +169,11 @@ fn topics(pages: &Pages, samples: &mut Samples) {
             ours += u32::from(partition.replicas.contains(&pages.node_id));
         }
     }
-    samples.add("kafka_log_logmanager_offlinelogdirectorycount", &[], f64::from(u8::from(pages.partitions.is_offline())));
+    samples.add(
+        "kafka_log_logmanager_offlinelogdirectorycount",
+        &[],
+        pages.partitions.directories().iter().filter(|d| d.is_offline).count() as f64,
+    );
     samples.add("kafka_brokers", &[], image.brokers().len() as f64);
     samples.add("kafka_controller_kafkacontroller_activecontrollercount", &[], 1.0);
     samples.add("kafka_controller_kafkacontroller_globaltopiccount", &[], image.topic_count() as f64);

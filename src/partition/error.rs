@@ -1,5 +1,7 @@
 //! Why a partition cannot do what it was asked.
 
+use std::sync::Arc;
+
 use crate::model::{LeaderEpoch, TopicPartition};
 use crate::{records, storage};
 
@@ -31,6 +33,12 @@ pub enum Error {
     /// The disk under the log directory has failed.
     #[error("the log directory of {0} is offline after a disk error; mend the disk and start the broker again")]
     Offline(TopicPartition),
+    /// There is no such partition here.
+    #[error("there is no partition {0} here")]
+    Unknown(TopicPartition),
+    /// The partition's files could not be opened.
+    #[error("{0} could not be opened when the broker started: {1}")]
+    NotOpened(TopicPartition, Arc<str>),
     /// The replica was deleted or the broker is stopping.
     #[error("{0} is closed")]
     Closed(TopicPartition),

@@ -1,10 +1,11 @@
 //! One replica: its log, its role, and what its readers may see.
 //!
-//! An append takes the log's write lock, a read its read lock, and neither holds it across an await. After an append the partition
-//! publishes its progress and wakes who waits for it: fetches that want more bytes, and producers that want their records committed.
+//! An append takes the log's lock, and does not hold it across an await; a read takes none. After an append, and under `fsync` after the sync
+//! that makes it durable, the partition publishes its progress and wakes who waits for it: fetches that want more bytes, and producers that
+//! want their records committed.
 
-mod condition;
 mod error;
+mod open_directory;
 mod partitions;
 mod progress;
 mod replica;
@@ -12,7 +13,8 @@ mod settings;
 
 pub use crate::storage::{ActiveProducer, Appended, Error as StorageError, FirstBatch, FoundOffset, RecordsSlice};
 pub use error::Error;
-pub use partitions::{NewReplica, Partitions, Recovered};
+pub use open_directory::Durability;
+pub use partitions::{DirectoryView, Keeping, NewReplica, Partitions, Recovered};
 pub use progress::{Subscription, Wake};
 pub use replica::{Isolation, Replica, Traffic, View};
 pub use settings::{CleanupPolicy, Kind, SETTINGS, Setting, SettingError, TopicSettings, setting_behind, setting_named};

@@ -1,11 +1,14 @@
 //! All replicas of this broker.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::ScopedJoinHandle;
 
 use arc_swap::ArcSwap;
+use tracing::error;
 
-use super::condition::Condition;
+use super::open_directory::{Durability, OpenDirectory, Signals};
 use super::{Error, Replica, TopicSettings};
 use crate::env::Env;
 use crate::model::{LeaderEpoch, Offset, TopicPartition, Uuid};
@@ -23,6 +26,36 @@ pub struct NewReplica {
     pub leader_epoch: LeaderEpoch,
     /// The topic's settings.
     pub settings: TopicSettings,
+    /// Whether it was made by an earlier start of the broker: then it may lie in a directory that cannot be used now.
+    pub is_known: bool,
+}
+
+/// How replicas are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Keeping {
+    /// When a record counts as stored.
+    pub durability: Durability,
+    /// The most open segment files of a directory.
+    pub files_max: usize,
+}
+
+impl Default for Keeping {
+    fn default() -> Keeping {
+        Keeping { durability: Durability::Default, files_max: 10_000 }
+    }
+}
+
+/// A log directory as it stands.
+#[derive(Debug, Clone)]
+pub struct DirectoryView {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether its disk has failed.
+    pub is_offline: bool,
+    /// Bytes of its file system and how many of them are free; none where they cannot be read.
+    pub space: Option<(u64, u64)>,
+    /// What lies in it.
+    pub replicas: Vec<Arc<Replica>>,
 }
 
 /// What opening the replicas did.
@@ -42,10 +75,14 @@ type ByTopic = HashMap<Arc<str>, Arc<Vec<Option<Arc<Replica>>>>>;
 #[derive(Debug)]
 pub struct Partitions {
     env: EnvHandle,
-    directory: LogDirectory,
+    directories: Vec<Arc<OpenDirectory>>,
+    /// Directories that could not be used when the broker started.
+    lost: Vec<PathBuf>,
     by_topic: ArcSwap<ByTopic>,
+    /// Why partitions could not be opened.
+    not_opened: Mutex<BTreeMap<TopicPartition, Arc<str>>>,
     change: Mutex<()>,
-    condition: Arc<Condition>,
+    signals: Arc<Signals>,
 }
 
 /// Keeps `Env` out of debug output.
@@ -58,14 +95,53 @@ impl std::fmt::Debug for EnvHandle {
 }
 
 impl Partitions {
-    /// No replica yet, in an open directory.
-    pub fn new(env: Env, directory: LogDirectory) -> Partitions {
-        Partitions { env: EnvHandle(env), directory, by_topic: ArcSwap::default(), change: Mutex::new(()), condition: Arc::default() }
+    /// No replica yet, in open directories, of which there is at least one; `lost` are those that cannot be used.
+    pub fn new(env: Env, directories: Vec<LogDirectory>, lost: Vec<PathBuf>, keeping: Keeping) -> Partitions {
+        let signals = Arc::<Signals>::default();
+        let open = |log| OpenDirectory::new(log, env.disk.clone(), keeping.files_max, keeping.durability, signals.clone());
+        let directories = directories.into_iter().map(|log| Arc::new(open(log))).collect();
+        Partitions {
+            env: EnvHandle(env),
+            directories,
+            lost,
+            by_topic: ArcSwap::default(),
+            not_opened: Mutex::default(),
+            change: Mutex::new(()),
+            signals,
+        }
     }
 
-    /// The directory.
-    pub fn directory(&self) -> &LogDirectory {
-        &self.directory
+    /// The log directories.
+    pub fn directories(&self) -> Vec<DirectoryView> {
+        let all = self.all();
+        let used = self.directories.iter().map(|home| DirectoryView {
+            path: home.log.path().to_path_buf(),
+            is_offline: home.is_offline(),
+            space: home.log.space().ok(),
+            replicas: all.iter().filter(|r| Arc::ptr_eq(&r.home, home)).cloned().collect(),
+        });
+        let lost = |path: &PathBuf| DirectoryView { path: path.clone(), is_offline: true, space: None, replicas: Vec::new() };
+        used.chain(self.lost.iter().map(lost)).collect()
+    }
+
+    /// The replica of a partition, or why there is none.
+    pub fn find(&self, topic: &str, partition: i32) -> Result<Arc<Replica>, Error> {
+        self.get(topic, partition).ok_or_else(|| {
+            let id = TopicPartition::new(topic, partition);
+            match self.not_opened().get(&id) {
+                Some(why) => Error::NotOpened(id, why.clone()),
+                None => Error::Unknown(id),
+            }
+        })
+    }
+
+    /// Partitions that could not be opened.
+    pub fn not_opened_count(&self) -> usize {
+        self.not_opened().len()
+    }
+
+    fn not_opened(&self) -> MutexGuard<'_, BTreeMap<TopicPartition, Arc<str>>> {
+        self.not_opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The replica of a partition.
@@ -80,17 +156,27 @@ impl Partitions {
     }
 
     /// Opens or makes replicas, and then shows them all at once. What is there under another topic id (a deletion that a crash cut short)
-    /// is retired first.
+    /// is retired first. One that cannot be opened is left out, and [`Partitions::find`] says why.
     pub fn lead(&self, new: Vec<NewReplica>) -> Result<Recovered, Error> {
         let _guard = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let mut recovered = Recovered::default();
         let mut opened = Vec::with_capacity(new.len());
-        for (replica, report) in self.open_all(new)? {
-            recovered.replicas += 1;
-            recovered.scanned_bytes += report.scanned_bytes;
-            recovered.cut_bytes += report.cut_bytes;
-            opened.push(Arc::new(replica));
+        for (id, result) in self.open_all(self.placed(new)) {
+            match result {
+                Ok((replica, report)) => {
+                    recovered.replicas += 1;
+                    recovered.scanned_bytes += report.scanned_bytes;
+                    recovered.cut_bytes += report.cut_bytes;
+                    self.not_opened().remove(&id);
+                    opened.push(Arc::new(replica));
+                }
+                Err(error) => {
+                    error!(partition = %id, %error, "the partition could not be opened; the others are served");
+                    self.not_opened().insert(id, error.to_string().into());
+                }
+            }
         }
+        self.commit_opened(&opened)?;
         let mut by_topic = ByTopic::clone(&self.by_topic.load());
         for replica in opened {
             let replicas = Arc::make_mut(by_topic.entry(replica.id().topic.clone()).or_default());
@@ -104,38 +190,59 @@ impl Partitions {
         Ok(recovered)
     }
 
+    /// Where each replica lies, or is to lie: the directory with the fewest takes the next. None where that cannot be said.
+    fn placed(&self, new: Vec<NewReplica>) -> Vec<(NewReplica, Option<Arc<OpenDirectory>>)> {
+        let all = self.all();
+        let count = |home: &Arc<OpenDirectory>| all.iter().filter(|r| Arc::ptr_eq(&r.home, home)).count();
+        let mut counts: Vec<usize> = self.directories.iter().map(count).collect();
+        let place = |new: NewReplica| {
+            let found = self.directories.iter().position(|home| self.env.0.disk.exists(&home.log.partition_path(&new.id)));
+            let may_be_lost = new.is_known && !self.lost.is_empty();
+            let usable = (0..self.directories.len()).filter(|at| !may_be_lost && !self.directories[*at].is_offline());
+            let at = found.or_else(|| usable.min_by_key(|at| counts[*at]));
+            at.into_iter().for_each(|at| counts[at] += 1);
+            (new, at.map(|at| self.directories[at].clone()))
+        };
+        new.into_iter().map(place).collect()
+    }
+
     /// Opens as many at once as the machine has cores.
-    fn open_all(&self, new: Vec<NewReplica>) -> Result<Vec<(Replica, Report)>, Error> {
+    fn open_all(&self, new: Vec<(NewReplica, Option<Arc<OpenDirectory>>)>) -> Vec<(TopicPartition, Result<(Replica, Report), Error>)> {
         let threads = self.env.0.workers.count().min(new.len());
         let left = Mutex::new(new.into_iter());
         let open_some = || {
             let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
-            std::iter::from_fn(next).map(|new| self.open(new)).collect::<Result<Vec<_>, Error>>()
+            std::iter::from_fn(next).map(|(new, home)| (new.id.clone(), self.open(new, home))).collect::<Vec<_>>()
         };
         if threads < 2 {
             return open_some();
         }
         std::thread::scope(|scope| {
             let running: Vec<_> = (0..threads).map(|_| scope.spawn(open_some)).collect();
-            let joined = running.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            joined.collect::<Result<Vec<_>, Error>>().map(|opened| opened.into_iter().flatten().collect())
+            let join = |thread: ScopedJoinHandle<'_, _>| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            running.into_iter().flat_map(join).collect()
         })
     }
 
-    fn open(&self, new: NewReplica) -> Result<(Replica, Report), Error> {
+    fn open(&self, new: NewReplica, home: Option<Arc<OpenDirectory>>) -> Result<(Replica, Report), Error> {
+        let Some(home) = home else {
+            let lost = self.lost.first().cloned().unwrap_or_default();
+            return Err(storage::Error::Offline(lost).into());
+        };
         let Env { disk, entropy, clock, .. } = &self.env.0;
-        let path = self.directory.partition_path(&new.id);
+        let directory = &home.log;
+        let path = directory.partition_path(&new.id);
         let known = disk.exists(&path);
-        if known && self.directory.topic_id(&new.id).is_some_and(|id| id != new.topic_id) {
-            self.directory.retire_partition(&new.id, &**entropy)?;
+        if known && directory.topic_id(&new.id).is_some_and(|id| id != new.topic_id) {
+            directory.retire_partition(&new.id, &**entropy)?;
         }
-        let how = if disk.exists(&path) { self.directory.recovery(&new.id) } else { Recovery::New };
-        if self.directory.topic_id(&new.id).is_none() {
-            self.directory.create_partition(&new.id, new.topic_id)?;
+        let how = if disk.exists(&path) { directory.recovery(&new.id) } else { Recovery::New };
+        if directory.topic_id(&new.id).is_none() {
+            directory.create_partition(&new.id, new.topic_id)?;
         }
         let now_ms = clock.wall_ms();
-        let (mut log, report) = Log::open(disk.clone(), &path, new.settings.log.clone(), how, now_ms)?;
-        let (log_starts, cleaned) = (self.directory.log_starts(), self.directory.cleaned());
+        let (mut log, report) = Log::open(&home.files, &path, new.settings.log.clone(), how, now_ms)?;
+        let (log_starts, cleaned) = (directory.log_starts(), directory.cleaned());
         if how == Recovery::New {
             // Of an earlier topic of this name.
             log_starts.set(&[(new.id.clone(), None)])?;
@@ -143,7 +250,19 @@ impl Partitions {
         } else if let Some(offset) = log_starts.get(&new.id) {
             log.delete_before(offset, log.log_end(), now_ms)?;
         }
-        Ok((Replica::lead(new, log, self.condition.clone()), report))
+        Ok((Replica::lead(new, log, home), report))
+    }
+
+    /// Under [`Durability::Fsync`], what was found is shown only once it is durable, and what was made has a durable name.
+    fn commit_opened(&self, opened: &[Arc<Replica>]) -> Result<(), Error> {
+        for home in self.directories.iter().filter(|home| home.durability == Durability::Fsync) {
+            let here: Vec<_> = opened.iter().filter(|r| Arc::ptr_eq(&r.home, home)).cloned().collect();
+            if !here.is_empty() {
+                self.sync_in(home, &here)?;
+                home.log.sync_names().inspect_err(|error| home.judge(error))?;
+            }
+        }
+        Ok(())
     }
 
     /// Deletes the first records of partitions, durably, each below an offset or, without one, all that are committed. The answers are the
@@ -151,9 +270,12 @@ impl Partitions {
     pub fn delete_records(&self, below: &[(Arc<Replica>, Option<Offset>)]) -> Result<Vec<Result<Offset, Error>>, Error> {
         let now_ms = self.env.0.clock.wall_ms();
         let results: Vec<_> = below.iter().map(|(replica, offset)| replica.delete_before(*offset, now_ms)).collect();
-        let starts = below.iter().zip(&results);
-        let starts: Vec<_> = starts.filter_map(|((replica, _), start)| Some((replica.id().clone(), Some(*start.as_ref().ok()?)))).collect();
-        self.directory.log_starts().set(&starts)?;
+        for home in &self.directories {
+            let starts = below.iter().zip(&results).filter(|((replica, _), _)| Arc::ptr_eq(&replica.home, home));
+            let starts: Vec<_> =
+                starts.filter_map(|((replica, _), start)| Some((replica.id().clone(), Some(*start.as_ref().ok()?)))).collect();
+            home.log.log_starts().set(&starts).inspect_err(|error| home.judge(error))?;
+        }
         Ok(results)
     }
 
@@ -166,24 +288,28 @@ impl Partitions {
         self.by_topic.store(Arc::new(by_topic));
         for replica in gone.iter().flat_map(|replicas| replicas.iter().flatten()) {
             replica.retire();
-            self.directory.retire_partition(replica.id(), &*self.env.0.entropy)?;
+            replica.home.log.retire_partition(replica.id(), &*self.env.0.entropy)?;
         }
+        self.not_opened().retain(|id, _| !topics.contains(&id.topic));
         Ok(())
     }
 
     /// Removes what was deleted.
     pub fn remove_deleted(&self) -> Result<usize, Error> {
-        Ok(self.directory.remove_deleted()?)
+        let removed = self.usable().map(|home| Ok(home.log.remove_deleted()?));
+        removed.sum()
     }
 
     /// Retires what is left of deleted topics, where a crash cut the deletion short. A directory of a topic that was never deleted stays,
     /// whether or not the topic is known: data goes only where somebody said so.
     pub fn retire_deleted(&self, deleted: &BTreeSet<Uuid>) -> Result<usize, Error> {
         let mut retired = 0;
-        for id in self.directory.partitions()? {
-            if self.directory.topic_id(&id).is_some_and(|topic_id| deleted.contains(&topic_id)) {
-                self.directory.retire_partition(&id, &*self.env.0.entropy)?;
-                retired += 1;
+        for directory in self.usable().map(|home| &home.log) {
+            for id in directory.partitions()? {
+                if directory.topic_id(&id).is_some_and(|topic_id| deleted.contains(&topic_id)) {
+                    directory.retire_partition(&id, &*self.env.0.entropy)?;
+                    retired += 1;
+                }
             }
         }
         Ok(retired)
@@ -203,44 +329,80 @@ impl Partitions {
         skip: &BTreeSet<TopicPartition>,
         pace: &mut Pace<'_>,
     ) -> Option<(TopicPartition, Result<Cleaned, Error>)> {
-        let Env { disk, clock, .. } = &self.env.0;
-        let now_ms = clock.wall_ms();
+        let now_ms = self.env.0.clock.wall_ms();
         let mut due: Vec<(Arc<Replica>, Cleaning)> = Vec::new();
-        for replica in self.all().into_iter().filter(|r| !skip.contains(r.id())) {
-            match replica.cleaning(self.directory.cleaned().get(replica.id()), now_ms) {
+        for replica in self.all().into_iter().filter(|r| !skip.contains(r.id()) && !r.home.is_offline()) {
+            match replica.cleaning(replica.home.log.cleaned().get(replica.id()), now_ms) {
                 Ok(cleaning) => due.extend(cleaning.map(|cleaning| (replica, cleaning))),
                 Err(error) => return Some((replica.id().clone(), Err(error))),
             }
         }
         let (replica, cleaning) = due.into_iter().max_by(|a, b| a.1.dirty().ratio.total_cmp(&b.1.dirty().ratio))?;
         // What compaction takes away is outdated by records that must not be lost afterwards.
-        let durable = self.sync(std::slice::from_ref(&replica));
-        let cleaned = durable.and_then(|()| replica.clean(&**disk, cleaner, &cleaning, now_ms, pace)).and_then(|cleaned| {
+        let durable = self.sync_in(&replica.home, std::slice::from_ref(&replica));
+        let cleaned = durable.and_then(|()| replica.clean(cleaner, &cleaning, now_ms, pace)).and_then(|cleaned| {
             if cleaned.segments_before > 0 {
-                self.directory.cleaned().set(&[(replica.id().clone(), Some(cleaned.clean_to))])?;
+                replica.home.log.cleaned().set(&[(replica.id().clone(), Some(cleaned.clean_to))])?;
             }
             Ok(cleaned)
         });
         Some((replica.id().clone(), cleaned))
     }
 
-    /// Makes everything durable and writes the recovery points. Blocks; nothing is locked while the disk works.
+    /// Makes everything durable and writes the recovery points. Blocks; nothing is locked while the disk works. One directory's failure does
+    /// not keep the others from it.
     pub fn flush(&self) -> Result<(), Error> {
-        let replicas = self.all();
-        self.condition.flushing();
-        self.sync(&replicas)?;
-        let points: Vec<_> = replicas.iter().filter(|r| !r.is_closed()).map(|r| (r.id().clone(), r.recovery_point())).collect();
-        Ok(self.directory.save_recovery_points(&points)?)
+        self.in_each_directory(|home, replicas| {
+            home.flushing();
+            self.sync_in(home, &replicas)?;
+            let points: Vec<_> = replicas.iter().filter(|r| !r.is_closed()).map(|r| (r.id().clone(), r.recovery_point())).collect();
+            Ok(home.log.save_recovery_points(&points).inspect_err(|error| home.judge(error))?)
+        })
     }
 
     /// Makes those logs durable in which a record has waited for longer than `flush.ms` allows.
     pub fn flush_overdue(&self) -> Result<(), Error> {
         let now_ms = self.env.0.clock.wall_ms();
-        let overdue: Vec<_> = self.all().into_iter().filter(|replica| replica.waits_too_long(now_ms)).collect();
-        if overdue.is_empty() { Ok(()) } else { self.sync(&overdue) }
+        self.in_each_directory(|home, mut replicas| {
+            replicas.retain(|replica| replica.waits_too_long(now_ms));
+            if replicas.is_empty() { Ok(()) } else { self.sync_in(home, &replicas) }
+        })
     }
 
-    fn sync(&self, replicas: &[Arc<Replica>]) -> Result<(), Error> {
+    /// Makes durable what was written to a directory, counted from 0, and commits it. Blocks.
+    pub fn commit(&self, directory: usize) -> Result<(), Error> {
+        let home = &self.directories[directory];
+        let behind: Vec<_> = self.all().into_iter().filter(|r| Arc::ptr_eq(&r.home, home) && r.is_behind()).collect();
+        if behind.is_empty() { Ok(()) } else { self.sync_in(home, &behind) }
+    }
+
+    /// Waits until something was written to a directory that somebody waits for.
+    pub async fn commit_due(&self, directory: usize) {
+        self.directories[directory].commit_due.notified().await;
+    }
+
+    /// Whether the disk under a directory, counted from 0, has failed.
+    pub fn is_directory_offline(&self, directory: usize) -> bool {
+        self.directories[directory].is_offline()
+    }
+
+    /// The directories whose logs have to be [committed](Partitions::commit), counted from 0.
+    pub fn committed_directories(&self) -> Vec<usize> {
+        (0..self.directories.len()).filter(|at| self.directories[*at].durability == Durability::Fsync).collect()
+    }
+
+    /// Works on each directory that is not offline, and then gives the last error.
+    fn in_each_directory(&self, work: impl Fn(&Arc<OpenDirectory>, Vec<Arc<Replica>>) -> Result<(), Error>) -> Result<(), Error> {
+        let all = self.all();
+        let mut outcome = Ok(());
+        for home in self.usable() {
+            let worked = work(home, all.iter().filter(|r| Arc::ptr_eq(&r.home, home)).cloned().collect());
+            outcome = worked.and(outcome);
+        }
+        outcome
+    }
+
+    fn sync_in(&self, home: &OpenDirectory, replicas: &[Arc<Replica>]) -> Result<(), Error> {
         let (mut dirty, mut unflushed) = (Vec::new(), Vec::new());
         for replica in replicas {
             if let Some(files) = replica.unflushed()? {
@@ -248,46 +410,59 @@ impl Partitions {
                 unflushed.push(files);
             }
         }
-        let synced = self.sync_files(unflushed)?;
+        let synced = self.sync_files(home, unflushed)?;
         dirty.iter().zip(synced).for_each(|(replica, synced)| replica.flushed(synced));
         Ok(())
     }
 
     /// A sync that fails is never tried again: the kernel may have forgotten what it could not write.
-    fn sync_files(&self, unflushed: Vec<Unflushed>) -> Result<Vec<Synced>, Error> {
-        let path = self.directory.path();
-        if self.is_offline() {
+    fn sync_files(&self, home: &OpenDirectory, unflushed: Vec<Unflushed>) -> Result<Vec<Synced>, Error> {
+        let path = home.log.path();
+        if home.is_offline() {
             return Err(storage::Error::Offline(path.to_path_buf()).into());
         }
-        Ok(sync_logs(&*self.env.0.disk, path, unflushed).inspect_err(|error| self.condition.go_offline(error))?)
+        Ok(sync_logs(&*self.env.0.disk, path, unflushed).inspect_err(|error| home.judge(error))?)
     }
 
-    /// Whether the disk under the log directory has failed.
+    fn usable(&self) -> impl Iterator<Item = &Arc<OpenDirectory>> {
+        self.directories.iter().filter(|home| !home.is_offline())
+    }
+
+    /// Whether the disk under the first directory has failed, which holds the metadata log.
     pub fn is_offline(&self) -> bool {
-        self.condition.is_offline()
+        self.directories[0].is_offline()
     }
 
     /// Waits until so much was written that a flush is due.
     pub async fn flush_due(&self) {
-        self.condition.flush_due.notified().await;
+        self.signals.flush_due.notified().await;
     }
 
     /// Waits until a write finds no room.
     pub async fn full(&self) {
-        self.condition.full.notified().await;
+        self.signals.full.notified().await;
     }
 
     /// Closes every log and says in the directory, once all is durable, that all is well.
     pub fn close(&self) -> Result<(), Error> {
         let _guard = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let replicas = self.all();
+        let mut outcome = Ok(());
+        for home in &self.directories {
+            let closed = self.close_in(home, replicas.iter().filter(|r| Arc::ptr_eq(&r.home, home)));
+            outcome = closed.and(outcome);
+        }
+        outcome
+    }
+
+    fn close_in<'a>(&self, home: &OpenDirectory, replicas: impl Iterator<Item = &'a Arc<Replica>> + Clone) -> Result<(), Error> {
         let mut unflushed = Vec::new();
-        for replica in &replicas {
+        for replica in replicas.clone() {
             unflushed.extend(replica.close()?);
         }
-        self.sync_files(unflushed)?;
-        let points: Vec<_> = replicas.iter().map(|r| (r.id().clone(), r.view().log_end)).collect();
-        self.directory.save_recovery_points(&points)?;
-        Ok(self.directory.mark_clean()?)
+        self.sync_files(home, unflushed)?;
+        let points: Vec<_> = replicas.map(|r| (r.id().clone(), r.view().log_end)).collect();
+        home.log.save_recovery_points(&points)?;
+        Ok(home.log.mark_clean()?)
     }
 }

@@ -7,15 +7,14 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
-use super::condition::Condition;
+use super::open_directory::{Durability, OpenDirectory};
 use super::progress::{Progress, Subscription, Wake};
 use super::{Error, NewReplica, TopicSettings};
-use crate::env::Disk;
 use crate::model::{LeaderEpoch, Offset, TopicPartition, Uuid};
 use crate::records::check;
 use crate::storage::{
-    ActiveProducer, Appended, Cleaned, Cleaner, Cleaning, Error as StorageError, FirstBatch, FoundOffset, Log, Pace, RecordsSlice, Synced,
-    Unflushed,
+    ActiveProducer, Appended, Cleaned, Cleaner, Cleaning, Error as StorageError, FirstBatch, FoundOffset, Log, LogReader, Pace,
+    RecordsSlice, Synced, Unflushed,
 };
 
 /// What a reader may see.
@@ -63,19 +62,22 @@ pub struct Traffic {
     pub bytes_out: u64,
 }
 
-/// One replica. Today every partition has one, so the high watermark follows the log's end, and the last stable offset it.
+/// One replica. Today every partition has one, so the high watermark follows the log's end, or under [`Durability::Fsync`] what of it is
+/// durable, and the last stable offset follows the high watermark.
 #[derive(Debug)]
 pub struct Replica {
     id: TopicPartition,
     topic_id: Uuid,
     leader_epoch: AtomicI32,
     log: RwLock<Log>,
+    reader: Arc<LogReader>,
     log_start: AtomicI64,
     log_end: AtomicI64,
+    high_watermark: AtomicI64,
     settings: ArcSwap<TopicSettings>,
     progress: Arc<Progress>,
     closed: AtomicBool,
-    condition: Arc<Condition>,
+    pub(super) home: Arc<OpenDirectory>,
     records_in: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
@@ -83,15 +85,17 @@ pub struct Replica {
 
 impl Replica {
     /// The leader of a partition with this log.
-    pub(super) fn lead(new: NewReplica, log: Log, condition: Arc<Condition>) -> Replica {
-        let NewReplica { id, topic_id, leader_epoch, settings } = new;
-        Replica {
+    pub(super) fn lead(new: NewReplica, log: Log, home: Arc<OpenDirectory>) -> Replica {
+        let NewReplica { id, topic_id, leader_epoch, settings, .. } = new;
+        let replica = Replica {
             id,
             topic_id,
             leader_epoch: AtomicI32::new(leader_epoch.0),
-            condition,
-            log_start: AtomicI64::new(log.log_start().0),
-            log_end: AtomicI64::new(log.log_end().0),
+            home,
+            reader: log.reader().clone(),
+            log_start: AtomicI64::new(0),
+            log_end: AtomicI64::new(0),
+            high_watermark: AtomicI64::new(0),
             log: RwLock::new(log),
             settings: ArcSwap::from_pointee(settings),
             progress: Arc::default(),
@@ -99,10 +103,12 @@ impl Replica {
             records_in: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
-        }
+        };
+        replica.publish(&replica.log());
+        replica
     }
 
-    /// Checks what a producer sent, appends it and wakes readers.
+    /// Checks what a producer sent and appends it. Readers see it, and it may be acknowledged, when it is [committed](Replica::committed).
     pub fn produce(&self, bytes: &Bytes, now_ms: i64) -> Result<Appended, Error> {
         let checked = check(bytes, &self.settings.load().rules(now_ms))?;
         let (records, size) = (checked.header().records_count as u64, checked.header().size() as u64);
@@ -110,29 +116,47 @@ impl Replica {
         self.check_open()?;
         let appended = log.append(checked, self.leader_epoch(), now_ms).inspect_err(|error| {
             if matches!(error, StorageError::Io { source, .. } if source.kind() == ErrorKind::StorageFull) {
-                self.condition.full.notify_one();
+                self.home.signals.full.notify_one();
             }
+            self.home.judge(error);
         })?;
         if log.holds_too_many() {
             // It waits within the append, as in Kafka: who sets flush.messages wants that.
-            log.flush().inspect_err(|error| self.condition.go_offline(error))?;
+            log.flush().inspect_err(|error| self.home.judge(error))?;
         }
         self.publish(&log);
         drop(log);
         if !appended.duplicate {
             self.records_in.fetch_add(records, Ordering::Relaxed);
             self.bytes_in.fetch_add(size, Ordering::Relaxed);
-            self.condition.appended(size);
+            self.home.appended(size);
             self.progress.step();
         }
         Ok(appended)
     }
 
-    /// Reads for a consumer; see [`Log::read`].
-    pub fn read(&self, offset: Offset, isolation: Isolation, bytes_max: usize, first: FirstBatch) -> Result<RecordsSlice, Error> {
+    /// Waits until everything below `offset`, which must not lie above the log's end, is committed: never, under [`Durability::Default`].
+    pub async fn committed(&self, offset: Offset) -> Result<(), Error> {
+        if self.view().high_watermark >= offset {
+            return Ok(());
+        }
+        let wake = Wake::default();
+        let _subscription = self.subscribe(&wake);
+        // What is not durable when the disk fails never will be.
+        while self.view().high_watermark < offset {
+            self.check_open()?;
+            tokio::select! {
+                () = wake.notified() => {}
+                () = self.home.went_offline() => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads for a consumer; see [`LogReader::read`].
+    pub fn read(&self, offset: Offset, isolation: Isolation, bytes_max: usize, first: FirstBatch) -> Result<Option<RecordsSlice>, Error> {
         self.check_open()?;
-        let log = self.log();
-        Ok(log.read(offset, self.view().end_for(isolation), bytes_max, first)?)
+        Ok(self.reader.read(offset, self.view().end_for(isolation), bytes_max, first)?)
     }
 
     /// Counts bytes that are sent to consumers.
@@ -148,9 +172,10 @@ impl Replica {
 
     /// Where the partition stands.
     pub fn view(&self) -> View {
-        let end = Offset(self.log_end.load(Ordering::Acquire));
+        let high_watermark = Offset(self.high_watermark.load(Ordering::Acquire));
+        let log_end = Offset(self.log_end.load(Ordering::Acquire));
         let log_start = Offset(self.log_start.load(Ordering::Acquire));
-        View { log_start, log_end: end, high_watermark: end, last_stable: end, leader_epoch: self.leader_epoch() }
+        View { log_start, log_end, high_watermark, last_stable: high_watermark, leader_epoch: self.leader_epoch() }
     }
 
     /// Compares the epoch that a client believes in; -1 is not compared.
@@ -166,12 +191,12 @@ impl Replica {
 
     /// The first record as new as `timestamp_ms`.
     pub fn find_by_time(&self, timestamp_ms: i64) -> Result<Option<FoundOffset>, Error> {
-        Ok(self.log().find_by_time(timestamp_ms)?)
+        Ok(self.reader.find_by_time(timestamp_ms)?)
     }
 
     /// The first record with the largest timestamp.
     pub fn find_largest_time(&self) -> Result<Option<FoundOffset>, Error> {
-        Ok(self.log().find_largest_time()?)
+        Ok(self.reader.find_largest_time()?)
     }
 
     /// Where `epoch` ends; see [`crate::storage::LeaderEpochs::end_offset`].
@@ -185,8 +210,7 @@ impl Replica {
         &self,
         each: impl FnMut(&crate::records::BatchHeader, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let log = self.log();
-        log.replay(log.log_start(), each)
+        self.reader.replay(self.view().log_start, each)
     }
 
     /// Wakes `wake` at each append from now on.
@@ -238,20 +262,13 @@ impl Replica {
     }
 
     /// Compacts; the log is locked only while a finished segment takes its place.
-    pub(super) fn clean(
-        &self,
-        disk: &dyn Disk,
-        cleaner: &Cleaner,
-        cleaning: &Cleaning,
-        now_ms: i64,
-        pace: &mut Pace<'_>,
-    ) -> Result<Cleaned, Error> {
+    pub(super) fn clean(&self, cleaner: &Cleaner, cleaning: &Cleaning, now_ms: i64, pace: &mut Pace<'_>) -> Result<Cleaned, Error> {
         let replace = |replacement| {
             let mut log = self.write();
             // The directory of a deleted replica may belong to another one by now.
             if self.is_closed() { Ok(false) } else { log.replace(replacement) }
         };
-        Ok(cleaner.clean(disk, cleaning, now_ms, pace, replace)?)
+        Ok(cleaner.clean(&self.home.files, cleaning, now_ms, pace, replace).inspect_err(|error| self.home.judge(error))?)
     }
 
     /// See [`Log::waits_too_long`].
@@ -268,7 +285,19 @@ impl Replica {
 
     /// Moves the recovery point behind what was made durable.
     pub(super) fn flushed(&self, synced: Synced) {
-        self.write().flushed(synced);
+        let mut log = self.write();
+        log.flushed(synced);
+        self.publish(&log);
+        drop(log);
+        if self.home.durability == Durability::Fsync {
+            self.progress.step();
+        }
+    }
+
+    /// Whether something was appended that is not committed.
+    pub(super) fn is_behind(&self) -> bool {
+        let view = self.view();
+        view.high_watermark < view.log_end
     }
 
     /// Refuses further use, writes what makes the next open quick, and wakes who waits. What it gives is to be made durable.
@@ -295,7 +324,7 @@ impl Replica {
     }
 
     fn check_open(&self) -> Result<(), Error> {
-        match (self.is_closed(), self.condition.is_offline()) {
+        match (self.is_closed(), self.home.is_offline()) {
             (true, _) => Err(Error::Closed(self.id.clone())),
             (_, true) => Err(Error::Offline(self.id.clone())),
             _ => Ok(()),
@@ -324,12 +353,12 @@ impl Replica {
 
     /// Bytes on disk.
     pub fn size(&self) -> u64 {
-        self.log().size()
+        self.reader.size()
     }
 
     /// The number of segments.
     pub fn segment_count(&self) -> usize {
-        self.log().segment_count()
+        self.reader.segment_count()
     }
 
     /// Everything below is durable.
@@ -340,6 +369,11 @@ impl Replica {
     fn publish(&self, log: &Log) {
         self.log_start.store(log.log_start().0, Ordering::Release);
         self.log_end.store(log.log_end().0, Ordering::Release);
+        let high_watermark = match self.home.durability {
+            Durability::Default => log.log_end(),
+            Durability::Fsync => log.recovery_point(),
+        };
+        self.high_watermark.store(high_watermark.0, Ordering::Release);
     }
 
     fn log(&self) -> RwLockReadGuard<'_, Log> {

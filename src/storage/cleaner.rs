@@ -16,10 +16,11 @@ use std::sync::Arc;
 
 use siphasher::sip128::SipHasher13;
 
-use super::scan::{Stop, walk_batches};
+use super::files::OpenFiles;
+use super::scan::walk_batches;
 use super::segment::Segment;
 use super::{Dirty, Error};
-use crate::env::{Disk, Entropy, File};
+use crate::env::Entropy;
 use crate::model::{Offset, ProducerId};
 use crate::records::{self, BatchHeader, Record, Records, Retained, Rewrite, WhenEmpty, layout, retain};
 
@@ -31,21 +32,11 @@ const WRITE_BYTES: usize = 1 << 20;
 /// Called with the number of bytes that were read or written; waits where compaction is throttled, and says whether to go on.
 pub type Pace<'a> = dyn FnMut(usize) -> bool + 'a;
 
-/// A segment to be compacted.
-#[derive(Debug, Clone)]
-pub(super) struct Source {
-    pub(super) base: Offset,
-    pub(super) next_offset: Offset,
-    pub(super) size: u64,
-    pub(super) file: Arc<dyn File>,
-    pub(super) path: PathBuf,
-}
-
 /// What was decided for one log. It is made under the log's lock and done without it.
 #[derive(Debug)]
 pub struct Cleaning {
     pub(super) dirty: Dirty,
-    pub(super) sources: Vec<Source>,
+    pub(super) sources: Vec<Arc<Segment>>,
     /// Lengths of runs of `sources`.
     pub(super) groups: Vec<usize>,
     pub(super) directory: PathBuf,
@@ -68,7 +59,7 @@ impl Cleaning {
 pub struct Replacement {
     pub(super) segment: Segment,
     /// The segments that it stands for.
-    pub(super) sources: Vec<Source>,
+    pub(super) sources: Vec<Arc<Segment>>,
 }
 
 /// What compacting a log did.
@@ -106,14 +97,30 @@ impl Cleaner {
     /// not, the rest is left for the next time.
     pub fn clean(
         &self,
-        disk: &dyn Disk,
+        files: &Arc<OpenFiles>,
         cleaning: &Cleaning,
         now_ms: i64,
         pace: &mut Pace<'_>,
         mut replace: impl FnMut(Replacement) -> Result<bool, Error>,
     ) -> Result<Cleaned, Error> {
-        let map = self.map(cleaning, pace)?;
         let mut cleaned = Cleaned::default();
+        // A segment that retention took away meanwhile may have lost its file with its name.
+        match self.clean_groups(files, cleaning, now_ms, pace, &mut replace, &mut cleaned) {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(cleaned),
+        }
+    }
+
+    fn clean_groups(
+        &self,
+        files: &Arc<OpenFiles>,
+        cleaning: &Cleaning,
+        now_ms: i64,
+        pace: &mut Pace<'_>,
+        replace: &mut impl FnMut(Replacement) -> Result<bool, Error>,
+        cleaned: &mut Cleaned,
+    ) -> Result<(), Error> {
+        let map = self.map(cleaning, pace)?;
         let mut rest = &cleaning.sources[..];
         for count in &cleaning.groups {
             let (sources, after) = rest.split_at(*count);
@@ -121,29 +128,29 @@ impl Cleaner {
             if sources[0].base >= map.end {
                 break;
             }
-            let replacement = rewrite(disk, cleaning, sources, &map, now_ms, pace)?;
+            let replacement = rewrite(files, cleaning, sources, &map, now_ms, pace)?;
             let bytes_after = replacement.segment.size();
             if !replace(replacement)? {
                 break;
             }
-            cleaned.bytes_before += sources.iter().map(|s| s.size).sum::<u64>();
+            cleaned.bytes_before += sources.iter().map(|s| s.size()).sum::<u64>();
             cleaned.bytes_after += bytes_after;
             cleaned.segments_before += sources.len();
             cleaned.segments_after += 1;
-            cleaned.clean_to = sources[*count - 1].next_offset.min(map.end);
+            cleaned.clean_to = sources[*count - 1].next_offset().min(map.end);
         }
-        Ok(cleaned)
+        Ok(())
     }
 
     /// Maps the keys of the dirty part.
     fn map(&self, cleaning: &Cleaning, pace: &mut Pace<'_>) -> Result<KeyMap, Error> {
         let mut map = KeyMap { key: self.key, offsets: HashMap::new(), end: cleaning.dirty.end };
-        for source in cleaning.sources.iter().filter(|s| s.next_offset > cleaning.dirty.first_dirty) {
-            let full = source.walk(pace, |header, batch| {
+        for source in cleaning.sources.iter().filter(|s| s.next_offset() > cleaning.dirty.first_dirty) {
+            let full = walk(source, pace, |header, batch| {
                 if header.is_control() || header.last_offset() < cleaning.dirty.first_dirty {
                     return Ok(false);
                 }
-                self.map_batch(&mut map, cleaning, header, batch).map_err(|e| source.corrupt(e))
+                self.map_batch(&mut map, cleaning, header, batch).map_err(source.corrupt())
             })?;
             if full {
                 break;
@@ -172,18 +179,18 @@ impl Cleaner {
 
 /// Writes what stays of a group.
 fn rewrite(
-    disk: &dyn Disk,
+    files: &Arc<OpenFiles>,
     cleaning: &Cleaning,
-    sources: &[Source],
+    sources: &[Arc<Segment>],
     map: &KeyMap,
     now_ms: i64,
     pace: &mut Pace<'_>,
 ) -> Result<Replacement, Error> {
-    let mut output = Output::create(disk, cleaning, sources[0].base)?;
-    let last = sources.last().map(|s| s.next_offset.plus(-1));
+    let mut output = Output::create(files, cleaning, sources[0].base)?;
+    let last = sources.last().map(|s| s.next_offset().plus(-1));
     let mut modified_ms = 0;
     for source in sources {
-        source.walk(pace, |header, batch| {
+        walk(source, pace, |header, batch| {
             let stays = last == Some(header.last_offset()) || cleaning.last_batches.contains(&(header.producer_id, header.last_offset()));
             let how = Rewrite {
                 decompressed_bytes_max: cleaning.decompressed_bytes_max,
@@ -198,14 +205,14 @@ fn rewrite(
             // Markers of transactions are all kept.
             let retained = match header.is_control() {
                 true => Retained::Batch(*header, batch.into()),
-                false => retain(header, batch, &how, keep).map_err(|e| source.corrupt(e))?,
+                false => retain(header, batch, &how, keep).map_err(source.corrupt())?,
             };
             if let Retained::Batch(header, bytes) = retained {
                 output.push(&header, &bytes)?;
             }
             Ok(false)
         })?;
-        modified_ms = modified_ms.max(source.file.modified_ms().map_err(Error::io("read", &source.path))?);
+        modified_ms = modified_ms.max(source.file()?.modified_ms().map_err(Error::io("read", &source.path("log")))?);
     }
     Ok(Replacement { segment: output.finish(modified_ms)?, sources: sources.to_vec() })
 }
@@ -229,23 +236,16 @@ impl KeyMap {
     }
 }
 
-impl Source {
-    /// Walks all batches; `each` says whether to stop. Returns what it said last.
-    fn walk(&self, pace: &mut Pace<'_>, mut each: impl FnMut(&BatchHeader, &[u8]) -> Result<bool, Error>) -> Result<bool, Error> {
-        let stopped = walk_batches(&*self.file, 0, self.size, |_, header, batch| match each(header, batch) {
-            _ if !pace(batch.len()) => ControlFlow::Break(Err(Error::Stopping)),
-            Ok(false) => ControlFlow::Continue(()),
-            end => ControlFlow::Break(end),
-        });
-        match stopped {
-            Ok(broken) => broken.unwrap_or(Ok(false)),
-            Err(Stop::Io(error)) => Err(Error::io("read", &self.path)(error)),
-            Err(Stop::Batch(error)) => Err(self.corrupt(error)),
-        }
-    }
-
-    fn corrupt(&self, source: records::Error) -> Error {
-        Error::Corrupt { path: self.path.clone(), source }
+/// Walks all batches of a segment; `each` says whether to stop. Returns what it said last.
+fn walk(source: &Segment, pace: &mut Pace<'_>, mut each: impl FnMut(&BatchHeader, &[u8]) -> Result<bool, Error>) -> Result<bool, Error> {
+    let stopped = walk_batches(&*source.file()?, 0, source.size(), |_, header, batch| match each(header, batch) {
+        _ if !pace(batch.len()) => ControlFlow::Break(Err(Error::Stopping)),
+        Ok(false) => ControlFlow::Continue(()),
+        end => ControlFlow::Break(end),
+    });
+    match stopped {
+        Ok(broken) => broken.unwrap_or(Ok(false)),
+        Err(stop) => Err(source.stopped(stop)),
     }
 }
 
@@ -258,8 +258,8 @@ struct Output {
 }
 
 impl Output {
-    fn create(disk: &dyn Disk, cleaning: &Cleaning, base: Offset) -> Result<Output, Error> {
-        let segment = Segment::create_cleaned(disk, &cleaning.directory, base)?;
+    fn create(files: &Arc<OpenFiles>, cleaning: &Cleaning, base: Offset) -> Result<Output, Error> {
+        let segment = Segment::create_cleaned(files, &cleaning.directory, base)?;
         segment.cut()?;
         Ok(Output { segment, index_interval_bytes: cleaning.index_interval_bytes, buffer: Vec::new(), written: 0 })
     }
@@ -272,7 +272,7 @@ impl Output {
 
     fn write(&mut self) -> Result<(), Error> {
         let path = self.segment.path("log.cleaned");
-        self.segment.file().write_at(self.written, &[IoSlice::new(&self.buffer)]).map_err(Error::io("write", &path))?;
+        self.segment.file()?.write_at(self.written, &[IoSlice::new(&self.buffer)]).map_err(Error::io("write", &path))?;
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
@@ -281,7 +281,7 @@ impl Output {
     fn finish(mut self, modified_ms: i64) -> Result<Segment, Error> {
         self.write()?;
         let path = self.segment.path("log.cleaned");
-        let file = self.segment.file();
+        let file = self.segment.file()?;
         file.set_modified_ms(modified_ms).map_err(Error::io("write", &path))?;
         file.sync().map_err(Error::io("sync", &path))?;
         Ok(self.segment)

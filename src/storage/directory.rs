@@ -167,6 +167,11 @@ impl LogDirectory {
         }
     }
 
+    /// Makes the names of partitions durable.
+    pub fn sync_names(&self) -> Result<(), Error> {
+        self.disk.sync_dir(&self.path).map_err(Error::io("sync", &self.path))
+    }
+
     /// The partitions that have a directory.
     pub fn partitions(&self) -> Result<Vec<TopicPartition>, Error> {
         let names = self.disk.list(&self.path).map_err(Error::io("list", &self.path))?;

@@ -3,8 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use crate::model::{Offset, ProducerEpoch, ProducerId};
 use crate::records;
+
+/// The deed after whose failure nothing can be relied on.
+const SYNC: &str = "sync";
 
 /// Why storage cannot do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +115,21 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether a file is gone, as that of a segment which retention or compaction took away.
+    pub(super) fn is_not_found(&self) -> bool {
+        matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Whether the disk has failed, so that nothing on it can be relied on: it could not make durable what was written (the kernel may have
+    /// forgotten it, and no later sync brings it back), or it refuses all reading or writing.
+    pub fn is_disk_failure(&self) -> bool {
+        match self {
+            Error::Io { deed: SYNC, .. } => true,
+            Error::Io { source, .. } => [Errno::IO, Errno::ROFS].iter().any(|e| source.raw_os_error() == Some(e.raw_os_error())),
+            _ => false,
+        }
+    }
+
     /// Adds deed and path to an I/O error.
     pub(super) fn io(deed: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         move |source| Error::Io { deed, path: path.to_path_buf(), source }

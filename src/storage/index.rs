@@ -119,24 +119,29 @@ impl<E: Entry> Index<E> {
         }
     }
 
-    /// Writes the file and maps it.
-    pub(super) fn seal(&mut self, disk: &dyn Disk, path: &Path, durable: Durable) -> Result<(), Error> {
-        let Index::Memory(entries) = self else { return Ok(()) };
+    /// What its file is to hold; none where it lies in a file already.
+    pub(super) fn bytes(&self) -> Option<Vec<u8>> {
+        let Index::Memory(entries) = self else { return None };
         let mut bytes = Vec::with_capacity(entries.len() * E::SIZE);
         entries.iter().for_each(|entry| entry.write(&mut bytes));
+        Some(bytes)
+    }
+
+    /// Writes the file and maps it; none where it cannot be mapped, as an empty one.
+    pub(super) fn write(disk: &dyn Disk, path: &Path, bytes: &[u8], durable: Durable) -> Result<Option<Self>, Error> {
         let next = path.with_extension("index_tmp");
-        disk.write(&next, &bytes).map_err(Error::io("write", &next))?;
+        disk.write(&next, bytes).map_err(Error::io("write", &next))?;
         if durable == Durable::Now {
             disk.open(&next, OpenMode::Read).and_then(|file| file.sync()).map_err(Error::io("sync", &next))?;
         }
         disk.rename(&next, path).map_err(Error::io("write", path))?;
-        // An empty file cannot be mapped, and a map that fails costs only memory.
-        if !bytes.is_empty()
-            && let Ok(map) = disk.map(path)
-        {
-            *self = Index::Mapped(map);
-        }
-        Ok(())
+        // A map that fails costs only memory.
+        Ok(if bytes.is_empty() { None } else { disk.map(path).ok().map(Index::Mapped) })
+    }
+
+    /// Takes it out, and leaves an empty one.
+    pub(super) fn take(&mut self) -> Self {
+        std::mem::replace(self, Index::new())
     }
 
     pub(super) fn len(&self) -> usize {
@@ -202,7 +207,7 @@ mod tests {
         for at in 0..100 {
             index.push(TimeEntry { timestamp_ms: at, relative_offset: at as u32 });
         }
-        index.seal(&crate::env::RealDisk, &path, Durable::Now).unwrap();
+        Index::<TimeEntry>::write(&crate::env::RealDisk, &path, &index.bytes().unwrap(), Durable::Now).unwrap().unwrap();
         let mapped = Index::<TimeEntry>::map(&crate::env::RealDisk, &path).unwrap();
         assert!(matches!(mapped, Index::Mapped(_)));
         assert_eq!((mapped.len(), mapped.get(7)), (100, index.get(7)));

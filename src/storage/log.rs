@@ -5,18 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Error;
-use super::cleaner::{Cleaning, Replacement, Source};
+use super::cleaner::{Cleaning, Replacement};
 use super::compaction::{Compaction, choose_dirty, group};
 use super::epochs::{LeaderEpochs, epochs_path};
+use super::files::OpenFiles;
 use super::index::Durable;
 use super::producers::{ProducerState, Verdict};
+use super::reader::LogReader;
 use super::recovery::{Recovery, Report, finish_swap, recover};
 use super::retention::{Deed, Policy, SegmentFacts, choose};
-use super::scan::read_batch;
 use super::segment::{RollLimits, Segment, file_name};
 use crate::env::{Disk, File, OpenMode};
 use crate::model::{LeaderEpoch, Offset};
-use crate::records::{self, BatchHeader, CheckedBatch, Records, TimestampType, layout};
+use crate::records::CheckedBatch;
 
 /// Producer snapshots that are kept: the two newest, so that one that is damaged does no harm.
 const SNAPSHOTS_KEPT: usize = 2;
@@ -55,38 +56,6 @@ pub struct Appended {
     pub max_timestamp: i64,
     /// Whether the batch was stored before and not again.
     pub duplicate: bool,
-}
-
-/// A record that was looked for by time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FoundOffset {
-    /// Its offset.
-    pub offset: Offset,
-    /// Its timestamp.
-    pub timestamp_ms: i64,
-    /// The epoch of its batch.
-    pub leader_epoch: LeaderEpoch,
-}
-
-/// Bytes of whole batches in a segment file; the last one may be cut. Holds the file: deletion does not harm a reader.
-#[derive(Debug, Clone)]
-pub struct RecordsSlice {
-    /// The segment's file.
-    pub file: Arc<dyn File>,
-    /// The first byte.
-    pub position: u64,
-    /// The number of bytes.
-    pub length: usize,
-}
-
-impl RecordsSlice {
-    /// The bytes, read into memory.
-    pub fn read(&self) -> std::io::Result<Vec<u8>> {
-        let mut bytes = vec![0; self.length];
-        let read = self.file.read_at(self.position, &mut bytes)?;
-        bytes.truncate(read);
-        Ok(bytes)
-    }
 }
 
 /// Files of one log with bytes that may not be durable yet.
@@ -140,10 +109,11 @@ impl Unflushed {
 /// The log of one partition.
 #[derive(Debug)]
 pub struct Log {
-    disk: Arc<dyn Disk>,
+    files: Arc<OpenFiles>,
     directory: PathBuf,
     config: LogConfig,
-    segments: Vec<Segment>,
+    segments: Vec<Arc<Segment>>,
+    reader: Arc<LogReader>,
     log_start: Offset,
     epochs: LeaderEpochs,
     producers: ProducerState,
@@ -160,14 +130,15 @@ pub struct Log {
 
 impl Log {
     /// Opens the log in `directory`, which must exist; it may be empty.
-    pub fn open(disk: Arc<dyn Disk>, directory: &Path, config: LogConfig, how: Recovery, now_ms: i64) -> Result<(Log, Report), Error> {
-        let recovered = recover(&*disk, directory, &config, how, now_ms)?;
+    pub fn open(files: &Arc<OpenFiles>, directory: &Path, config: LogConfig, how: Recovery, now_ms: i64) -> Result<(Log, Report), Error> {
+        let recovered = recover(files, directory, &config, how, now_ms)?;
         let log_start = recovered.segments.first().map_or(Offset(0), |s| s.base);
         let mut log = Log {
-            disk,
+            files: files.clone(),
             directory: directory.to_path_buf(),
             config,
-            segments: recovered.segments,
+            segments: recovered.segments.into_iter().map(Arc::new).collect(),
+            reader: Arc::default(),
             log_start,
             saved_epochs: recovered.epochs.clone(),
             epochs: recovered.epochs,
@@ -182,6 +153,7 @@ impl Log {
             Recovery::New => Offset(0),
             Recovery::From(offset) => offset.min(log.log_end()),
         };
+        log.publish();
         Ok((log, recovered.report))
     }
 
@@ -202,102 +174,11 @@ impl Log {
             self.roll(now_ms)?;
         }
         let interval = self.config.index_interval_bytes;
-        self.active_mut().append(&header, &[IoSlice::new(&bytes), IoSlice::new(batch.body())], interval)?;
+        self.active().append(&header, &[IoSlice::new(&bytes), IoSlice::new(batch.body())], interval)?;
         self.epochs.note(epoch, base_offset);
         self.producers.note(&header);
         self.unflushed_since_ms.get_or_insert(now_ms);
         Ok(Appended { base_offset, max_timestamp: header.max_timestamp, duplicate: false })
-    }
-
-    /// Finds the bytes of up to `bytes_max` from the batch on that holds `offset`, none of them at or above `end`. Where even the first
-    /// batch is larger it is given whole if `first` says so, and else nothing. Never crosses a segment.
-    pub fn read(&self, offset: Offset, end: Offset, bytes_max: usize, first: FirstBatch) -> Result<RecordsSlice, Error> {
-        let (log_start, log_end) = (self.log_start, self.log_end());
-        if offset < log_start || offset > log_end {
-            return Err(Error::OffsetOutOfRange { offset, log_start, log_end });
-        }
-        let mut at = self.segment_of(offset);
-        while let Some(segment) = self.segments.get(at).filter(|_| offset < end) {
-            if let Some((position, header)) = segment.find(offset)?.filter(|(_, header)| header.base_offset < end) {
-                let limit =
-                    if end >= segment.next_offset() { segment.size() } else { segment.find(end)?.map_or(segment.size(), |(p, _)| p) };
-                let size = header.size();
-                let available = (limit - position) as usize;
-                let length = match first {
-                    FirstBatch::Whole => available.min(bytes_max.max(size)),
-                    FirstBatch::IfItFits if size > bytes_max => 0,
-                    FirstBatch::IfItFits => available.min(bytes_max),
-                };
-                return Ok(RecordsSlice { file: segment.file().clone(), position, length });
-            }
-            at += 1;
-        }
-        Ok(RecordsSlice { file: self.active().file().clone(), position: 0, length: 0 })
-    }
-
-    /// The first record, in the order of offsets, that is as new as `timestamp_ms`; looks inside compressed batches.
-    pub fn find_by_time(&self, timestamp_ms: i64) -> Result<Option<FoundOffset>, Error> {
-        for segment in self.segments.iter().filter(|s| s.largest().is_some_and(|(largest, _)| largest >= timestamp_ms)) {
-            let mut from = segment.position_before_time(timestamp_ms);
-            while let Some((position, header)) = segment.find_from(from, |h| h.max_timestamp >= timestamp_ms)? {
-                let found = self.first_record(segment, position, &header, |record_ms| record_ms >= timestamp_ms)?;
-                if let Some(found) = found.filter(|f| f.offset >= self.log_start) {
-                    return Ok(Some(found));
-                }
-                from = position + header.size() as u64;
-            }
-        }
-        Ok(None)
-    }
-
-    /// The first record with the largest timestamp of all.
-    pub fn find_largest_time(&self) -> Result<Option<FoundOffset>, Error> {
-        let largest = self.segments.iter().filter_map(|s| s.largest().map(|(ms, _)| ms)).max();
-        largest.map_or(Ok(None), |timestamp_ms| self.find_by_time(timestamp_ms))
-    }
-
-    fn first_record(
-        &self,
-        segment: &Segment,
-        position: u64,
-        header: &BatchHeader,
-        fits: impl Fn(i64) -> bool,
-    ) -> Result<Option<FoundOffset>, Error> {
-        let found = |delta: i32, timestamp_ms| FoundOffset {
-            offset: header.base_offset.plus(i64::from(delta)),
-            timestamp_ms,
-            leader_epoch: header.leader_epoch,
-        };
-        if header.timestamp_type() == TimestampType::LogAppendTime {
-            // What compaction left empty holds no record.
-            return Ok((fits(header.max_timestamp) && header.records_count > 0).then(|| found(0, header.max_timestamp)));
-        }
-        let corrupt = |source| Error::Corrupt { path: segment.path("log"), source };
-        let batch = read_batch(&**segment.file(), position, header).map_err(|stop| segment.stopped(stop))?;
-        let body = header.open(&batch[layout::SIZE..], self.config.decompressed_bytes_max).map_err(corrupt)?;
-        for record in Records::new(&body, header.records_count) {
-            let record = record.map_err(corrupt)?;
-            let timestamp_ms = header.base_timestamp.saturating_add(record.timestamp_delta);
-            if fits(timestamp_ms) {
-                return Ok(Some(found(record.offset_delta, timestamp_ms)));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Walks all whole batches from `from` on; the bytes are checked against their checksums.
-    pub fn replay<E: From<Error>>(&self, from: Offset, mut each: impl FnMut(&BatchHeader, &[u8]) -> Result<(), E>) -> Result<(), E> {
-        for segment in self.segments.iter().filter(|s| s.next_offset() > from) {
-            let mut next = segment.find(from)?;
-            while let Some((position, header)) = next {
-                let corrupt = |source: records::Error| Error::Corrupt { path: segment.path("log"), source };
-                let batch = read_batch(&**segment.file(), position, &header).map_err(|stop| segment.stopped(stop))?;
-                header.check_crc(&batch).map_err(corrupt)?;
-                each(&header, &batch[layout::SIZE..])?;
-                next = segment.find_from(position + header.size() as u64, |_| true)?;
-            }
-        }
-        Ok(())
     }
 
     /// Deletes what the policy allows; returns the number of deleted segments.
@@ -314,7 +195,8 @@ impl Log {
                 Deed::Delete(_) => {
                     let oldest = self.segments.remove(0);
                     self.log_start = self.log_start.max(oldest.next_offset());
-                    oldest.delete(&*self.disk)?;
+                    self.publish();
+                    oldest.delete(self.disk())?;
                     deleted += 1;
                 }
             }
@@ -326,6 +208,7 @@ impl Log {
     /// Raises the first offset: records below are gone, and their segments as soon as they are wholly below. Never above the end.
     pub fn delete_before(&mut self, offset: Offset, high_watermark: Offset, now_ms: i64) -> Result<(), Error> {
         self.log_start = self.log_start.max(offset.min(self.log_end()));
+        self.publish();
         self.delete_segments(KEEP, high_watermark, now_ms).map(|_| ())
     }
 
@@ -335,16 +218,9 @@ impl Log {
         let facts = self.facts()?;
         let Some(dirty) = choose_dirty(&facts, policy, checkpoint, self.log_start, last_stable, now_ms) else { return Ok(None) };
         let count = facts.partition_point(|s| s.base_offset < dirty.end);
-        let source = |s: &Segment| Source {
-            base: s.base,
-            next_offset: s.next_offset(),
-            size: s.size(),
-            file: s.file().clone(),
-            path: s.path("log"),
-        };
         Ok(Some(Cleaning {
             dirty,
-            sources: self.segments[..count].iter().map(source).collect(),
+            sources: self.segments[..count].to_vec(),
             groups: group(&facts[..count], self.config.segment_bytes),
             directory: self.directory.clone(),
             index_interval_bytes: self.config.index_interval_bytes,
@@ -356,22 +232,25 @@ impl Log {
 
     /// Puts a compacted segment in the place of those that it was made from. Where they are not all there any more nothing is changed.
     pub fn replace(&mut self, replacement: Replacement) -> Result<bool, Error> {
-        let Replacement { mut segment, sources } = replacement;
+        let Replacement { segment, sources } = replacement;
         let (base, count) = (segment.base, sources.len());
         let (cleaned, swap) = (segment.path("log.cleaned"), segment.path("log.swap"));
         let at = self.segments.partition_point(|s| s.base < base);
         let there = self.segments.get(at..at + count).filter(|_| at + count < self.segments.len());
-        if !there.is_some_and(|there| there.iter().zip(&sources).all(|(s, source)| Arc::ptr_eq(s.file(), &source.file))) {
-            self.disk.remove_file(&cleaned).map_err(Error::io("remove", &cleaned))?;
+        if !there.is_some_and(|there| there.iter().zip(&sources).all(|(s, source)| Arc::ptr_eq(s, source))) {
+            self.disk().remove_file(&cleaned).map_err(Error::io("remove", &cleaned))?;
             return Ok(false);
         }
-        let disk = self.disk.clone();
+        let files = self.files.clone();
+        let disk = &**files.disk();
         disk.rename(&cleaned, &swap).map_err(Error::io("rename", &cleaned))?;
         disk.sync_dir(&self.directory).map_err(Error::io("sync", &self.directory))?;
         // What fails from here on is done again by the next open; readers have the new segment already.
         let end = segment.next_offset();
-        let swapped = finish_swap(&*disk, &self.directory, base, end).and_then(|()| segment.seal(&*disk, Durable::Now));
-        self.segments.splice(at..at + count, [segment]);
+        let swapped =
+            finish_swap(disk, &self.directory, base, end).and_then(|()| segment.settle()).and_then(|()| segment.seal(disk, Durable::Now));
+        self.segments.splice(at..at + count, [Arc::new(segment)]);
+        self.publish();
         swapped.map(|()| true)
     }
 
@@ -383,6 +262,7 @@ impl Log {
     /// Takes a topic's changed settings.
     pub fn configure(&mut self, config: LogConfig) {
         self.config = config;
+        self.publish();
     }
 
     /// Forgets idle producers.
@@ -406,11 +286,11 @@ impl Log {
             return Ok(None);
         }
         let checkpoint = self.save_epochs()?;
-        Ok(Some(self.unflushed_files(checkpoint)))
+        self.unflushed_files(checkpoint).map(Some)
     }
 
     /// The indexes of the active segment are in memory.
-    fn unflushed_files(&self, checkpoint: Option<PathBuf>) -> Unflushed {
+    fn unflushed_files(&self, checkpoint: Option<PathBuf>) -> Result<Unflushed, Error> {
         let mut unflushed = Unflushed {
             directory: self.directory.clone(),
             files: Vec::new(),
@@ -419,16 +299,18 @@ impl Log {
             end: self.log_end(),
         };
         for segment in self.segments.iter().filter(|s| s.next_offset() > self.recovery_point) {
-            unflushed.files.push((segment.path("log"), segment.file().clone()));
+            unflushed.files.push((segment.path("log"), segment.file()?));
             if segment.base != self.active().base {
                 unflushed.written.extend(segment.index_paths());
             }
         }
-        unflushed
+        Ok(unflushed)
     }
 
     /// Moves the recovery point behind what was synced.
     pub fn flushed(&mut self, synced: Synced) {
+        let newly = self.segments.iter().filter(|s| s.next_offset() > self.recovery_point && s.next_offset() <= synced.0);
+        newly.for_each(|segment| segment.is_durable());
         self.recovery_point = self.recovery_point.max(synced.0);
         if self.recovery_point >= self.log_end() {
             self.unflushed_since_ms = None;
@@ -440,7 +322,7 @@ impl Log {
     /// Makes everything durable and moves the recovery point.
     pub fn flush(&mut self) -> Result<(), Error> {
         if let Some(unflushed) = self.unflushed()? {
-            unflushed.sync(&*self.disk)?;
+            unflushed.sync(self.disk())?;
             self.flushed(Synced(unflushed.end));
         }
         Ok(())
@@ -453,12 +335,10 @@ impl Log {
             return Ok(None);
         }
         self.snapshot_producers()?;
-        let disk = self.disk.clone();
-        let active = self.active_mut();
-        active.seal(&*disk, Durable::Later)?;
-        active.unseal();
+        self.active().seal(self.disk(), Durable::Later)?;
+        self.active().unseal();
         let checkpoint = self.save_epochs()?;
-        let mut unflushed = self.unflushed_files(checkpoint);
+        let mut unflushed = self.unflushed_files(checkpoint)?;
         unflushed.written.extend(self.active().index_paths());
         unflushed.names = true;
         Ok(Some(unflushed))
@@ -469,7 +349,7 @@ impl Log {
         if self.epochs == self.saved_epochs {
             return Ok(None);
         }
-        self.epochs.save(&*self.disk, &self.directory)?;
+        self.epochs.save(self.disk(), &self.directory)?;
         self.saved_epochs = self.epochs.clone();
         self.new_names = true;
         Ok(Some(epochs_path(&self.directory)))
@@ -500,22 +380,12 @@ impl Log {
         &self.directory
     }
 
-    /// Bytes of all segments.
-    pub fn size(&self) -> u64 {
-        self.segments.iter().map(Segment::size).sum()
-    }
-
-    /// The number of segments.
-    pub fn segment_count(&self) -> usize {
-        self.segments.len()
-    }
-
     fn roll(&mut self, now_ms: i64) -> Result<(), Error> {
-        let disk = self.disk.clone();
-        self.active_mut().seal(&*disk, Durable::Later)?;
+        self.active().seal(self.disk(), Durable::Later)?;
         self.snapshot_producers()?;
         (self.new_names, self.is_clean) = (true, false);
-        self.segments.push(Segment::create(&*disk, &self.directory, self.log_end(), now_ms)?);
+        self.segments.push(Arc::new(Segment::create(&self.files, &self.directory, self.log_end(), now_ms)?));
+        self.publish();
         Ok(())
     }
 
@@ -524,12 +394,12 @@ impl Log {
         if self.producers.is_empty() {
             return Ok(());
         }
-        self.disk.write(&path, &self.producers.to_snapshot()).map_err(Error::io("write", &path))?;
-        let names = self.disk.list(&self.directory).map_err(Error::io("list", &self.directory))?;
+        self.disk().write(&path, &self.producers.to_snapshot()).map_err(Error::io("write", &path))?;
+        let names = self.disk().list(&self.directory).map_err(Error::io("list", &self.directory))?;
         let snapshots: Vec<_> = names.iter().filter(|n| n.ends_with(".snapshot")).collect();
         for old in snapshots.iter().rev().skip(SNAPSHOTS_KEPT) {
             let path = self.directory.join(old);
-            self.disk.remove_file(&path).map_err(Error::io("remove", &path))?;
+            self.disk().remove_file(&path).map_err(Error::io("remove", &path))?;
         }
         Ok(())
     }
@@ -540,7 +410,7 @@ impl Log {
             .map(|s| {
                 let largest_timestamp_ms = match s.largest() {
                     Some((ms, _)) if ms >= 0 => ms,
-                    _ => s.file().modified_ms().map_err(Error::io("read", &s.path("log")))?,
+                    _ => s.file()?.modified_ms().map_err(Error::io("read", &s.path("log")))?,
                 };
                 let first_timestamp_ms = s.first_timestamp_ms().filter(|ms| *ms >= 0).unwrap_or(largest_timestamp_ms);
                 let (base_offset, next_offset) = (s.base, s.next_offset());
@@ -557,24 +427,21 @@ impl Log {
         }
     }
 
-    fn segment_of(&self, offset: Offset) -> usize {
-        self.segments.partition_point(|s| s.base <= offset).saturating_sub(1)
+    /// Who reads, without a lock on the log.
+    pub fn reader(&self) -> &Arc<LogReader> {
+        &self.reader
+    }
+
+    /// Shows readers the segments as they are now.
+    fn publish(&self) {
+        self.reader.show(&self.segments, self.log_start, self.config.decompressed_bytes_max);
+    }
+
+    fn disk(&self) -> &dyn Disk {
+        &**self.files.disk()
     }
 
     fn active(&self) -> &Segment {
         self.segments.last().expect("a log has a segment from open on")
     }
-
-    fn active_mut(&mut self) -> &mut Segment {
-        self.segments.last_mut().expect("a log has a segment from open on")
-    }
-}
-
-/// What a read does with a first batch above its limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FirstBatch {
-    /// Give it whole, so that a consumer gets past it.
-    Whole,
-    /// Give nothing.
-    IfItFits,
 }

@@ -2,9 +2,11 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::Error;
 use super::epochs::LeaderEpochs;
+use super::files::OpenFiles;
 use super::index::Durable;
 use super::log::LogConfig;
 use super::producers::ProducerState;
@@ -42,9 +44,16 @@ pub(super) struct Recovered {
 }
 
 /// Opens all segments of `directory`; there is at least one afterwards.
-pub(super) fn recover(disk: &dyn Disk, directory: &Path, config: &LogConfig, how: Recovery, now_ms: i64) -> Result<Recovered, Error> {
+pub(super) fn recover(
+    files: &Arc<OpenFiles>,
+    directory: &Path,
+    config: &LogConfig,
+    how: Recovery,
+    now_ms: i64,
+) -> Result<Recovered, Error> {
+    let disk = &**files.disk();
     if how == Recovery::New {
-        let segments = vec![Segment::create(disk, directory, Offset(0), now_ms)?];
+        let segments = vec![Segment::create(files, directory, Offset(0), now_ms)?];
         return Ok(Recovered { segments, epochs: LeaderEpochs::default(), producers: ProducerState::default(), report: Report::default() });
     }
     let mut names = disk.list(directory).map_err(Error::io("list", directory))?;
@@ -54,7 +63,7 @@ pub(super) fn recover(disk: &dyn Disk, directory: &Path, config: &LogConfig, how
     remove_leftovers(disk, directory, &names)?;
     let mut bases: Vec<Offset> = names.iter().filter_map(|name| name.strip_suffix(".log")?.parse().ok()).map(Offset).collect();
     bases.sort();
-    let mut work = Work { disk, directory, config, now_ms, epochs: LeaderEpochs::load(disk, directory), report: Report::default() };
+    let mut work = Work { files, directory, config, now_ms, epochs: LeaderEpochs::load(disk, directory), report: Report::default() };
     let mut segments: Vec<Segment> = Vec::new();
     for (at, base) in bases.iter().enumerate() {
         let sealed_below = bases.get(at + 1).copied();
@@ -62,17 +71,17 @@ pub(super) fn recover(disk: &dyn Disk, directory: &Path, config: &LogConfig, how
         segments.push(segment);
         if torn {
             for later in &bases[at + 1..] {
-                let segment = Segment::open_blank(disk, directory, *later, now_ms)?;
-                work.report.cut_bytes += segment.file().size().map_err(Error::io("read", directory))?;
+                let segment = Segment::open_blank(files, directory, *later, now_ms)?;
+                work.report.cut_bytes += segment.file()?.size().map_err(Error::io("read", directory))?;
                 segment.delete(disk)?;
             }
             break;
         }
     }
     if segments.is_empty() {
-        segments.push(Segment::create(disk, directory, Offset(0), now_ms)?);
+        segments.push(Segment::create(files, directory, Offset(0), now_ms)?);
     }
-    if let Some(active) = segments.last_mut() {
+    if let Some(active) = segments.last() {
         active.unseal();
     }
     let log_end = segments.last().map_or(Offset(0), Segment::next_offset);
@@ -134,7 +143,7 @@ fn remove_leftovers(disk: &dyn Disk, directory: &Path, names: &[String]) -> Resu
 }
 
 struct Work<'a> {
-    disk: &'a dyn Disk,
+    files: &'a Arc<OpenFiles>,
     directory: &'a Path,
     config: &'a LogConfig,
     now_ms: i64,
@@ -149,13 +158,13 @@ impl Work<'_> {
             Recovery::New | Recovery::Clean => true,
             Recovery::From(offset) => next_base.is_some_and(|next| next <= offset),
         };
-        if trusted && let Some(segment) = Segment::open_trusted(self.disk, self.directory, base, self.now_ms)? {
+        if trusted && let Some(segment) = Segment::open_trusted(self.files, self.directory, base, self.now_ms)? {
             return Ok((segment, false));
         }
-        let mut segment = Segment::open_blank(self.disk, self.directory, base, self.now_ms)?;
-        let torn = self.walk(&mut segment)?;
+        let segment = Segment::open_blank(self.files, self.directory, base, self.now_ms)?;
+        let torn = self.walk(&segment)?;
         if next_base.is_some() {
-            segment.seal(self.disk, Durable::Now)?;
+            segment.seal(&**self.files.disk(), Durable::Now)?;
         }
         // A power cut can leave a file short, or empty, and a later one whole.
         let short = next_base.is_some_and(|next| segment.next_offset() < next);
@@ -163,8 +172,8 @@ impl Work<'_> {
     }
 
     /// Checks every batch and rebuilds the indexes; cuts the segment at the first that is not sound.
-    fn walk(&mut self, segment: &mut Segment) -> Result<bool, Error> {
-        let file = segment.file().clone();
+    fn walk(&mut self, segment: &Segment) -> Result<bool, Error> {
+        let file = segment.file()?;
         let end = file.size().map_err(Error::io("read", self.directory))?;
         let (interval, epochs) = (self.config.index_interval_bytes, &mut self.epochs);
         let walked = walk_batches(&*file, 0, end, |_, header, _| {
@@ -207,7 +216,7 @@ fn producers(disk: &dyn Disk, directory: &Path, names: &[String], segments: &[Se
     }
     for segment in segments.iter().filter(|s| s.next_offset() > from) {
         let Some((position, _)) = segment.find(from)? else { continue };
-        for step in Headers::new(&**segment.file(), position, segment.size()) {
+        for step in Headers::new(&*segment.file()?, position, segment.size()) {
             let (_, header) = step.map_err(|stop| segment.stopped(stop))?;
             if header.base_offset >= from {
                 state.note(&header);

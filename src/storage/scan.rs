@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use crate::env::File;
 use crate::records::{BatchHeader, Error, layout};
 
-/// Bytes that one read fetches: several small batches, or the header of a large one.
+/// Bytes that one read fetches where batches are small. Of larger ones only the headers are read.
 const CHUNK_BYTES: usize = 16 * 1024;
 
 /// Bytes that a walk over whole batches reads at once; a larger batch gets the room it needs.
@@ -28,18 +28,21 @@ pub(super) struct Headers<'a> {
     end: u64,
     chunk: Vec<u8>,
     chunk_position: u64,
+    /// Of the batch before.
+    last_size: usize,
 }
 
 impl<'a> Headers<'a> {
     /// Headers of the batches in `position..end`; `position` must be a batch's first byte.
     pub(super) fn new(file: &'a dyn File, position: u64, end: u64) -> Self {
-        Headers { file, position, end, chunk: Vec::new(), chunk_position: position }
+        Headers { file, position, end, chunk: Vec::new(), chunk_position: position, last_size: usize::MAX }
     }
 
     fn read(&mut self) -> Result<BatchHeader, Stop> {
         let from = (self.position - self.chunk_position) as usize;
         if self.chunk.len() < from + layout::SIZE {
-            let size = CHUNK_BYTES.min((self.end - self.position) as usize);
+            let wanted = if self.last_size < CHUNK_BYTES { CHUNK_BYTES } else { layout::SIZE };
+            let size = wanted.min((self.end - self.position) as usize);
             self.chunk.resize(size, 0);
             let read = self.file.read_at(self.position, &mut self.chunk).map_err(Stop::Io)?;
             self.chunk.truncate(read);
@@ -50,6 +53,7 @@ impl<'a> Headers<'a> {
         if self.position + header.size() as u64 > self.end {
             return Err(Stop::Batch(Error::Empty));
         }
+        self.last_size = header.size();
         Ok(header)
     }
 }

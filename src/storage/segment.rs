@@ -1,27 +1,38 @@
 //! One file of batches with its indexes.
 
 use std::io::IoSlice;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::Error;
+use super::files::{OpenFiles, SegmentFile};
 use super::index::{Durable, Entry, Index, PositionEntry, TimeEntry};
-use super::scan::{Headers, Stop};
-use crate::env::{Disk, File, OpenMode};
+use super::ranges::Ranges;
+use super::scan::{Headers, Stop, read_batch, walk_batches};
+use crate::env::{Disk, File};
 use crate::model::Offset;
-use crate::records::BatchHeader;
+use crate::records::{self, BatchHeader};
 
 /// The file of the segment that begins at `base`.
 pub(super) fn file_name(base: Offset, suffix: &str) -> String {
     format!("{:020}.{suffix}", base.0)
 }
 
-/// A segment: the last one of a log takes appends, the others are sealed.
+/// A segment: the last one of a log takes appends, the others are sealed. It has one writer, which is who may write to its log, and any
+/// number of readers beside it: what is known of the file is locked only for as long as it takes to look something up in memory.
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) base: Offset,
     directory: PathBuf,
-    file: Arc<dyn File>,
+    file: SegmentFile,
+    created_ms: i64,
+    known: RwLock<Known>,
+}
+
+/// What is known of the file.
+#[derive(Debug)]
+struct Known {
     size: u64,
     next_offset: Offset,
     positions: Index<PositionEntry>,
@@ -29,95 +40,316 @@ pub(super) struct Segment {
     /// The largest timestamp, and the end of the first batch that has it.
     largest: Option<(i64, Offset)>,
     first_timestamp_ms: Option<i64>,
-    created_ms: i64,
     bytes_since_entry: u64,
+    /// Bytes from the front that an earlier process wrote, and that this one has not read all of.
+    unchecked: u64,
+    /// What of them was read and found sound.
+    checked: Ranges,
 }
 
 impl Segment {
     /// An empty segment.
-    pub(super) fn create(disk: &dyn Disk, directory: &Path, base: Offset, now_ms: i64) -> Result<Segment, Error> {
-        Segment::with_file(disk, directory, base, "log", now_ms)
+    pub(super) fn create(files: &Arc<OpenFiles>, directory: &Path, base: Offset, now_ms: i64) -> Result<Segment, Error> {
+        Segment::with_file(files, directory, base, "log", now_ms)
     }
 
-    /// An empty segment whose file is to take the place of others later.
-    pub(super) fn create_cleaned(disk: &dyn Disk, directory: &Path, base: Offset) -> Result<Segment, Error> {
-        Segment::with_file(disk, directory, base, "log.cleaned", 0)
+    /// An empty segment whose file is to take the place of others later, and then to be [settled](Segment::settle).
+    pub(super) fn create_cleaned(files: &Arc<OpenFiles>, directory: &Path, base: Offset) -> Result<Segment, Error> {
+        Segment::with_file(files, directory, base, "log.cleaned", 0)
     }
 
     /// Opens a segment that was sealed or cleanly closed and has its index files; none where they are missing or do not fit.
-    pub(super) fn open_trusted(disk: &dyn Disk, directory: &Path, base: Offset, now_ms: i64) -> Result<Option<Segment>, Error> {
-        let mut segment = Segment::open_blank(disk, directory, base, now_ms)?;
-        segment.size = segment.file.size().map_err(Error::io("read", directory))?;
-        let positions = Index::map(disk, &segment.path("index"));
-        let times = Index::map(disk, &segment.path("timeindex"));
+    pub(super) fn open_trusted(files: &Arc<OpenFiles>, directory: &Path, base: Offset, now_ms: i64) -> Result<Option<Segment>, Error> {
+        let mut segment = Segment::open_blank(files, directory, base, now_ms)?;
+        let file = segment.file()?;
+        let size = file.size().map_err(Error::io("read", directory))?;
+        let positions = Index::map(&**files.disk(), &segment.path("index"));
+        let times = Index::map(&**files.disk(), &segment.path("timeindex"));
         let (positions, times) = match (positions, times) {
             (Some(positions), Some(times)) => (positions, times),
             // Index files of a segment too small for an entry are empty, and empty files cannot be mapped.
-            (None, times) if segment.size <= u64::from(u16::MAX) => (Index::new(), times.unwrap_or(Index::new())),
+            (None, times) if size <= u64::from(u16::MAX) => (Index::new(), times.unwrap_or(Index::new())),
             _ => return Ok(None),
         };
-        segment.largest = times.last().map(|e: TimeEntry| (e.timestamp_ms, base.plus(i64::from(e.relative_offset))));
+        let known = segment.known.get_mut().unwrap_or_else(PoisonError::into_inner);
+        (known.size, known.unchecked) = (size, size);
+        known.largest = times.last().map(|e: TimeEntry| (e.timestamp_ms, base.plus(i64::from(e.relative_offset))));
         let from = positions.last().map_or(0, |e: PositionEntry| u64::from(e.position));
-        (segment.positions, segment.times) = (positions, times);
+        (known.positions, known.times) = (positions, times);
         // What lies behind the last entry is walked: it must end with the file.
-        let mut walked = Vec::new();
-        for step in Headers::new(&*segment.file, from, segment.size) {
+        for step in Headers::new(&*file, from, size) {
             match step {
-                Ok((_, header)) => walked.push(header),
+                Ok((_, header)) => {
+                    known.next_offset = header.next_offset();
+                    known.note_largest(&header);
+                }
                 Err(Stop::Io(error)) => return Err(Error::io("read", &segment.path("log"))(error)),
                 Err(Stop::Batch(_)) => return Ok(None),
             }
         }
-        for header in walked {
-            segment.next_offset = header.next_offset();
-            segment.note_largest(&header);
-        }
-        if let Some(Ok((_, first))) = Headers::new(&*segment.file, 0, segment.size).next() {
-            segment.first_timestamp_ms = Some(first.base_timestamp);
+        if let Some(Ok((_, first))) = Headers::new(&*file, 0, size).next() {
+            known.first_timestamp_ms = Some(first.base_timestamp);
         }
         Ok(Some(segment))
     }
 
     /// Opens a segment without its indexes: the caller walks it and calls [`Segment::note`].
-    pub(super) fn open_blank(disk: &dyn Disk, directory: &Path, base: Offset, now_ms: i64) -> Result<Segment, Error> {
-        Segment::with_file(disk, directory, base, "log", now_ms)
+    pub(super) fn open_blank(files: &Arc<OpenFiles>, directory: &Path, base: Offset, now_ms: i64) -> Result<Segment, Error> {
+        Segment::with_file(files, directory, base, "log", now_ms)
     }
 
-    fn with_file(disk: &dyn Disk, directory: &Path, base: Offset, suffix: &str, now_ms: i64) -> Result<Segment, Error> {
-        let path = directory.join(file_name(base, suffix));
-        let file = disk.open(&path, OpenMode::Write).map_err(Error::io("open", &path))?;
-        Ok(Segment {
-            base,
-            directory: directory.to_path_buf(),
-            file,
+    fn with_file(files: &Arc<OpenFiles>, directory: &Path, base: Offset, suffix: &str, now_ms: i64) -> Result<Segment, Error> {
+        let file = SegmentFile::open(files, &directory.join(file_name(base, suffix)), directory.join(file_name(base, "log")))?;
+        let known = Known {
             size: 0,
             next_offset: base,
             positions: Index::new(),
             times: Index::new(),
             largest: None,
             first_timestamp_ms: None,
-            created_ms: now_ms,
             bytes_since_entry: 0,
-        })
+            unchecked: 0,
+            checked: Ranges::default(),
+        };
+        Ok(Segment { base, directory: directory.to_path_buf(), file, created_ms: now_ms, known: RwLock::new(known) })
     }
 
     /// Writes a batch at the end. Where the disk fails, what was written is cut off again.
-    pub(super) fn append(&mut self, header: &BatchHeader, parts: &[IoSlice<'_>], index_interval_bytes: u64) -> Result<(), Error> {
-        if let Err(error) = self.file.write_at(self.size, parts) {
-            let _ = self.file.truncate(self.size);
+    pub(super) fn append(&self, header: &BatchHeader, parts: &[IoSlice<'_>], index_interval_bytes: u64) -> Result<(), Error> {
+        let (file, size) = (self.file.get_dirty()?, self.size());
+        if let Err(error) = file.write_at(size, parts) {
+            let _ = file.truncate(size);
             return Err(Error::io("append to", &self.path("log"))(error));
         }
         self.note(header, index_interval_bytes);
         Ok(())
     }
 
-    /// Accounts for a batch that lies at the end of what is known.
-    pub(super) fn note(&mut self, header: &BatchHeader, index_interval_bytes: u64) {
+    /// Accounts for a batch that lies at the end of what is known, and whose bytes are sound.
+    pub(super) fn note(&self, header: &BatchHeader, index_interval_bytes: u64) {
+        self.change().note(self.base, header, index_interval_bytes);
+    }
+
+    /// Writes the indexes, so that the segment can be opened without a walk. More can be appended after [`Segment::unseal`].
+    pub(super) fn seal(&self, disk: &dyn Disk, durable: Durable) -> Result<(), Error> {
+        let [positions_path, times_path] = self.index_paths();
+        let (positions, times) = {
+            let mut known = self.change();
+            known.note_time(self.base);
+            (known.positions.bytes(), known.times.bytes())
+        };
+        let positions = positions.map_or(Ok(None), |bytes| Index::write(disk, &positions_path, &bytes, durable))?;
+        let times = times.map_or(Ok(None), |bytes| Index::write(disk, &times_path, &bytes, durable))?;
+        let mut known = self.change();
+        if let Some(positions) = positions {
+            known.positions = positions;
+        }
+        if let Some(times) = times {
+            known.times = times;
+        }
+        Ok(())
+    }
+
+    /// Makes the indexes growable again.
+    pub(super) fn unseal(&self) {
+        let mut known = self.change();
+        known.positions = known.positions.take().into_memory();
+        known.times = known.times.take().into_memory();
+    }
+
+    /// Cuts the file behind what is known.
+    pub(super) fn cut(&self) -> Result<(), Error> {
+        self.file.get_dirty()?.truncate(self.size()).map_err(Error::io("truncate", &self.path("log")))
+    }
+
+    /// Removes the files. A reader that holds a slice can still read it.
+    pub(super) fn delete(&self, disk: &dyn Disk) -> Result<(), Error> {
+        for suffix in ["log", "index", "timeindex", "txnindex", "snapshot"] {
+            let path = self.path(suffix);
+            disk.remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a batch must go to a new segment.
+    pub(super) fn must_roll(&self, header: &BatchHeader, last_offset: Offset, limits: &RollLimits, now_ms: i64) -> bool {
+        let known = self.known();
+        if known.size == 0 {
+            return false;
+        }
+        let age_ms = match known.first_timestamp_ms.filter(|ms| *ms >= 0 && header.max_timestamp >= 0) {
+            Some(first) => header.max_timestamp.saturating_sub(first),
+            None => now_ms.saturating_sub(self.created_ms),
+        };
+        let full = known.positions.len() >= limits.index_bytes_max as usize / PositionEntry::SIZE
+            || known.times.len() >= limits.index_bytes_max as usize / TimeEntry::SIZE;
+        known.size + header.size() as u64 > limits.segment_bytes
+            || age_ms > limits.segment_ms
+            || full
+            || last_offset.0 - self.base.0 > i64::from(i32::MAX)
+    }
+
+    /// The first batch that holds `offset` or comes after it.
+    pub(super) fn find(&self, offset: Offset) -> Result<Option<(u64, BatchHeader)>, Error> {
+        let wanted = self.relative(offset);
+        let entry = self.known().positions.last_where(|e| e.relative_offset <= wanted);
+        let from = entry.map_or(0, |e| u64::from(e.position));
+        let (file, size) = (self.file()?, self.size());
+        let mut headers = Headers::new(&*file, from, size).peekable();
+        // An index that does not lead to a batch at or before the offset is damaged: what it would skip must be found.
+        if from > 0 && !headers.peek().is_some_and(|first| matches!(first, Ok((_, header)) if header.base_offset <= offset)) {
+            headers = Headers::new(&*file, 0, size).peekable();
+        }
+        self.first_that(headers, |header| header.last_offset() >= offset)
+    }
+
+    /// The first batch at or behind `position` that `fits`.
+    pub(super) fn find_from(&self, position: u64, fits: impl Fn(&BatchHeader) -> bool) -> Result<Option<(u64, BatchHeader)>, Error> {
+        self.first_that(Headers::new(&*self.file()?, position, self.size()), fits)
+    }
+
+    fn first_that(
+        &self,
+        headers: impl Iterator<Item = Result<(u64, BatchHeader), Stop>>,
+        fits: impl Fn(&BatchHeader) -> bool,
+    ) -> Result<Option<(u64, BatchHeader)>, Error> {
+        for step in headers {
+            let (position, header) = step.map_err(|stop| self.stopped(stop))?;
+            if fits(&header) {
+                return Ok(Some((position, header)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where to begin looking for a record of `timestamp_ms` or later.
+    pub(super) fn position_before_time(&self, timestamp_ms: i64) -> u64 {
+        let known = self.known();
+        let entry = known.times.last_where(|e| e.timestamp_ms < timestamp_ms);
+        let offset = entry.map_or(0, |e| e.relative_offset);
+        known.positions.last_where(|e| e.relative_offset <= offset).map_or(0, |e| u64::from(e.position))
+    }
+
+    /// Whether all of a range was written or read by this process, and found sound.
+    pub(super) fn is_checked(&self, position: u64, length: usize) -> bool {
+        let known = self.known();
+        position >= known.unchecked || known.checked.contain(position, (position + length as u64).min(known.unchecked))
+    }
+
+    /// Reads the batches from `position`, a batch's first byte, until `length` bytes are covered, and says how many of these are sound.
+    /// An error where not even the first batch is. Blocks.
+    pub(super) fn check(&self, file: &dyn File, position: u64, length: usize) -> Result<usize, Error> {
+        let (until, mut sound) = (position + length as u64, position);
+        let size = self.size();
+        let walked = walk_batches(file, position, size, |at, header, _| {
+            sound = at + header.size() as u64;
+            if sound >= until { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let mut known = self.change();
+        known.checked.add(position, sound);
+        if known.checked.contain(0, known.unchecked) {
+            (known.unchecked, known.checked) = (0, Ranges::default());
+        }
+        drop(known);
+        match walked {
+            Err(Stop::Io(error)) => Err(self.stopped(Stop::Io(error))),
+            Err(stop) if sound == position => Err(self.stopped(stop)),
+            _ => Ok((sound.min(until) - position) as usize),
+        }
+    }
+
+    /// Where its indexes lie.
+    pub(super) fn index_paths(&self) -> [PathBuf; 2] {
+        ["index", "timeindex"].map(|suffix| self.path(suffix))
+    }
+
+    /// The error of a walk.
+    pub(super) fn stopped(&self, stop: Stop) -> Error {
+        match stop {
+            Stop::Io(source) => Error::io("read", &self.path("log"))(source),
+            Stop::Batch(source) => self.corrupt()(source),
+        }
+    }
+
+    /// The error of batches that are not sound.
+    pub(super) fn corrupt(&self) -> impl Fn(records::Error) -> Error {
+        |source| Error::Corrupt { path: self.path("log"), source }
+    }
+
+    /// All bytes of the batch at `position`, which match its checksum.
+    pub(super) fn read_sound(&self, position: u64, header: &BatchHeader) -> Result<Vec<u8>, Error> {
+        let batch = read_batch(&*self.file()?, position, header).map_err(|stop| self.stopped(stop))?;
+        header.check_crc(&batch).map_err(self.corrupt())?;
+        Ok(batch)
+    }
+
+    pub(super) fn path(&self, suffix: &str) -> PathBuf {
+        self.directory.join(file_name(self.base, suffix))
+    }
+
+    /// Its file.
+    pub(super) fn file(&self) -> Result<Arc<dyn File>, Error> {
+        self.file.get()
+    }
+
+    /// Says that the file has its final name.
+    pub(super) fn settle(&self) -> Result<(), Error> {
+        self.file.settle()
+    }
+
+    /// Says that everything that was written is durable.
+    pub(super) fn is_durable(&self) {
+        self.file.is_durable();
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.known().size
+    }
+
+    pub(super) fn next_offset(&self) -> Offset {
+        self.known().next_offset
+    }
+
+    /// The offset of the next record, and the size up to there.
+    pub(super) fn extent(&self) -> (Offset, u64) {
+        let known = self.known();
+        (known.next_offset, known.size)
+    }
+
+    /// The timestamp that its first batch counts from.
+    pub(super) fn first_timestamp_ms(&self) -> Option<i64> {
+        self.known().first_timestamp_ms
+    }
+
+    /// The largest timestamp, and the end of the first batch that has it.
+    pub(super) fn largest(&self) -> Option<(i64, Offset)> {
+        self.known().largest
+    }
+
+    fn relative(&self, offset: Offset) -> u32 {
+        relative(self.base, offset)
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self) -> RwLockWriteGuard<'_, Known> {
+        self.known.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn relative(base: Offset, offset: Offset) -> u32 {
+    (offset.0 - base.0).clamp(0, i64::from(u32::MAX)) as u32
+}
+
+impl Known {
+    fn note(&mut self, base: Offset, header: &BatchHeader, index_interval_bytes: u64) {
         self.note_largest(header);
         if self.bytes_since_entry > index_interval_bytes {
-            let relative_offset = self.relative(header.last_offset());
+            let relative_offset = relative(base, header.last_offset());
             self.positions.push(PositionEntry { relative_offset, position: self.size as u32 });
-            self.note_time();
+            self.note_time(base);
             self.bytes_since_entry = 0;
         }
         self.first_timestamp_ms.get_or_insert(header.base_timestamp);
@@ -132,124 +364,11 @@ impl Segment {
         }
     }
 
-    fn note_time(&mut self) {
+    fn note_time(&mut self, base: Offset) {
         if let Some((timestamp_ms, offset)) = self.largest {
-            let relative_offset = self.relative(offset);
+            let relative_offset = relative(base, offset);
             self.times.push(TimeEntry { timestamp_ms, relative_offset });
         }
-    }
-
-    /// Writes the indexes, so that the segment can be opened without a walk. More can be appended after [`Segment::unseal`].
-    pub(super) fn seal(&mut self, disk: &dyn Disk, durable: Durable) -> Result<(), Error> {
-        self.note_time();
-        let [positions, times] = self.index_paths();
-        self.positions.seal(disk, &positions, durable)?;
-        self.times.seal(disk, &times, durable)
-    }
-
-    /// Makes the indexes growable again.
-    pub(super) fn unseal(&mut self) {
-        self.positions = std::mem::replace(&mut self.positions, Index::new()).into_memory();
-        self.times = std::mem::replace(&mut self.times, Index::new()).into_memory();
-    }
-
-    /// Cuts the file behind what is known.
-    pub(super) fn cut(&self) -> Result<(), Error> {
-        self.file.truncate(self.size).map_err(Error::io("truncate", &self.path("log")))
-    }
-
-    /// Removes the files. A reader that holds a slice can still read it.
-    pub(super) fn delete(&self, disk: &dyn Disk) -> Result<(), Error> {
-        for suffix in ["log", "index", "timeindex", "txnindex", "snapshot"] {
-            let path = self.path(suffix);
-            disk.remove_file(&path).map_err(Error::io("remove", &path))?;
-        }
-        Ok(())
-    }
-
-    /// Whether a batch must go to a new segment.
-    pub(super) fn must_roll(&self, header: &BatchHeader, last_offset: Offset, limits: &RollLimits, now_ms: i64) -> bool {
-        if self.size == 0 {
-            return false;
-        }
-        let age_ms = match self.first_timestamp_ms.filter(|ms| *ms >= 0 && header.max_timestamp >= 0) {
-            Some(first) => header.max_timestamp.saturating_sub(first),
-            None => now_ms.saturating_sub(self.created_ms),
-        };
-        let full = self.positions.len() >= limits.index_bytes_max as usize / PositionEntry::SIZE
-            || self.times.len() >= limits.index_bytes_max as usize / TimeEntry::SIZE;
-        self.size + header.size() as u64 > limits.segment_bytes
-            || age_ms > limits.segment_ms
-            || full
-            || last_offset.0 - self.base.0 > i64::from(i32::MAX)
-    }
-
-    /// The first batch that holds `offset` or comes after it.
-    pub(super) fn find(&self, offset: Offset) -> Result<Option<(u64, BatchHeader)>, Error> {
-        let wanted = self.relative(offset);
-        let from = self.positions.last_where(|e| e.relative_offset <= wanted).map_or(0, |e| u64::from(e.position));
-        self.find_from(from, |header| header.last_offset() >= offset)
-    }
-
-    /// The first batch at or behind `position` that `fits`.
-    pub(super) fn find_from(&self, position: u64, fits: impl Fn(&BatchHeader) -> bool) -> Result<Option<(u64, BatchHeader)>, Error> {
-        for step in Headers::new(&*self.file, position, self.size) {
-            let (position, header) = step.map_err(|stop| self.stopped(stop))?;
-            if fits(&header) {
-                return Ok(Some((position, header)));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Where to begin looking for a record of `timestamp_ms` or later.
-    pub(super) fn position_before_time(&self, timestamp_ms: i64) -> u64 {
-        let entry = self.times.last_where(|e| e.timestamp_ms < timestamp_ms);
-        let offset = entry.map_or(0, |e| e.relative_offset);
-        self.positions.last_where(|e| e.relative_offset <= offset).map_or(0, |e| u64::from(e.position))
-    }
-
-    /// Where its indexes lie.
-    pub(super) fn index_paths(&self) -> [PathBuf; 2] {
-        ["index", "timeindex"].map(|suffix| self.path(suffix))
-    }
-
-    /// The error of a walk.
-    pub(super) fn stopped(&self, stop: Stop) -> Error {
-        match stop {
-            Stop::Io(source) => Error::io("read", &self.path("log"))(source),
-            Stop::Batch(source) => Error::Corrupt { path: self.path("log"), source },
-        }
-    }
-
-    pub(super) fn path(&self, suffix: &str) -> PathBuf {
-        self.directory.join(file_name(self.base, suffix))
-    }
-
-    pub(super) fn file(&self) -> &Arc<dyn File> {
-        &self.file
-    }
-
-    pub(super) fn size(&self) -> u64 {
-        self.size
-    }
-
-    pub(super) fn next_offset(&self) -> Offset {
-        self.next_offset
-    }
-
-    /// The timestamp that its first batch counts from.
-    pub(super) fn first_timestamp_ms(&self) -> Option<i64> {
-        self.first_timestamp_ms
-    }
-
-    /// The largest timestamp, and the end of the first batch that has it.
-    pub(super) fn largest(&self) -> Option<(i64, Offset)> {
-        self.largest
-    }
-
-    fn relative(&self, offset: Offset) -> u32 {
-        (offset.0 - self.base.0).clamp(0, i64::from(u32::MAX)) as u32
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod load;
+pub mod logs;
 pub mod process;
 
 use std::collections::BTreeMap;

@@ -5,9 +5,10 @@ use crate::protocol::generated::delete_groups::{DeletableGroupResult, DeleteGrou
 use crate::server::dispatch::Call;
 
 pub(in crate::server) async fn handle(call: Call<DeleteGroupsRequest>) -> DeleteGroupsResponse {
-    let delete = |group: String| {
-        let error = call.caller.services.groups.delete(&group).err().unwrap_or(ErrorCode::None);
-        DeletableGroupResult { group_id: group, error_code: error.code() }
-    };
-    DeleteGroupsResponse { results: call.request.groups_names.into_iter().map(delete).collect(), ..Default::default() }
+    let mut results = Vec::with_capacity(call.request.groups_names.len());
+    for group_id in call.request.groups_names {
+        let error = call.caller.services.groups.delete(&group_id).await.err().unwrap_or(ErrorCode::None);
+        results.push(DeletableGroupResult { group_id, error_code: error.code() });
+    }
+    DeleteGroupsResponse { results, ..Default::default() }
 }

@@ -53,7 +53,7 @@ fn check(services: &Services, topic: &str, partition: &DeleteRecordsPartition) -
     if is_internal_topic(topic) {
         return Err(ErrorCode::InvalidTopicException);
     }
-    let replica = services.partitions.get(topic, partition.partition_index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let replica = services.partitions.find(topic, partition.partition_index).map_err(|e| errors::of_partition(&e))?;
     if !replica.settings().cleanup.delete {
         return Err(ErrorCode::PolicyViolation);
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::partition::Replica;
+use crate::partition::{DirectoryView, Replica};
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::describe_log_dirs::{
     DescribeLogDirsPartition, DescribeLogDirsRequest, DescribeLogDirsResponse, DescribeLogDirsResult, DescribeLogDirsTopic,
@@ -12,8 +12,15 @@ use crate::server::dispatch::Call;
 
 pub(in crate::server) async fn handle(call: Call<DescribeLogDirsRequest>) -> DescribeLogDirsResponse {
     let services = &call.caller.services;
+    let asked_for = asked_for(&call);
+    let results = services.partitions.directories().into_iter().map(|directory| describe(directory, asked_for.as_ref())).collect();
+    DescribeLogDirsResponse { results, ..Default::default() }
+}
+
+fn describe(directory: DirectoryView, asked_for: Option<&BTreeSet<(&str, i32)>>) -> DescribeLogDirsResult {
     let mut topics: BTreeMap<String, Vec<DescribeLogDirsPartition>> = BTreeMap::new();
-    for replica in asked_for(&call) {
+    let is_asked_for = |r: &&Arc<Replica>| asked_for.is_none_or(|named| named.contains(&(&*r.id().topic, r.id().partition)));
+    for replica in directory.replicas.iter().filter(is_asked_for) {
         let (partition_index, partition_size) = (replica.id().partition, replica.size() as i64);
         let partition = DescribeLogDirsPartition { partition_index, partition_size, offset_lag: 0, is_future_key: false };
         topics.entry(replica.id().topic.to_string()).or_default().push(partition);
@@ -22,10 +29,9 @@ pub(in crate::server) async fn handle(call: Call<DescribeLogDirsRequest>) -> Des
         partitions.sort_by_key(|p| p.partition_index);
         DescribeLogDirsTopic { name, partitions }
     });
-    let directory = services.partitions.directory();
-    let log_dir = std::path::absolute(directory.path()).unwrap_or_else(|_| directory.path().to_path_buf()).display().to_string();
-    let result = match directory.space() {
-        Ok((total, usable)) if !services.partitions.is_offline() => DescribeLogDirsResult {
+    let log_dir = std::path::absolute(&directory.path).unwrap_or(directory.path).display().to_string();
+    match directory.space {
+        Some((total, usable)) if !directory.is_offline => DescribeLogDirsResult {
             log_dir,
             topics: topics.collect(),
             total_bytes: i64::try_from(total).unwrap_or(i64::MAX),
@@ -33,19 +39,11 @@ pub(in crate::server) async fn handle(call: Call<DescribeLogDirsRequest>) -> Des
             ..Default::default()
         },
         _ => DescribeLogDirsResult { error_code: ErrorCode::KafkaStorageError.code(), log_dir, ..Default::default() },
-    };
-    DescribeLogDirsResponse { results: vec![result], ..Default::default() }
+    }
 }
 
-/// All replicas, or those named; one that is named twice counts once, and one that is not here not at all.
-fn asked_for(call: &Call<DescribeLogDirsRequest>) -> Vec<Arc<Replica>> {
-    let partitions = &call.caller.services.partitions;
-    match &call.request.topics {
-        None => partitions.all(),
-        Some(topics) => {
-            let named: BTreeSet<(&str, i32)> =
-                topics.iter().flat_map(|t| t.partitions.iter().map(|number| (t.topic.as_str(), *number))).collect();
-            named.into_iter().filter_map(|(topic, number)| partitions.get(topic, number)).collect()
-        }
-    }
+/// The partitions that are named; none is all.
+fn asked_for(call: &Call<DescribeLogDirsRequest>) -> Option<BTreeSet<(&str, i32)>> {
+    let topics = call.request.topics.as_ref()?;
+    Some(topics.iter().flat_map(|t| t.partitions.iter().map(|number| (t.topic.as_str(), *number))).collect())
 }

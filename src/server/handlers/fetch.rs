@@ -41,6 +41,7 @@ pub(in crate::server) async fn handle(call: Call<FetchRequest>) -> (FetchRespons
             read = fetch.read();
         }
     }
+    let read = fetch.check(read).await;
     respond(services, &opened, read)
 }
 
@@ -68,11 +69,11 @@ impl<'a> Fetch<'a> {
         let bytes_max = call.request.max_bytes.min(services.settings.fetch_bytes_max).max(0) as usize;
         let find = |key: &Key| -> Result<Arc<Replica>, ErrorCode> {
             if call.version < BY_ID_FROM {
-                return services.partitions.get(&key.topic, key.partition).ok_or(ErrorCode::UnknownTopicOrPartition);
+                return services.partitions.find(&key.topic, key.partition).map_err(|e| errors::of_partition(&e));
             }
             let image = services.cluster.image();
             let topic = image.topic_by_id(key.topic_id).filter(|_| key.topic_id != Uuid::ZERO).ok_or(ErrorCode::UnknownTopicId)?;
-            let replica = services.partitions.get(&topic.name, key.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+            let replica = services.partitions.find(&topic.name, key.partition).map_err(|e| errors::of_partition(&e))?;
             if replica.topic_id() == key.topic_id { Ok(replica) } else { Err(ErrorCode::InconsistentTopicId) }
         };
         Fetch {
@@ -126,7 +127,21 @@ impl<'a> Fetch<'a> {
         }
         let bytes_max = left.min(fetch.partition_max_bytes.max(0) as usize);
         let slice = replica.read(crate::model::Offset(fetch.fetch_offset), self.isolation, bytes_max, first)?;
-        Ok(Read { data, slice: Some(slice).filter(|s| s.length > 0), replica: None })
+        Ok(Read { data, slice, replica: None })
+    }
+
+    /// Reads what no one has read since the broker started where reading may block, before it goes out, and holds back what is not sound.
+    async fn check(&self, mut read: Vec<Read>) -> Vec<Read> {
+        for ((wanted, replica), read) in self.parts.iter().zip(&mut read) {
+            let Some(slice) = read.slice.take_if(|slice| !slice.is_checked()) else { continue };
+            let checked = tokio::task::spawn_blocking(move || slice.check()).await;
+            match (checked, replica) {
+                (Ok(Ok(slice)), _) => read.slice = Some(slice),
+                (Ok(Err(error)), Ok(replica)) => *read = self.failed(wanted, replica, &error.into()),
+                _ => *read = refused(wanted.key.partition, ErrorCode::KafkaStorageError),
+            }
+        }
+        read
     }
 
     fn failed(&self, wanted: &Wanted, replica: &Replica, error: &Error) -> Read {

@@ -15,7 +15,7 @@ pub(in crate::server) async fn handle(call: Call<LeaveGroupRequest>) -> LeaveGro
     } else {
         vec![LeavingMember { id: request.member_id.clone(), instance_id: None }]
     };
-    let results = match call.caller.services.groups.leave(&request.group_id, &leaving) {
+    let results = match call.caller.services.groups.leave(&request.group_id, &leaving).await {
         Ok(results) => results,
         Err(error) => return LeaveGroupResponse { error_code: error.code(), ..Default::default() },
     };

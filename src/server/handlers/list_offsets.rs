@@ -44,10 +44,8 @@ pub(in crate::server) async fn handle(call: Call<ListOffsetsRequest>) -> ListOff
                 } else if version < special_from(p.timestamp) {
                     Err(ErrorCode::UnsupportedVersion)
                 } else {
-                    match services.partitions.get(&topic.name, p.partition_index) {
-                        Some(replica) => find(&replica, p, isolation).map_err(|e| errors::of_partition(&e)),
-                        None => Err(ErrorCode::UnknownTopicOrPartition),
-                    }
+                    let replica = services.partitions.find(&topic.name, p.partition_index);
+                    replica.and_then(|replica| find(&replica, p, isolation)).map_err(|e| errors::of_partition(&e))
                 };
                 answer(p.partition_index, found)
             };

@@ -52,7 +52,7 @@ pub(in crate::server) async fn handle(call: Call<OffsetCommitRequest>) -> Offset
         offsets,
     };
     let count = commit.offsets.len();
-    let codes = call.caller.services.groups.commit(&commit).unwrap_or_else(|error| vec![error; count]);
+    let codes = call.caller.services.groups.commit(&commit).await.unwrap_or_else(|error| vec![error; count]);
     let mut codes = codes.into_iter();
     let topics = request.topics.iter().zip(early).map(|(topic, early)| {
         let partitions = topic.partitions.iter().zip(early).map(|(p, early)| {

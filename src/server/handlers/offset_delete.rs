@@ -14,7 +14,7 @@ pub(in crate::server) async fn handle(call: Call<OffsetDeleteRequest>) -> Offset
     };
     let named = request.topics.iter().flat_map(|t| t.partitions.iter().map(|p| (t.name.clone(), p.partition_index)));
     let there: Vec<(String, i32)> = named.filter(|(topic, partition)| exists(topic, *partition)).collect();
-    let codes = match services.groups.delete_offsets(&request.group_id, &there) {
+    let codes = match services.groups.delete_offsets(&request.group_id, &there).await {
         Ok(codes) => codes,
         Err(error) => return OffsetDeleteResponse { error_code: error.code(), ..Default::default() },
     };

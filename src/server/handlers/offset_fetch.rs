@@ -22,11 +22,12 @@ pub(in crate::server) async fn handle(call: Call<OffsetFetchRequest>) -> OffsetF
     let services = &call.caller.services;
     let request = &call.request;
     if call.version >= GROUPS_FROM {
-        let one = |g: &crate::protocol::generated::offset_fetch::OffsetFetchRequestGroup| {
-            let (error, topics) = fetch(services, call.version, &g.group_id, g.topics.as_deref());
-            OffsetFetchResponseGroup { group_id: g.group_id.clone(), topics, error_code: error.code() }
-        };
-        return OffsetFetchResponse { groups: request.groups.iter().map(one).collect(), ..Default::default() };
+        let mut groups = Vec::with_capacity(request.groups.len());
+        for g in &request.groups {
+            let (error, topics) = fetch(services, call.version, &g.group_id, g.topics.as_deref()).await;
+            groups.push(OffsetFetchResponseGroup { group_id: g.group_id.clone(), topics, error_code: error.code() });
+        }
+        return OffsetFetchResponse { groups, ..Default::default() };
     }
     let by_name = |t: &crate::protocol::generated::offset_fetch::OffsetFetchRequestTopic| OffsetFetchRequestTopics {
         name: t.name.clone(),
@@ -34,7 +35,7 @@ pub(in crate::server) async fn handle(call: Call<OffsetFetchRequest>) -> OffsetF
         partition_indexes: t.partition_indexes.clone(),
     };
     let wanted: Option<Vec<_>> = request.topics.as_ref().map(|topics| topics.iter().map(by_name).collect());
-    let (error, mut topics) = fetch(services, call.version, &request.group_id, wanted.as_deref());
+    let (error, mut topics) = fetch(services, call.version, &request.group_id, wanted.as_deref()).await;
     if error != ErrorCode::None && call.version < TOP_LEVEL_ERROR_FROM {
         // An empty list would be read as "nothing is committed".
         topics = wanted.unwrap_or_default().iter().map(|t| all_partitions(t, |index| partition(index, None, error))).collect();
@@ -56,7 +57,8 @@ fn older_partition(p: OffsetFetchResponsePartitions) -> OffsetFetchResponseParti
     }
 }
 
-fn fetch(
+/// The answer leaves when nothing in it can be taken back.
+async fn fetch(
     services: &Services,
     version: i16,
     group: &str,
@@ -67,7 +69,7 @@ fn fetch(
         None => all(services, version, group, &image),
         Some(topics) => topics.iter().map(|topic| one_topic(services, version, group, topic, &image)).collect(),
     };
-    match result {
+    match services.groups.settled(group).await.and(result) {
         Ok(topics) => (ErrorCode::None, topics),
         Err(error) => (error, Vec::new()),
     }

@@ -3,10 +3,12 @@
 //! acks=all waits for nothing yet: each partition has one replica, which is in sync, and Kafka asks for min(min.insync.replicas, replicas).
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
-use crate::model::is_internal_topic;
+use crate::model::{Offset, is_internal_topic};
 use crate::partition::Replica;
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::produce::{
@@ -35,8 +37,12 @@ pub(in crate::server) async fn handle(call: Call<ProduceRequest>) -> Result<Opti
         None
     };
     let mut responses = Vec::with_capacity(call.request.topic_data.len());
+    let mut uncommitted = Vec::new();
     for topic in &call.request.topic_data {
-        responses.push(produce_topic(&call, topic, refused));
+        responses.push(produce_topic(&call, topic, refused, &mut uncommitted));
+    }
+    if acks != 0 && !uncommitted.is_empty() {
+        await_commits(&call, &uncommitted, &mut responses).await;
     }
     if acks == 0 {
         let failed = responses
@@ -48,7 +54,39 @@ pub(in crate::server) async fn handle(call: Call<ProduceRequest>) -> Result<Opti
     Ok(Some(ProduceResponse { responses, ..Default::default() }))
 }
 
-fn produce_topic(call: &Call<ProduceRequest>, topic: &TopicProduceData, refused: Option<ErrorCode>) -> TopicProduceResponse {
+/// What was appended and may not be acknowledged yet.
+struct Uncommitted {
+    replica: Arc<Replica>,
+    /// What has to be committed.
+    end: Offset,
+}
+
+/// Waits for as long as the request says, and tells of each partition that is not committed then.
+async fn await_commits(call: &Call<ProduceRequest>, uncommitted: &[Uncommitted], responses: &mut [TopicProduceResponse]) {
+    let deadline = Instant::now() + Duration::from_millis(call.request.timeout_ms.max(0) as u64);
+    for Uncommitted { replica, end } in uncommitted {
+        let outcome = match timeout_at(deadline, replica.committed(*end)).await {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => {
+                warn!(partition = %replica.id(), %error, "what was appended could not be made durable");
+                (errors::of_partition(&error), error.to_string())
+            }
+            Err(_) => (ErrorCode::RequestTimedOut, "the disk did not make it durable in time".into()),
+        };
+        let of_topic = responses.iter_mut().filter(|t| *t.name == *replica.id().topic || t.topic_id == replica.topic_id());
+        let of_partition = of_topic.flat_map(|t| &mut t.partition_responses).filter(|p| p.index == replica.id().partition);
+        for response in of_partition.filter(|p| p.error_code == 0) {
+            *response = failed(response.index, outcome.0, Some(outcome.1.clone()), None);
+        }
+    }
+}
+
+fn produce_topic(
+    call: &Call<ProduceRequest>,
+    topic: &TopicProduceData,
+    refused: Option<ErrorCode>,
+    uncommitted: &mut Vec<Uncommitted>,
+) -> TopicProduceResponse {
     let name = if call.version >= BY_ID_FROM {
         call.caller.services.cluster.image().topic_by_id(topic.topic_id).map(|t| t.name.clone())
     } else {
@@ -59,13 +97,13 @@ fn produce_topic(call: &Call<ProduceRequest>, topic: &TopicProduceData, refused:
         Some(name) if is_internal_topic(name) && call.client_id != ADMIN_CLIENT => Some(ErrorCode::InvalidTopicException),
         Some(_) => None,
     });
-    let partition = |data: &PartitionProduceData| {
+    let mut partition = |data: &PartitionProduceData| {
         let refusal = |error: ErrorCode| failed(data.index, error, None, None);
         match (refused, &name) {
             (Some(error), _) => refusal(error),
-            (None, Some(name)) => match call.caller.services.partitions.get(name, data.index) {
-                Some(replica) => produce_partition(call, &replica, data),
-                None => refusal(ErrorCode::UnknownTopicOrPartition),
+            (None, Some(name)) => match call.caller.services.partitions.find(name, data.index) {
+                Ok(replica) => produce_partition(call, &replica, data, uncommitted),
+                Err(error) => refusal(errors::of_partition(&error)),
             },
             (None, None) => refusal(ErrorCode::UnknownTopicId),
         }
@@ -73,11 +111,16 @@ fn produce_topic(call: &Call<ProduceRequest>, topic: &TopicProduceData, refused:
     TopicProduceResponse {
         name: topic.name.clone(),
         topic_id: topic.topic_id,
-        partition_responses: topic.partition_data.iter().map(partition).collect(),
+        partition_responses: topic.partition_data.iter().map(&mut partition).collect(),
     }
 }
 
-fn produce_partition(call: &Call<ProduceRequest>, replica: &Replica, data: &PartitionProduceData) -> PartitionProduceResponse {
+fn produce_partition(
+    call: &Call<ProduceRequest>,
+    replica: &Arc<Replica>,
+    data: &PartitionProduceData,
+    uncommitted: &mut Vec<Uncommitted>,
+) -> PartitionProduceResponse {
     let Some(bytes) = data.records.as_ref().and_then(|r| r.bytes()).filter(|b| !b.is_empty()) else {
         return failed(data.index, ErrorCode::InvalidRecord, Some("there is no record batch".into()), None);
     };
@@ -98,12 +141,17 @@ fn produce_partition(call: &Call<ProduceRequest>, replica: &Replica, data: &Part
     let now_ms = call.caller.services.env.clock.wall_ms();
     match replica.produce(bytes, now_ms) {
         Ok(appended) => {
+            let view = replica.view();
+            if view.high_watermark < view.log_end {
+                // Also for a duplicate: the batch that it repeats may be among what is not committed.
+                uncommitted.push(Uncommitted { replica: replica.clone(), end: view.log_end });
+            }
             let append_time = settings.timestamp_type() == TimestampType::LogAppendTime;
             PartitionProduceResponse {
                 index: data.index,
                 base_offset: appended.base_offset.0,
                 log_append_time_ms: if append_time { appended.max_timestamp } else { -1 },
-                log_start_offset: replica.view().log_start.0,
+                log_start_offset: view.log_start.0,
                 ..Default::default()
             }
         }

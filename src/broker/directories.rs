@@ -1,0 +1,33 @@
+//! Opens the log directories of a broker.
+
+use std::path::PathBuf;
+
+use tracing::error;
+
+use super::{Config, Error};
+use crate::cluster::METADATA_TOPIC;
+use crate::env::Env;
+use crate::model::TopicPartition;
+use crate::storage::{self, LogDirectory};
+
+/// Opens all directories, that of the metadata log first, and names those whose disk cannot be used. A broker without its metadata is none: it
+/// would begin a new cluster beside the old one's data.
+pub(super) fn open_directories(config: &Config, env: &Env) -> Result<(Vec<LogDirectory>, Vec<PathBuf>), Error> {
+    let metadata = TopicPartition::new(METADATA_TOPIC, 0).to_string();
+    let mut paths: Vec<&PathBuf> = config.data.iter().collect();
+    paths.sort_by_key(|path| !env.disk.is_dir(&path.join(&metadata)));
+    let has_metadata = paths.first().is_some_and(|path| env.disk.is_dir(&path.join(&metadata)));
+    let (mut open, mut lost) = (Vec::<LogDirectory>::new(), Vec::new());
+    for (at, path) in paths.into_iter().enumerate() {
+        let cluster_id = open.first().map(|first| first.cluster_id.as_str()).or(config.cluster_id.as_deref());
+        match LogDirectory::open(env.disk.clone(), &*env.entropy, path, config.node_id, cluster_id) {
+            Ok(directory) => open.push(directory),
+            Err(error @ storage::Error::Io { .. }) if at > 0 && has_metadata => {
+                error!(%error, directory = %path.display(), "the log directory is offline: its partitions are not served until the next start");
+                lost.push(path.clone());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok((open, lost))
+}

@@ -1,0 +1,213 @@
+//! Reading a log beside its writer, without a lock on it.
+//!
+//! A reader works on the list of segments as it was when it began. What roll, retention or compaction change meanwhile makes a new list; files
+//! that somebody reads stay open until that ends.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::Error;
+use super::segment::Segment;
+use crate::env::File;
+use crate::model::{LeaderEpoch, Offset};
+use crate::records::{BatchHeader, Records, TimestampType, layout};
+
+/// A record that was looked for by time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FoundOffset {
+    /// Its offset.
+    pub offset: Offset,
+    /// Its timestamp.
+    pub timestamp_ms: i64,
+    /// The epoch of its batch.
+    pub leader_epoch: LeaderEpoch,
+}
+
+/// Bytes of whole batches in a segment file; the last one may be cut. Holds the file: deletion does not harm a reader.
+#[derive(Debug, Clone)]
+pub struct RecordsSlice {
+    /// The segment's file.
+    pub file: Arc<dyn File>,
+    /// The first byte.
+    pub position: u64,
+    /// The number of bytes.
+    pub length: usize,
+    /// Where the bytes lie, if this process has not seen all of them yet.
+    unchecked: Option<Arc<Segment>>,
+}
+
+impl RecordsSlice {
+    /// Whether this process wrote all of the bytes, or has read them and found them sound. What is not goes to nobody before
+    /// [`RecordsSlice::check`].
+    pub fn is_checked(&self) -> bool {
+        self.unchecked.is_none()
+    }
+
+    /// Reads the batches and compares their checksums. The slice ends before the first that is not sound; it is an error if that is its very
+    /// first one. Blocks.
+    pub fn check(mut self) -> Result<RecordsSlice, Error> {
+        if let Some(segment) = self.unchecked.take() {
+            self.length = segment.check(&*self.file, self.position, self.length)?;
+        }
+        Ok(self)
+    }
+
+    /// The bytes, read into memory.
+    pub fn read(&self) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; self.length];
+        let read = self.file.read_at(self.position, &mut bytes)?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+}
+
+/// What a read does with a first batch above its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstBatch {
+    /// Give it whole, so that a consumer gets past it.
+    Whole,
+    /// Give nothing.
+    IfItFits,
+}
+
+/// Reads a log whose writer goes on.
+#[derive(Debug, Default)]
+pub struct LogReader(ArcSwap<Shown>);
+
+/// A log as readers see it.
+#[derive(Debug, Default)]
+struct Shown {
+    /// In order, the last one active.
+    segments: Vec<Arc<Segment>>,
+    log_start: Offset,
+    /// `max.decompressed.message.bytes`.
+    decompressed_bytes_max: usize,
+}
+
+impl LogReader {
+    /// Shows the log as it is now.
+    pub(super) fn show(&self, segments: &[Arc<Segment>], log_start: Offset, decompressed_bytes_max: usize) {
+        self.0.store(Arc::new(Shown { segments: segments.to_vec(), log_start, decompressed_bytes_max }));
+    }
+
+    /// Finds the bytes of up to `bytes_max` from the batch on that holds `offset`, none of them at or above `end`. Where even the first
+    /// batch is larger it is given whole if `first` says so, and else nothing. Never crosses a segment.
+    pub fn read(&self, offset: Offset, end: Offset, bytes_max: usize, first: FirstBatch) -> Result<Option<RecordsSlice>, Error> {
+        self.on_shown(|shown| shown.read(offset, end, bytes_max, first))
+    }
+
+    /// The first record, in the order of offsets, that is as new as `timestamp_ms`; looks inside compressed batches.
+    pub fn find_by_time(&self, timestamp_ms: i64) -> Result<Option<FoundOffset>, Error> {
+        self.on_shown(|shown| shown.find_by_time(timestamp_ms))
+    }
+
+    /// The first record with the largest timestamp of all.
+    pub fn find_largest_time(&self) -> Result<Option<FoundOffset>, Error> {
+        self.on_shown(|shown| {
+            let largest = shown.segments.iter().filter_map(|s| s.largest().map(|(ms, _)| ms)).max();
+            largest.map_or(Ok(None), |timestamp_ms| shown.find_by_time(timestamp_ms))
+        })
+    }
+
+    /// Walks all whole batches from `from` on; the bytes are checked against their checksums.
+    pub fn replay<E: From<Error>>(&self, from: Offset, mut each: impl FnMut(&BatchHeader, &[u8]) -> Result<(), E>) -> Result<(), E> {
+        for segment in self.0.load_full().segments.iter().filter(|s| s.next_offset() > from) {
+            let mut next = segment.find(from)?;
+            while let Some((position, header)) = next {
+                let batch = segment.read_sound(position, &header)?;
+                each(&header, &batch[layout::SIZE..])?;
+                next = segment.find_from(position + header.size() as u64, |_| true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of all segments.
+    pub fn size(&self) -> u64 {
+        self.0.load().segments.iter().map(|s| s.size()).sum()
+    }
+
+    /// The number of segments.
+    pub fn segment_count(&self) -> usize {
+        self.0.load().segments.len()
+    }
+
+    /// Tries again where a segment went away before its file was opened, which leaves another list.
+    fn on_shown<T>(&self, read: impl Fn(&Shown) -> Result<T, Error>) -> Result<T, Error> {
+        loop {
+            let shown = self.0.load_full();
+            match read(&shown) {
+                Err(error) if error.is_not_found() && !Arc::ptr_eq(&shown, &self.0.load()) => {}
+                result => return result,
+            }
+        }
+    }
+}
+
+impl Shown {
+    fn read(&self, offset: Offset, end: Offset, bytes_max: usize, first: FirstBatch) -> Result<Option<RecordsSlice>, Error> {
+        let log_start = self.log_start;
+        let log_end = self.segments.last().map_or(log_start, |active| active.next_offset());
+        if offset < log_start || offset > log_end {
+            return Err(Error::OffsetOutOfRange { offset, log_start, log_end });
+        }
+        let at = self.segments.partition_point(|s| s.base <= offset).saturating_sub(1);
+        for segment in self.segments[at..].iter().take_while(|s| s.base.max(offset) < end) {
+            let Some((position, header)) = segment.find(offset)?.filter(|(_, header)| header.base_offset < end) else { continue };
+            let (next_offset, size) = segment.extent();
+            let limit = if end >= next_offset { size } else { segment.find(end)?.map_or(size, |(position, _)| position) };
+            let available = (limit - position) as usize;
+            let length = match first {
+                FirstBatch::Whole => available.min(bytes_max.max(header.size())),
+                FirstBatch::IfItFits if header.size() > bytes_max => return Ok(None),
+                FirstBatch::IfItFits => available.min(bytes_max),
+            };
+            let unchecked = (!segment.is_checked(position, length)).then(|| segment.clone());
+            return Ok(Some(RecordsSlice { file: segment.file()?, position, length, unchecked }));
+        }
+        Ok(None)
+    }
+
+    fn find_by_time(&self, timestamp_ms: i64) -> Result<Option<FoundOffset>, Error> {
+        for segment in self.segments.iter().filter(|s| s.largest().is_some_and(|(largest, _)| largest >= timestamp_ms)) {
+            let mut from = segment.position_before_time(timestamp_ms);
+            while let Some((position, header)) = segment.find_from(from, |h| h.max_timestamp >= timestamp_ms)? {
+                let found = self.first_record(segment, position, &header, timestamp_ms)?;
+                if let Some(found) = found.filter(|f| f.offset >= self.log_start) {
+                    return Ok(Some(found));
+                }
+                from = position + header.size() as u64;
+            }
+        }
+        Ok(None)
+    }
+
+    fn first_record(
+        &self,
+        segment: &Segment,
+        position: u64,
+        header: &BatchHeader,
+        timestamp_ms: i64,
+    ) -> Result<Option<FoundOffset>, Error> {
+        let found = |delta: i32, timestamp_ms| FoundOffset {
+            offset: header.base_offset.plus(i64::from(delta)),
+            timestamp_ms,
+            leader_epoch: header.leader_epoch,
+        };
+        if header.timestamp_type() == TimestampType::LogAppendTime {
+            // What compaction left empty holds no record.
+            return Ok((header.max_timestamp >= timestamp_ms && header.records_count > 0).then(|| found(0, header.max_timestamp)));
+        }
+        let batch = segment.read_sound(position, header)?;
+        let body = header.open(&batch[layout::SIZE..], self.decompressed_bytes_max).map_err(segment.corrupt())?;
+        for record in Records::new(&body, header.records_count) {
+            let record = record.map_err(segment.corrupt())?;
+            let record_ms = header.base_timestamp.saturating_add(record.timestamp_delta);
+            if record_ms >= timestamp_ms {
+                return Ok(Some(found(record.offset_delta, record_ms)));
+            }
+        }
+        Ok(None)
+    }
+}

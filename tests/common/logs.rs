@@ -1,0 +1,49 @@
+//! Logs without a broker.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use dlog::env::RealDisk;
+use dlog::records::{KeyRule, Look, Rules, TimestampType};
+use dlog::storage::{Log, LogConfig, OpenFiles, Recovery, Report};
+
+/// When everything happens.
+pub const NOW: i64 = 1_700_000_000_000;
+
+/// A log without limits but those of its segments.
+pub fn log_config(segment_bytes: u64, index_interval_bytes: u64) -> LogConfig {
+    LogConfig {
+        segment_bytes,
+        segment_ms: i64::MAX,
+        index_bytes_max: 10 << 20,
+        index_interval_bytes,
+        retention: None,
+        flush_messages: i64::MAX,
+        flush_ms: i64::MAX,
+        compaction: None,
+        decompressed_bytes_max: 1 << 20,
+    }
+}
+
+pub fn rules(keys: KeyRule, look: Look) -> Rules {
+    Rules {
+        now_ms: NOW,
+        timestamp_type: TimestampType::CreateTime,
+        before_max_ms: i64::MAX,
+        after_max_ms: i64::MAX,
+        message_bytes_max: 1 << 20,
+        codec: None,
+        keys,
+        look,
+        decompressed_bytes_max: 1 << 20,
+    }
+}
+
+/// Few files may be open, so that they are closed and opened again.
+pub fn open_files() -> Arc<OpenFiles> {
+    OpenFiles::new(Arc::new(RealDisk), 2)
+}
+
+pub fn open_log(path: &Path, config: LogConfig, how: Recovery) -> (Log, Report) {
+    Log::open(&open_files(), path, config, how, NOW).expect("the log opens")
+}
