@@ -68,13 +68,13 @@ pub async fn start(
     let term = driver.log.term();
     let index = driver.log.propose(records, term).await?;
     driver.apply_to(index).await?;
-    driver.snapshot_if_due().await;
     let (follower, committed) = (driver.follower.clone(), driver.committed.clone());
     let opened = tokio::task::spawn_blocking(move || {
         follower.retire_deleted(&deleted)?;
         follower.follow(committed, When::Starting)
     });
     opened.await.map_err(|e| Error::Storage(e.to_string()))??;
+    driver.snapshot_if_due().await;
     let (mailbox, letters) = mpsc::channel(MAILBOX_EVENTS);
     Ok((ClusterHandle { mailbox, image }, tokio::spawn(driver.run(letters))))
 }
@@ -127,9 +127,11 @@ impl Driver {
             }
         };
         self.apply_to(index).await?;
-        self.snapshot_if_due().await;
         let (follower, next) = (self.follower.clone(), self.committed.clone());
-        tokio::task::spawn_blocking(move || follower.follow(next, When::Running)).await.map_err(|e| Error::Storage(e.to_string()))?
+        let followed = tokio::task::spawn_blocking(move || follower.follow(next, When::Running)).await;
+        // A snapshot forgets what was deleted: not before its data has gone.
+        self.snapshot_if_due().await;
+        followed.map_err(|e| Error::Storage(e.to_string()))?
     }
 
     /// Applies what is committed, up to the entry with this index.

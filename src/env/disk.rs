@@ -103,6 +103,9 @@ pub trait File: Send + Sync + Debug {
     /// Sets the time of the last write.
     fn set_modified_ms(&self, ms: i64) -> io::Result<()>;
 
+    /// Whether reading a range would not wait for a disk, as far as a few samples tell.
+    fn is_cached(&self, position: u64, length: usize) -> bool;
+
     /// The descriptor, where the kernel can send from the file.
     fn descriptor(&self) -> Option<BorrowedFd<'_>>;
 }

@@ -472,6 +472,10 @@ impl File for MemoryFile {
         Ok(())
     }
 
+    fn is_cached(&self, _position: u64, _length: usize) -> bool {
+        true
+    }
+
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None
     }

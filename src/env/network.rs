@@ -21,6 +21,8 @@ const SEND_BYTES_MAX: usize = 1 << 20;
 const COPIED_MAX: usize = 16 << 10;
 /// Bytes that are gathered before they leave.
 const GATHERED_MAX: usize = 256 << 10;
+/// Bytes that are read at once only so that they are in the page cache.
+const LOADED_AT_ONCE: usize = 128 << 10;
 /// Slices that one `sendmsg` call may take.
 const SLICES_MAX: usize = 1024;
 
@@ -143,6 +145,19 @@ fn read_slice(file: &Arc<dyn File>, position: u64, length: usize) -> io::Result<
     Ok(bytes.into())
 }
 
+/// Brings a range into the page cache, on a thread that may wait for the disk: this one serves other connections too.
+async fn load(file: &Arc<dyn File>, position: u64, length: usize) -> io::Result<()> {
+    if file.is_cached(position, length) {
+        return Ok(());
+    }
+    let file = file.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let mut piece = vec![0; LOADED_AT_ONCE.min(length)];
+        (position..position + length as u64).step_by(LOADED_AT_ONCE).try_for_each(|at| file.read_at(at, &mut piece).map(drop))
+    });
+    read.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
 fn too_short() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than the slice that is sent")
 }
@@ -162,7 +177,10 @@ impl WriteHalf {
             }
             match part {
                 Part::Bytes(bytes) => gathered.push(bytes.clone()),
-                Part::File { file, position, length } if *length <= COPIED_MAX => gathered.push(read_slice(file, *position, *length)?),
+                Part::File { file, position, length } if *length <= COPIED_MAX => {
+                    load(file, *position, *length).await?;
+                    gathered.push(read_slice(file, *position, *length)?);
+                }
                 Part::File { file, position, length } => {
                     self.send_bytes(&gathered.take(), true, patience).await?;
                     self.send_file(file, *position, *length, patience).await?;
@@ -189,6 +207,7 @@ impl WriteHalf {
     async fn send_file(&self, file: &Arc<dyn File>, mut position: u64, mut left: usize, patience: Duration) -> io::Result<()> {
         while left > 0 {
             let some = left.min(SEND_BYTES_MAX);
+            load(file, position, some).await?;
             let sent = match file.descriptor() {
                 Some(descriptor) => self.ready(patience, |socket| sendfile(socket, descriptor, Some(&mut position), some)).await?,
                 None => {

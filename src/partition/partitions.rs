@@ -69,6 +69,8 @@ pub struct Recovered {
     pub cut_bytes: u64,
 }
 
+/// What opening a replica gives.
+type Opened = Result<(Replica, Report), Error>;
 type ByTopic = HashMap<Arc<str>, Arc<Vec<Option<Arc<Replica>>>>>;
 
 /// The replicas by topic, read without locks.
@@ -155,8 +157,8 @@ impl Partitions {
         self.by_topic.load().values().flat_map(|replicas| replicas.iter().flatten().cloned()).collect()
     }
 
-    /// Opens or makes replicas, and then shows them all at once. What is there under another topic id (a deletion that a crash cut short)
-    /// is retired first. One that cannot be opened is left out, and [`Partitions::find`] says why.
+    /// Opens or makes replicas, and then shows them all at once. One that cannot be opened, also because what is there belongs to another
+    /// topic, is left out and left as it is, and [`Partitions::find`] says why.
     pub fn lead(&self, new: Vec<NewReplica>) -> Result<Recovered, Error> {
         let _guard = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let mut recovered = Recovered::default();
@@ -207,7 +209,7 @@ impl Partitions {
     }
 
     /// Opens as many at once as the machine has cores.
-    fn open_all(&self, new: Vec<(NewReplica, Option<Arc<OpenDirectory>>)>) -> Vec<(TopicPartition, Result<(Replica, Report), Error>)> {
+    fn open_all(&self, new: Vec<(NewReplica, Option<Arc<OpenDirectory>>)>) -> Vec<(TopicPartition, Opened)> {
         let threads = self.env.0.workers.count().min(new.len());
         let left = Mutex::new(new.into_iter());
         let open_some = || {
@@ -224,24 +226,28 @@ impl Partitions {
         })
     }
 
-    fn open(&self, new: NewReplica, home: Option<Arc<OpenDirectory>>) -> Result<(Replica, Report), Error> {
+    fn open(&self, new: NewReplica, home: Option<Arc<OpenDirectory>>) -> Opened {
         let Some(home) = home else {
             let lost = self.lost.first().cloned().unwrap_or_default();
             return Err(storage::Error::Offline(lost).into());
         };
-        let Env { disk, entropy, clock, .. } = &self.env.0;
+        let Env { disk, clock, .. } = &self.env.0;
         let directory = &home.log;
         let path = directory.partition_path(&new.id);
-        let known = disk.exists(&path);
-        if known && directory.topic_id(&new.id).is_some_and(|id| id != new.topic_id) {
-            directory.retire_partition(&new.id, &**entropy)?;
+        if let Some(stored) = directory.topic_id(&new.id).filter(|id| *id != new.topic_id) {
+            let what = format!("it says that the data is of topic {stored}, and the topic of this name is {}", new.topic_id);
+            return Err(storage::Error::Metadata { path, what }.into());
         }
         let how = if disk.exists(&path) { directory.recovery(&new.id) } else { Recovery::New };
         if directory.topic_id(&new.id).is_none() {
             directory.create_partition(&new.id, new.topic_id)?;
         }
         let now_ms = clock.wall_ms();
-        let (mut log, report) = Log::open(&home.files, &path, new.settings.log.clone(), how, now_ms)?;
+        let (mut log, mut report) = Log::open(&home.files, &path, new.settings.log.clone(), how, now_ms)?;
+        if how == Recovery::Clean && directory.clean_end(&new.id).is_some_and(|end| end != log.log_end()) {
+            // One of the two is damaged: what a clean stop promises does not hold.
+            (log, report) = Log::open(&home.files, &path, new.settings.log.clone(), Recovery::From(Offset(0)), now_ms)?;
+        }
         let (log_starts, cleaned) = (directory.log_starts(), directory.cleaned());
         if how == Recovery::New {
             // Of an earlier topic of this name.

@@ -167,6 +167,11 @@ impl LogDirectory {
         }
     }
 
+    /// Where a partition ended when it was cleanly closed; none where nothing says so.
+    pub fn clean_end(&self, partition: &TopicPartition) -> Option<Offset> {
+        (self.start == Start::Clean).then(|| self.recovery_points.get(partition).copied()).flatten()
+    }
+
     /// Makes the names of partitions durable.
     pub fn sync_names(&self) -> Result<(), Error> {
         self.disk.sync_dir(&self.path).map_err(Error::io("sync", &self.path))

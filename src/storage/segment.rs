@@ -14,6 +14,9 @@ use crate::env::{Disk, File};
 use crate::model::Offset;
 use crate::records::{self, BatchHeader};
 
+/// What is wrong with a batch that claims an offset where it cannot lie.
+const OFFSET_LIES: records::Error = records::Error::Contradiction("its offset does not follow on the one before it");
+
 /// The file of the segment that begins at `base`.
 pub(super) fn file_name(base: Offset, suffix: &str) -> String {
     format!("{:020}.{suffix}", base.0)
@@ -74,11 +77,19 @@ impl Segment {
         let known = segment.known.get_mut().unwrap_or_else(PoisonError::into_inner);
         (known.size, known.unchecked) = (size, size);
         known.largest = times.last().map(|e: TimeEntry| (e.timestamp_ms, base.plus(i64::from(e.relative_offset))));
-        let from = positions.last().map_or(0, |e: PositionEntry| u64::from(e.position));
+        let last = positions.last();
+        let from = last.map_or(0, |e: PositionEntry| u64::from(e.position));
         (known.positions, known.times) = (positions, times);
-        // What lies behind the last entry is walked: it must end with the file.
+        // What lies behind the last entry is walked: it must begin as the entry says and end with the file.
+        if size > 0 && from >= size {
+            return Ok(None);
+        }
         for step in Headers::new(&*file, from, size) {
             match step {
+                Ok((_, header)) if header.base_offset < known.next_offset => return Ok(None),
+                Ok((at, header)) if last.is_some_and(|e| at == from && relative(base, header.last_offset()) > e.relative_offset) => {
+                    return Ok(None);
+                }
                 Ok((_, header)) => {
                     known.next_offset = header.next_offset();
                     known.note_largest(&header);
@@ -194,26 +205,30 @@ impl Segment {
         let wanted = self.relative(offset);
         let entry = self.known().positions.last_where(|e| e.relative_offset <= wanted);
         let from = entry.map_or(0, |e| u64::from(e.position));
-        let (file, size) = (self.file()?, self.size());
+        let (file, (next_offset, size)) = (self.file()?, self.extent());
         let mut headers = Headers::new(&*file, from, size).peekable();
         // An index that does not lead to a batch at or before the offset is damaged: what it would skip must be found.
         if from > 0 && !headers.peek().is_some_and(|first| matches!(first, Ok((_, header)) if header.base_offset <= offset)) {
             headers = Headers::new(&*file, 0, size).peekable();
         }
-        self.first_that(headers, |header| header.last_offset() >= offset)
+        let mut expected = self.base;
+        for step in headers {
+            let (position, header) = step.map_err(|stop| self.stopped(stop))?;
+            // No checksum covers offsets.
+            if header.base_offset < expected || header.base_offset >= next_offset {
+                return Err(self.corrupt()(OFFSET_LIES));
+            }
+            if header.last_offset() >= offset {
+                return Ok(Some((position, header)));
+            }
+            expected = header.next_offset();
+        }
+        Ok(None)
     }
 
     /// The first batch at or behind `position` that `fits`.
     pub(super) fn find_from(&self, position: u64, fits: impl Fn(&BatchHeader) -> bool) -> Result<Option<(u64, BatchHeader)>, Error> {
-        self.first_that(Headers::new(&*self.file()?, position, self.size()), fits)
-    }
-
-    fn first_that(
-        &self,
-        headers: impl Iterator<Item = Result<(u64, BatchHeader), Stop>>,
-        fits: impl Fn(&BatchHeader) -> bool,
-    ) -> Result<Option<(u64, BatchHeader)>, Error> {
-        for step in headers {
+        for step in Headers::new(&*self.file()?, position, self.size()) {
             let (position, header) = step.map_err(|stop| self.stopped(stop))?;
             if fits(&header) {
                 return Ok(Some((position, header)));
@@ -236,15 +251,18 @@ impl Segment {
         position >= known.unchecked || known.checked.contain(position, (position + length as u64).min(known.unchecked))
     }
 
-    /// Reads the batches from `position`, a batch's first byte, until `length` bytes are covered, and says how many of these are sound.
-    /// An error where not even the first batch is. Blocks.
+    /// Reads the batches from `position`, a batch's first byte, until `length` bytes are covered, and says how many of these are sound: their
+    /// checksums hold, and their offsets, which no checksum covers, follow on each other and on what the index says. An error where not even
+    /// the first batch is. Blocks.
     pub(super) fn check(&self, file: &dyn File, position: u64, length: usize) -> Result<usize, Error> {
-        let (until, mut sound) = (position + length as u64, position);
-        let size = self.size();
-        let walked = walk_batches(file, position, size, |at, header, _| {
-            sound = at + header.size() as u64;
-            if sound >= until { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
+        let until = position + length as u64;
+        let entry = self.known().positions.last_where(|e| u64::from(e.position) <= position);
+        let (mut sound, mut walked) = self.walk_sound(file, entry, until);
+        if sound <= position && entry.is_some() {
+            // The index may be what is damaged.
+            (sound, walked) = self.walk_sound(file, None, until);
+        }
+        let sound = sound.max(position);
         let mut known = self.change();
         known.checked.add(position, sound);
         if known.checked.contain(0, known.unchecked) {
@@ -254,8 +272,29 @@ impl Segment {
         match walked {
             Err(Stop::Io(error)) => Err(self.stopped(Stop::Io(error))),
             Err(stop) if sound == position => Err(self.stopped(stop)),
+            _ if sound == position => Err(self.corrupt()(OFFSET_LIES)),
             _ => Ok((sound.min(until) - position) as usize),
         }
+    }
+
+    /// Walks from an entry of the index, or the front, until a batch begins at or behind `until`; says up to where all is sound.
+    fn walk_sound(&self, file: &dyn File, entry: Option<PositionEntry>, until: u64) -> (u64, Result<Option<()>, Stop>) {
+        let (next_offset, size) = self.extent();
+        let from = entry.map_or(0, |e| u64::from(e.position));
+        // A batch that ends at `seen` is sound once the next one fits to it.
+        let (mut sound, mut seen, mut expected) = (from, from, self.base);
+        let walked = walk_batches(file, from, size, |at, header, _| {
+            let is_indexed = entry.is_none_or(|e| at > from || self.relative(header.last_offset()) <= e.relative_offset);
+            if header.base_offset < expected || header.last_offset_delta < 0 || !is_indexed {
+                return ControlFlow::Break(());
+            }
+            (sound, seen, expected) = (seen, at + header.size() as u64, header.next_offset());
+            if at >= until { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        if matches!(walked, Ok(None)) && expected <= next_offset {
+            sound = seen;
+        }
+        (sound, walked)
     }
 
     /// Where its indexes lie.
