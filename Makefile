@@ -1,7 +1,7 @@
 # Everything that is done with this project; `make help` lists it.
 CLIENT ?=
 ARGS ?=
-.PHONY: help build run test check fmt lint protocol compat compat-smoke coverage figures bench bugs
+.PHONY: help build run test check fmt lint protocol compat compat-smoke coverage figures bench traced kills bugs
 
 help:           ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -24,6 +24,11 @@ compat: build   ## real clients against the broker; CLIENT=name runs one
 	python3 compat-tests/run.py $(CLIENT)
 compat-smoke: build  ## kcat, confluent-kafka and kafka-python, a few minutes
 	python3 compat-tests/run.py --smoke
+traced:         ## tests of the binary under strace, which is installed where it is missing
+	command -v strace >/dev/null || { apt-get update -qq && apt-get install -y -qq strace; }
+	cargo test --test traced -- --ignored
+kills:          ## kill -9 under load a hundred times
+	KILLS=100 cargo test --test binary kill_9
 bugs:           ## break one rule of the log at a time and see that the tests find it
 	python3 tests/seeded_bugs.py
 coverage:       ## line coverage without generated code
