@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use dlog::env::{Crash, Cut, Disk, Entropy, Env, ManualClock, MemoryDisk, Workers};
+use dlog::env::{Crash, Cut, Disk, Entropy, Env, ManualClock, MemoryDisk};
 use dlog::model::{LeaderEpoch, NodeId, Offset, TopicPartition, Uuid};
 use dlog::partition::{Durability, FirstBatch, Isolation, Keeping, NewReplica, Partitions, Replica, TopicSettings};
 use dlog::records::{BatchBuilder, NewRecord, Records, batches, layout};
@@ -39,12 +39,7 @@ impl Entropy for Counted {
 }
 
 fn env(disk: &MemoryDisk) -> Env {
-    Env {
-        clock: Arc::new(ManualClock::at(NOW)),
-        entropy: Arc::new(Counted::default()),
-        disk: Arc::new(disk.clone()),
-        workers: Workers::none(),
-    }
+    Env { clock: Arc::new(ManualClock::at(NOW)), entropy: Arc::new(Counted::default()), disk: Arc::new(disk.clone()), ..Env::real() }
 }
 
 fn settings(of: &[(&str, &str)]) -> TopicSettings {

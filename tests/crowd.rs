@@ -56,7 +56,7 @@ async fn a_crowd_of_idle_slow_and_deaf_peers_costs_little_and_delays_nobody() {
     let mut good = Client::connect_to(broker.address).await;
     good.create_topic("t", 1, &[]).await;
     good.create_topic("big", 1, &[]).await;
-    load::produce(&mut good, "big", &load::batch(900, Codec::None), 16 << 20).await;
+    load::produce(&mut good, "big", 0, &load::batch(900, Codec::None), 16 << 20).await;
     let alone = p99(&mut good).await;
 
     let mut idle = Vec::with_capacity(idle_count);

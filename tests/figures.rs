@@ -82,9 +82,9 @@ async fn cpu_for_a_gigabyte() {
             let mut client = Client::connect_to(process.address).await;
             // Segments are reused by retention as little as the page cache is: the first gigabyte warms it.
             client.create_topic("t", 1, &[("segment.bytes", "67108864")]).await;
-            load::produce(&mut client, "t", &batch, 1 << 28).await;
+            load::produce(&mut client, "t", 0, &batch, 1 << 28).await;
             let before = process.cpu();
-            let sent = load::produce(&mut client, "t", &batch, total).await;
+            let sent = load::produce(&mut client, "t", 0, &batch, total).await;
             rates.push((process.cpu() - before).as_secs_f64() / (sent as f64 / 1e9));
             process.kill();
         }

@@ -62,7 +62,7 @@ async fn records_go_from_file_to_socket_without_being_read() {
     let process = Process::start(command(&data));
     let mut client = Client::connect_to(process.address).await;
     client.create_topic("t", 1, &[("segment.bytes", "16777216")]).await;
-    let sent = load::produce(&mut client, "t", &load::batch(900, Codec::None), 64 << 20).await;
+    let sent = load::produce(&mut client, "t", 0, &load::batch(900, Codec::None), 64 << 20).await;
     assert!(process.terminate());
     let process = Process::start(command(&data));
     let mut client = Client::connect_to(process.address).await;
@@ -72,7 +72,9 @@ async fn records_go_from_file_to_socket_without_being_read() {
         loop {
             let bytes = fetched(&client.fetch("t", 0, offset).await);
             came += bytes.len();
-            let Some(last) = batches(&bytes).map_while(Result::ok).inspect(|(_, bytes)| whole += bytes.len()).last() else { return (came, whole) };
+            let Some(last) = batches(&bytes).map_while(Result::ok).inspect(|(_, bytes)| whole += bytes.len()).last() else {
+                return (came, whole);
+            };
             offset = last.0.next_offset().0;
         }
     };
@@ -84,7 +86,12 @@ async fn records_go_from_file_to_socket_without_being_read() {
     let calls = calls(&trace.detach());
     let sum = |name: &str| calls.iter().filter(|(n, _)| n == name).map(|(_, bytes)| bytes).sum::<u64>();
     let headers = calls.iter().filter(|(name, _)| name == "pread64").count();
-    println!("{came} bytes of batches came; sendfile {}, pread64 {} in {headers} calls, read {}", sum("sendfile"), sum("pread64"), sum("read"));
+    println!(
+        "{came} bytes of batches came; sendfile {}, pread64 {} in {headers} calls, read {}",
+        sum("sendfile"),
+        sum("pread64"),
+        sum("read")
+    );
     assert_eq!(sum("sendfile"), came as u64, "all records leave by sendfile");
     assert!(calls.iter().all(|(name, bytes)| name == "sendfile" || *bytes <= HEADER_BYTES), "nothing but headers is read: {calls:?}");
     process.kill();
@@ -105,7 +112,8 @@ async fn a_sync_that_fails_is_never_acknowledged() {
         let produced = client.produce("t", 0, &batch(b"before")).await;
         assert_eq!((produced.error_code, produced.base_offset), (0, at));
     }
-    let trace = Trace::attach(&process, folder.path(), &["-e", "trace=fsync,fdatasync,syncfs", "-e", "inject=fsync,fdatasync,syncfs:error=EIO"]);
+    let trace =
+        Trace::attach(&process, folder.path(), &["-e", "trace=fsync,fdatasync,syncfs", "-e", "inject=fsync,fdatasync,syncfs:error=EIO"]);
     assert_eq!(client.produce("t", 0, &batch(b"lost")).await.error_code, ErrorCode::KafkaStorageError.code());
     trace.detach();
     // The disk works again, but what the kernel forgot does not come back: not before the next start.

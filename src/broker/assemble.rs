@@ -14,9 +14,9 @@ use tracing::error;
 use super::directories::open_directories;
 use super::maintenance::{commit, compact, maintain};
 use super::{Config, Error, metrics_handle};
-use crate::cluster::{self, Event, LocalMetadataLog};
+use crate::cluster::{self, Event, Following, LocalMetadataLog};
 use crate::coordinator::GroupCoordinator;
-use crate::env::{Env, Listener, open_files_max};
+use crate::env::{Env, Listener, Network, open_files_max};
 use crate::http::{self, AllowedHosts, Pages};
 use crate::partition::{Keeping, Partitions};
 use crate::server::{self, Endpoint, Services};
@@ -48,29 +48,32 @@ impl Broker {
     pub async fn start(config: Config, env: Env) -> Result<Broker, Error> {
         let (directories, lost) = open_directories(&config, &env)?;
         let (cluster_id, metadata_path) = (directories[0].cluster_id.clone(), directories[0].path().to_path_buf());
-        let (bound, http_listener) = bind(&config).await?;
-        let (log, committed) = LocalMetadataLog::open(env.disk.clone(), env.clock.clone(), &metadata_path)?;
+        let (bound, http_listener) = bind(&config, &*env.network).await?;
+        let (log, committed) = LocalMetadataLog::open(&env, &metadata_path)?;
         let files_max = open_files_max().map_or(FILES_MAX, |limit| limit as usize / 2).min(FILES_MAX) / directories.len();
         let keeping = Keeping { durability: config.durability, files_max };
         let partitions = Arc::new(Partitions::new(env.clone(), directories, lost, keeping));
-        let committing: JoinSet<()> = partitions.committed_directories().into_iter().map(|at| commit(partitions.clone(), at)).collect();
+        let committed_directories = partitions.committed_directories().into_iter();
+        let committing: JoinSet<()> = committed_directories.map(|at| commit(partitions.clone(), env.workers.clone(), at)).collect();
         let node = config.node_id.0;
         let registration = Event::RegisterBroker { id: node, incarnation: env.entropy.uuid() };
-        let (handle, controller) =
-            cluster::start(Box::new(log), committed, config.controller.clone(), partitions.clone(), node, registration).await?;
+        let following = Following { partitions: partitions.clone(), workers: env.workers.clone(), broker: node };
+        let (handle, controller) = cluster::start(Box::new(log), committed, config.controller.clone(), following, registration).await?;
         let cluster = handle.clone();
         let groups = GroupCoordinator::new(env.clone(), partitions.clone(), config.groups.clone());
         let services = Services::new(env.clone(), node, cluster_id, handle, partitions.clone(), groups.clone(), config.server.clone());
 
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let loading = groups.clone();
-        tasks.spawn_blocking(move || loading.load());
+        let workers = env.workers.clone();
+        tasks.spawn(async move { workers.blocking(move || loading.load()).await });
         tasks.spawn(groups.clone().run(stop.clone()));
         let counted = metrics_handle();
         tasks.spawn(empty_histograms(counted.clone(), stop.clone()));
-        tasks.spawn(maintain(partitions.clone(), config.clone(), stop.clone()));
+        tasks.spawn(maintain(partitions.clone(), env.workers.clone(), config.clone(), stop.clone()));
         if let Some(cleaner) = &config.cleaner {
-            tasks.spawn(compact(partitions.clone(), Cleaner::new(&*env.entropy, cleaner.map_bytes), cleaner.clone(), stop.clone()));
+            let map = Cleaner::new(&*env.entropy, cleaner.map_bytes);
+            tasks.spawn(compact(partitions.clone(), env.workers.clone(), map, cleaner.clone(), stop.clone()));
         }
         let mut listeners = Vec::new();
         for (listener, endpoint) in bound {
@@ -118,15 +121,15 @@ impl Broker {
         closed.map_err(|_| Error::Close("the controller did not end in time".into()))?.map_err(|e| Error::Close(e.to_string()))?;
         drop(self.committing);
         let partitions = self.partitions;
-        let closed = tokio::task::spawn_blocking(move || partitions.close()).await;
+        let closed = self.env.workers.blocking(move || partitions.close()).await;
         closed.map_err(|e| Error::Close(e.to_string()))?.map_err(|e| Error::Close(e.to_string()))
     }
 }
 
 /// Takes the addresses before anything else is done: a port that is taken is known at once.
-async fn bind(config: &Config) -> Result<(Vec<(Listener, Endpoint)>, Listener), Error> {
+async fn bind(config: &Config, network: &dyn Network) -> Result<(Vec<(Listener, Endpoint)>, Listener), Error> {
     let one = async |host: &str, port: u16, flag: &'static str| {
-        Listener::bind(host, port).await.map_err(|source| Error::Bind { address: format!("{host}:{port}"), flag, source })
+        network.bind(host, port).await.map_err(|source| Error::Bind { address: format!("{host}:{port}"), flag, source })
     };
     let mut bound = Vec::new();
     for listener in &config.listeners {

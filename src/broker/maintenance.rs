@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::Config;
+use crate::env::Workers;
 use crate::model::TopicPartition;
 use crate::partition::{Error, Partitions};
 use crate::storage::{self, Cleaned, Cleaner};
@@ -33,7 +34,7 @@ pub struct CleanerSettings {
 
 /// Runs retention and background flushes at their intervals, retention also where the disk is full, and a flush also after much was written.
 /// What is due when the broker stops is left to closing.
-pub(super) async fn maintain(partitions: Arc<Partitions>, config: Config, stop: CancellationToken) {
+pub(super) async fn maintain(partitions: Arc<Partitions>, workers: Workers, config: Config, stop: CancellationToken) {
     let mut retention = tokio::time::interval(config.retention_check);
     let mut flush = tokio::time::interval(config.flush);
     let mut overdue = tokio::time::interval(OVERDUE_EVERY);
@@ -41,6 +42,7 @@ pub(super) async fn maintain(partitions: Arc<Partitions>, config: Config, stop: 
     flush.reset();
     loop {
         let due = tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             _ = retention.tick() => Due::Retention,
             () = partitions.full() => Due::RetentionNow,
@@ -50,7 +52,7 @@ pub(super) async fn maintain(partitions: Arc<Partitions>, config: Config, stop: 
         };
         let partitions = partitions.clone();
         let expiration_ms = config.producer_expiration_ms;
-        let work = tokio::task::spawn_blocking(move || match due {
+        let work = workers.blocking(move || match due {
             Due::Retention | Due::RetentionNow => retain(&partitions, expiration_ms),
             Due::Flush => report(&partitions, partitions.flush()),
             Due::FlushOverdue => report(&partitions, partitions.flush_overdue()),
@@ -93,11 +95,11 @@ fn retain(partitions: &Partitions, expiration_ms: i64) {
 }
 
 /// Makes durable, and so commits, what is written to a directory: all at once what came while the disk worked.
-pub(super) async fn commit(partitions: Arc<Partitions>, directory: usize) {
+pub(super) async fn commit(partitions: Arc<Partitions>, workers: Workers, directory: usize) {
     loop {
         partitions.commit_due(directory).await;
         let committing = partitions.clone();
-        match tokio::task::spawn_blocking(move || committing.commit(directory)).await {
+        match workers.blocking(move || committing.commit(directory)).await {
             Ok(Ok(())) => {}
             // That the directory went offline was said then, and who waits was told.
             Ok(Err(_)) if partitions.is_directory_offline(directory) => return,
@@ -108,12 +110,18 @@ pub(super) async fn commit(partitions: Arc<Partitions>, directory: usize) {
 }
 
 /// Compacts one log after the other while any is due. One that fails is left alone until the next start.
-pub(super) async fn compact(partitions: Arc<Partitions>, cleaner: Cleaner, settings: CleanerSettings, stop: CancellationToken) {
+pub(super) async fn compact(
+    partitions: Arc<Partitions>,
+    workers: Workers,
+    cleaner: Cleaner,
+    settings: CleanerSettings,
+    stop: CancellationToken,
+) {
     let cleaner = Arc::new(cleaner);
     let mut failed = BTreeSet::new();
     while stop.run_until_cancelled(tokio::time::sleep(settings.backoff)).await.is_some() {
         let (partitions, cleaner, settings, stop) = (partitions.clone(), cleaner.clone(), settings.clone(), stop.clone());
-        let round = tokio::task::spawn_blocking(move || {
+        let round = workers.blocking(move || {
             compact_all(&partitions, &cleaner, &settings, &mut failed, &stop);
             failed
         });

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::Error;
-use crate::env::{Part, ReadHalf, WriteHalf, connect};
+use crate::env::{ByteStream, Part, ReadHalf, WriteHalf, connect, split_stream};
 use crate::protocol::generated::headers::ResponseHeader;
 use crate::protocol::{Message, Request, encode_request, response_header_version};
 use crate::wire::Frame;
@@ -30,8 +30,16 @@ pub struct Connection {
 impl Connection {
     /// Connects to `host:port`.
     pub async fn open(address: &str, client_id: &str) -> Result<Connection, Error> {
-        let (read, write) = connect(address).await?;
-        Ok(Connection { read, write, buffer: BytesMut::new(), client_id: client_id.to_string(), correlation_id: 0 })
+        Ok(Connection::of(connect(address).await?, client_id))
+    }
+
+    /// Speaks over a stream that is connected already.
+    pub fn over(stream: impl ByteStream, client_id: &str) -> Connection {
+        Connection::of(split_stream(Box::new(stream)), client_id)
+    }
+
+    fn of((read, write): (ReadHalf, WriteHalf), client_id: &str) -> Connection {
+        Connection { read, write, buffer: BytesMut::new(), client_id: client_id.to_string(), correlation_id: 0 }
     }
 
     /// Sends a request and returns its number.

@@ -10,6 +10,7 @@ use tracing::{error, info};
 use super::{
     Committed, CommittedStream, Controller, ControllerSettings, Error, Event, MetadataImage, MetadataLog, MetadataRecord, Response,
 };
+use crate::env::Workers;
 use crate::model::{LeaderEpoch, TopicPartition, Uuid};
 use crate::partition::{self, NewReplica, Partitions, TopicSettings, setting_behind};
 
@@ -46,8 +47,7 @@ pub async fn start(
     log: Box<dyn MetadataLog>,
     mut stream: CommittedStream,
     settings: ControllerSettings,
-    partitions: Arc<Partitions>,
-    broker: i32,
+    following: Following,
     registration: Event,
 ) -> Result<(ClusterHandle, tokio::task::JoinHandle<()>), Error> {
     let image: Arc<ArcSwap<MetadataImage>> = Arc::default();
@@ -60,7 +60,7 @@ pub async fn start(
             _ => None,
         }));
     }
-    let follower = Follower { image: image.clone(), partitions, broker, topic_defaults: settings.topic_defaults.clone() };
+    let follower = Follower { image: image.clone(), following, topic_defaults: settings.topic_defaults.clone() };
     let controller = Controller::new(committed.clone(), settings);
     let mut driver = Driver { log, stream, committed, controller, follower: Arc::new(follower) };
     // Partitions are opened once, in the epoch of this start, and not before it is committed.
@@ -69,7 +69,8 @@ pub async fn start(
     let index = driver.log.propose(records, term).await?;
     driver.apply_to(index).await?;
     let (follower, committed) = (driver.follower.clone(), driver.committed.clone());
-    let opened = tokio::task::spawn_blocking(move || {
+    let workers = follower.following.workers.clone();
+    let opened = workers.blocking(move || {
         follower.retire_deleted(&deleted)?;
         follower.follow(committed, When::Starting)
     });
@@ -128,7 +129,8 @@ impl Driver {
         };
         self.apply_to(index).await?;
         let (follower, next) = (self.follower.clone(), self.committed.clone());
-        let followed = tokio::task::spawn_blocking(move || follower.follow(next, When::Running)).await;
+        let workers = follower.following.workers.clone();
+        let followed = workers.blocking(move || follower.follow(next, When::Running)).await;
         // A snapshot forgets what was deleted: not before its data has gone.
         self.snapshot_if_due().await;
         followed.map_err(|e| Error::Storage(e.to_string()))?
@@ -155,11 +157,21 @@ impl Driver {
     }
 }
 
+/// What follows the metadata.
+#[derive(Clone)]
+pub struct Following {
+    /// This broker's partitions.
+    pub partitions: Arc<Partitions>,
+    /// Where they are opened and deleted.
+    pub workers: Workers,
+    /// This broker.
+    pub broker: i32,
+}
+
 /// Keeps this broker's partitions as the image says.
 struct Follower {
     image: Arc<ArcSwap<MetadataImage>>,
-    partitions: Arc<Partitions>,
-    broker: i32,
+    following: Following,
     /// What the broker was started with.
     topic_defaults: BTreeMap<String, String>,
 }
@@ -186,17 +198,17 @@ impl Follower {
             let mut without = MetadataImage::clone(&now);
             gone.iter().filter_map(|name| now.topic(name)).for_each(|t| without.forget(t.id));
             self.image.store(Arc::new(without));
-            self.partitions.delete(&gone).map_err(failed)?;
-            let partitions = self.partitions.clone();
-            tokio::runtime::Handle::current().spawn_blocking(move || {
-                if let Err(error) = partitions.remove_deleted() {
+            self.following.partitions.delete(&gone).map_err(failed)?;
+            let Following { partitions, workers, .. } = self.following.clone();
+            tokio::runtime::Handle::current().spawn(async move {
+                if let Ok(Err(error)) = workers.blocking(move || partitions.remove_deleted()).await {
                     error!(%error, "deleted partitions could not be removed; the next start tries again");
                 }
             });
         }
         let new = self.new_replicas(&now, &next, when);
         if !new.is_empty() {
-            let recovered = self.partitions.lead(new).map_err(failed)?;
+            let recovered = self.following.partitions.lead(new).map_err(failed)?;
             if recovered.scanned_bytes > 0 {
                 let partition::Recovered { replicas, scanned_bytes, cut_bytes } = recovered;
                 info!(replicas, scanned_bytes, cut_bytes, "recovered after a stop that was not clean");
@@ -216,7 +228,7 @@ impl Follower {
                 continue;
             }
             let settings = TopicSettings::of(&topic.configs, &after);
-            let replicas = (0..topic.partitions.len()).filter_map(|number| self.partitions.get(&topic.name, number as i32));
+            let replicas = (0..topic.partitions.len()).filter_map(|number| self.following.partitions.get(&topic.name, number as i32));
             replicas.for_each(|replica| replica.configure(settings.clone()));
         }
     }
@@ -224,7 +236,7 @@ impl Follower {
     /// What topics without own values have: what was changed while the broker ran, and else what it was started with.
     fn topic_defaults(&self, image: &MetadataImage) -> BTreeMap<String, String> {
         let mut defaults = self.topic_defaults.clone();
-        for configs in ["", &self.broker.to_string()].iter().filter_map(|broker| image.broker_configs(broker)) {
+        for configs in ["", &self.following.broker.to_string()].iter().filter_map(|broker| image.broker_configs(broker)) {
             let named = configs.iter().filter_map(|(name, value)| Some((setting_behind(name)?.name.to_string(), value.clone())));
             defaults.extend(named);
         }
@@ -240,7 +252,7 @@ impl Follower {
                 continue;
             }
             let settings = TopicSettings::of(&topic.configs, &defaults);
-            for (number, partition) in topic.partitions.iter().enumerate().skip(known).filter(|(_, p)| p.leader == self.broker) {
+            for (number, partition) in topic.partitions.iter().enumerate().skip(known).filter(|(_, p)| p.leader == self.following.broker) {
                 let id = TopicPartition::new(topic.name.clone(), number as i32);
                 new.push(NewReplica {
                     id,
@@ -256,8 +268,8 @@ impl Follower {
 
     /// Retires what a crash left of deleted topics.
     fn retire_deleted(&self, deleted: &BTreeSet<Uuid>) -> Result<(), Error> {
-        let retired = self.partitions.retire_deleted(deleted);
-        let removed = retired.and_then(|_| self.partitions.remove_deleted());
+        let retired = self.following.partitions.retire_deleted(deleted);
+        let removed = retired.and_then(|_| self.following.partitions.remove_deleted());
         removed.map(|_| ()).map_err(|e| Error::Storage(e.to_string()))
     }
 }

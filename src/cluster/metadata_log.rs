@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::{Error, MetadataRecord};
-use crate::env::{Clock, Disk};
+use crate::env::{Clock, Disk, Env, Workers};
 use crate::model::{LeaderEpoch, Offset};
 use crate::records::{self, BatchBuilder, CheckedBatch, KeyRule, Look, NewRecord, Records, Rules, TimestampType, batches, check, layout};
 use crate::storage::{self, Log, LogConfig, OpenFiles, Policy, Recovery};
@@ -84,6 +84,7 @@ const SNAPSHOT_BATCH_RECORDS: usize = 1000;
 pub struct LocalMetadataLog {
     file: Arc<Mutex<LogFile>>,
     term: i32,
+    workers: Workers,
 }
 
 struct LogFile {
@@ -98,7 +99,8 @@ struct LogFile {
 
 impl LocalMetadataLog {
     /// Opens the log below the log directory; everything that is there is committed. Each start is a new term.
-    pub fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, directory: &Path) -> Result<(LocalMetadataLog, CommittedStream), Error> {
+    pub fn open(env: &Env, directory: &Path) -> Result<(LocalMetadataLog, CommittedStream), Error> {
+        let Env { disk, clock, workers, .. } = env.clone();
         let path = directory.join(format!("{METADATA_TOPIC}-0"));
         disk.create_dir(&path).map_err(|e| Error::Storage(e.to_string()))?;
         refuse_damage(&*disk, &path)?;
@@ -123,7 +125,7 @@ impl LocalMetadataLog {
         })?;
         let term = log.epochs().latest().map_or(term, |epoch| epoch.0.max(term)) + 1;
         let file = Arc::new(Mutex::new(LogFile { log, disk, clock, term, committed, failed: false }));
-        Ok((LocalMetadataLog { file, term }, stream))
+        Ok((LocalMetadataLog { file, term, workers }, stream))
     }
 
     fn file(&self) -> MutexGuard<'_, LogFile> {
@@ -134,7 +136,7 @@ impl LocalMetadataLog {
     fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&mut LogFile) -> Result<T, Error> + Send + 'static) -> Pending<'_, T> {
         let file = self.file.clone();
         let work = move || work(&mut file.lock().unwrap_or_else(PoisonError::into_inner));
-        Box::pin(async { tokio::task::spawn_blocking(work).await.map_err(|e| Error::Storage(e.to_string()))? })
+        Box::pin(async { self.workers.blocking(work).await.map_err(|e| Error::Storage(e.to_string()))? })
     }
 }
 
@@ -295,11 +297,10 @@ fn config() -> LogConfig {
 mod tests {
     use super::*;
     use crate::cluster::{Controller, ControllerSettings, Event, MetadataImage, NewTopic, Replication};
-    use crate::env::{RealDisk, SystemClock};
     use crate::model::Uuid;
 
     fn open(directory: &Path) -> (LocalMetadataLog, CommittedStream) {
-        LocalMetadataLog::open(Arc::new(RealDisk), Arc::new(SystemClock), directory).unwrap()
+        LocalMetadataLog::open(&Env::real(), directory).unwrap()
     }
 
     fn image(stream: &mut CommittedStream) -> MetadataImage {
@@ -374,7 +375,7 @@ mod tests {
         let mut damaged = bytes.clone();
         damaged[bytes.len() / 2] ^= 1;
         std::fs::write(&file, &damaged).unwrap();
-        let refused = LocalMetadataLog::open(Arc::new(RealDisk), Arc::new(SystemClock), folder.path()).err().unwrap().to_string();
+        let refused = LocalMetadataLog::open(&Env::real(), folder.path()).err().unwrap().to_string();
         assert!(refused.contains("is damaged at byte"), "{refused}");
         assert_eq!(std::fs::read(&file).unwrap(), damaged, "nothing was cut off");
         std::fs::write(&file, &bytes[..bytes.len() - 1]).unwrap();
@@ -395,7 +396,7 @@ mod tests {
         let bytes = std::fs::read(snapshot).unwrap();
         for damaged in [&bytes[..bytes.len() - 1], &[&bytes[..70], &[0xff], &bytes[71..]].concat()] {
             std::fs::write(snapshot, damaged).unwrap();
-            assert!(LocalMetadataLog::open(Arc::new(RealDisk), Arc::new(SystemClock), folder.path()).is_err());
+            assert!(LocalMetadataLog::open(&Env::real(), folder.path()).is_err());
         }
     }
 }

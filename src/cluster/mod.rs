@@ -15,7 +15,7 @@ mod records;
 
 pub use configs::{Alteration, Operation, Resource};
 pub use controller::{Controller, ControllerSettings, CreatedTopic, Event, MorePartitions, NewTopic, Replication, Response, TopicRef};
-pub use driver::{ClusterHandle, start};
+pub use driver::{ClusterHandle, Following, start};
 pub use error::Error;
 pub use image::{MetadataImage, PartitionImage, TopicImage};
 pub use metadata_log::{Committed, CommittedStream, Entry, LocalMetadataLog, METADATA_TOPIC, MetadataLog, Pending};

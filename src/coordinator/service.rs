@@ -391,6 +391,7 @@ impl GroupCoordinator {
             let wake_at = next.map(|ms| self.begin + Duration::from_millis(ms.max(0) as u64));
             // Cancelling either wait loses nothing: the deadlines are computed anew.
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 () = self.earlier.notified() => {}
                 () = async { match wake_at { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {}

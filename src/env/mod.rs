@@ -19,7 +19,9 @@ pub use disk::{Disk, File, Lock, Map, OpenMode};
 pub use entropy::{Entropy, SystemEntropy};
 pub use limits::{ProcessUse, open_files_max, process_use, raise_open_files};
 pub use memory_disk::{Crash, Cut, MemoryDisk};
-pub use network::{Accepted, Listener, Part, ReadHalf, WriteHalf, connect, connect_stream};
+pub use network::{
+    Accept, Accepted, ByteStream, Listener, Network, Part, Pending, ReadHalf, RealNetwork, WriteHalf, connect, connect_stream, split_stream,
+};
 pub use real_disk::RealDisk;
 pub use workers::Workers;
 
@@ -32,6 +34,8 @@ pub struct Env {
     pub entropy: Arc<dyn Entropy>,
     /// Files.
     pub disk: Arc<dyn Disk>,
+    /// Listeners.
+    pub network: Arc<dyn Network>,
     /// Threads that serve connections.
     pub workers: Workers,
 }
@@ -39,6 +43,12 @@ pub struct Env {
 impl Env {
     /// The real world; connections run where everything else does.
     pub fn real() -> Env {
-        Env { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy), disk: Arc::new(RealDisk), workers: Workers::none() }
+        Env {
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy),
+            disk: Arc::new(RealDisk),
+            network: Arc::new(RealNetwork),
+            workers: Workers::none(),
+        }
     }
 }

@@ -1,7 +1,9 @@
-//! TCP, and files that go to a socket without passing through this process.
+//! Connections, and files that go to a socket without passing through this process.
 
+use std::fmt::Debug;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +11,10 @@ use bytes::{Bytes, BytesMut};
 use rustix::fs::sendfile;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 
 use super::File;
 
@@ -26,39 +29,85 @@ const LOADED_AT_ONCE: usize = 128 << 10;
 /// Slices that one `sendmsg` call may take.
 const SLICES_MAX: usize = 1024;
 
-/// Accepts connections.
+/// Where connections come from: this machine, or a simulation.
+pub trait Network: Send + Sync {
+    /// Listens on `host:port`; port 0 takes a free one.
+    fn bind<'a>(&'a self, host: &'a str, port: u16) -> Pending<'a, Listener>;
+}
+
+/// What a network's listener does.
+pub trait Accept: Send + Sync {
+    /// The address that was taken.
+    fn local_address(&self) -> io::Result<SocketAddr>;
+
+    /// The next connection. Dropping the future loses none.
+    fn accept(&self) -> Pending<'_, Accepted>;
+}
+
+/// A future with a result.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'a>>;
+
+/// A connection's bytes in both directions.
+pub trait ByteStream: AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static> ByteStream for T {}
+
+/// The machine's network.
 #[derive(Debug)]
-pub struct Listener(TcpListener);
+pub struct RealNetwork;
+
+impl Network for RealNetwork {
+    fn bind<'a>(&'a self, host: &'a str, port: u16) -> Pending<'a, Listener> {
+        Box::pin(async move { Ok(Listener::new(TcpListener::bind((host, port)).await?)) })
+    }
+}
+
+impl Accept for TcpListener {
+    fn local_address(&self) -> io::Result<SocketAddr> {
+        self.local_addr()
+    }
+
+    fn accept(&self) -> Pending<'_, Accepted> {
+        Box::pin(async move {
+            let (stream, peer) = TcpListener::accept(self).await?;
+            stream.set_nodelay(true)?;
+            let local = stream.local_addr()?;
+            Ok(Accepted { stream: Stream::Socket(stream.into_std()?), peer, local })
+        })
+    }
+}
+
+/// Accepts connections.
+pub struct Listener(Box<dyn Accept>);
 
 impl Listener {
-    /// Listens on `host:port`; port 0 takes a free one.
-    pub async fn bind(host: &str, port: u16) -> io::Result<Listener> {
-        Ok(Listener(TcpListener::bind((host, port)).await?))
+    /// A network's listener.
+    pub fn new(accept: impl Accept + 'static) -> Listener {
+        Listener(Box::new(accept))
     }
 
     /// The address that was taken.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.0.local_address()
     }
 
     /// The next connection.
     pub async fn accept(&self) -> io::Result<Accepted> {
-        let (stream, peer) = self.0.accept().await?;
-        stream.set_nodelay(true)?;
-        let local = stream.local_addr()?;
-        Ok(Accepted { stream: stream.into_std()?, peer, local })
-    }
-
-    /// The listener of another protocol's server.
-    pub fn into_inner(self) -> TcpListener {
-        self.0
+        self.0.accept().await
     }
 }
 
-/// A connection that no event loop has yet.
+#[derive(Debug)]
+enum Stream {
+    /// No event loop has it yet.
+    Socket(std::net::TcpStream),
+    Other(Box<dyn ByteStream>),
+}
+
+/// A connection that is not yet served.
 #[derive(Debug)]
 pub struct Accepted {
-    stream: std::net::TcpStream,
+    stream: Stream,
     /// Where it comes from.
     pub peer: SocketAddr,
     /// The address that it reached.
@@ -66,19 +115,44 @@ pub struct Accepted {
 }
 
 impl Accepted {
+    /// A connection of another network than this machine's.
+    pub fn new(stream: impl ByteStream, peer: SocketAddr, local: SocketAddr) -> Accepted {
+        Accepted { stream: Stream::Other(Box::new(stream)), peer, local }
+    }
+
     /// Its two halves, served by the event loop that this runs in.
     pub fn split(self) -> io::Result<(ReadHalf, WriteHalf)> {
-        let (read, write) = TcpStream::from_std(self.stream)?.into_split();
-        Ok((ReadHalf(read), WriteHalf(write)))
+        match self.stream {
+            Stream::Socket(stream) => Ok(halves(TcpStream::from_std(stream)?)),
+            Stream::Other(stream) => Ok(split_stream(stream)),
+        }
     }
+
+    /// Its bytes, for another protocol's server.
+    pub fn into_stream(self) -> io::Result<Box<dyn ByteStream>> {
+        match self.stream {
+            Stream::Socket(stream) => Ok(Box::new(TcpStream::from_std(stream)?)),
+            Stream::Other(stream) => Ok(stream),
+        }
+    }
+}
+
+fn halves(stream: TcpStream) -> (ReadHalf, WriteHalf) {
+    let (read, write) = stream.into_split();
+    (ReadHalf::Socket(read), WriteHalf::Socket(write))
+}
+
+/// The halves of a connection that is no socket: without `sendfile`.
+pub fn split_stream(stream: Box<dyn ByteStream>) -> (ReadHalf, WriteHalf) {
+    let (read, write) = tokio::io::split(stream);
+    (ReadHalf::Other(read), WriteHalf::Other(write))
 }
 
 /// Connects to `host:port`.
 pub async fn connect(address: &str) -> io::Result<(ReadHalf, WriteHalf)> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    let (read, write) = stream.into_split();
-    Ok((ReadHalf(read), WriteHalf(write)))
+    Ok(halves(stream))
 }
 
 /// Connects to `host:port` for another protocol's client.
@@ -88,17 +162,28 @@ pub async fn connect_stream(address: &str) -> io::Result<TcpStream> {
 
 /// What comes in.
 #[derive(Debug)]
-pub struct ReadHalf(OwnedReadHalf);
+pub enum ReadHalf {
+    /// Of a socket.
+    Socket(OwnedReadHalf),
+    /// Of anything else.
+    Other(tokio::io::ReadHalf<Box<dyn ByteStream>>),
+}
 
 impl ReadHalf {
-    /// Waits until there is something to read, or the end.
-    pub async fn readable(&self) -> io::Result<()> {
-        self.0.readable().await
+    /// Waits until there is something to read, or the end; what is no socket cannot tell, and is taken for readable.
+    pub async fn readable(&mut self) -> io::Result<()> {
+        match self {
+            ReadHalf::Socket(socket) => socket.readable().await,
+            ReadHalf::Other(_) => Ok(()),
+        }
     }
 
     /// Reads some bytes into the room that `buffer` has; 0 is the end.
     pub async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
-        self.0.read_buf(buffer).await
+        match self {
+            ReadHalf::Socket(socket) => socket.read_buf(buffer).await,
+            ReadHalf::Other(stream) => stream.read_buf(buffer).await,
+        }
     }
 }
 
@@ -164,16 +249,71 @@ fn too_short() -> io::Error {
 
 /// What goes out.
 #[derive(Debug)]
-pub struct WriteHalf(OwnedWriteHalf);
+pub enum WriteHalf {
+    /// Of a socket.
+    Socket(OwnedWriteHalf),
+    /// Of anything else.
+    Other(tokio::io::WriteHalf<Box<dyn ByteStream>>),
+}
 
 impl WriteHalf {
-    /// Writes all of the parts: those at hand and the small ones of files together, the others from the file to the socket within the kernel
-    /// where both allow it. A peer that takes nothing for as long as `patience` is an error of the kind `TimedOut`.
+    /// Writes all of the parts: to a socket those at hand and the small ones of files together, the others from the file to the socket
+    /// within the kernel where both allow it. A peer that takes nothing for as long as `patience` is an error of the kind `TimedOut`.
     pub async fn write(&mut self, parts: &[Part], patience: Duration) -> io::Result<()> {
+        match self {
+            WriteHalf::Socket(socket) => Sender { socket: (*socket).as_ref(), patience }.send(parts).await,
+            WriteHalf::Other(stream) => copy(parts, stream, patience).await,
+        }
+    }
+
+    /// Says that nothing more will come.
+    pub async fn shut_down(&mut self) -> io::Result<()> {
+        match self {
+            WriteHalf::Socket(socket) => socket.shutdown().await,
+            WriteHalf::Other(stream) => stream.shutdown().await,
+        }
+    }
+}
+
+/// Writes parts to what is no socket.
+async fn copy(parts: &[Part], stream: &mut (impl AsyncWrite + Unpin), patience: Duration) -> io::Result<()> {
+    for part in parts {
+        match part {
+            Part::Bytes(bytes) => write_all(stream, bytes, patience).await?,
+            Part::File { file, position, length } => {
+                for at in (0..*length).step_by(GATHERED_MAX) {
+                    let (position, length) = (position + at as u64, GATHERED_MAX.min(length - at));
+                    load(file, position, length).await?;
+                    write_all(stream, &read_slice(file, position, length)?, patience).await?;
+                }
+            }
+        }
+    }
+    stream.flush().await
+}
+
+async fn write_all(stream: &mut (impl AsyncWrite + Unpin), mut bytes: &[u8], patience: Duration) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match timeout(patience, stream.write(bytes)).await? {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            written => bytes = &bytes[written?..],
+        }
+    }
+    Ok(())
+}
+
+/// Writes parts to a socket.
+struct Sender<'a> {
+    socket: &'a TcpStream,
+    patience: Duration,
+}
+
+impl Sender<'_> {
+    async fn send(&self, parts: &[Part]) -> io::Result<()> {
         let mut gathered = Gathered::default();
         for part in parts {
             if gathered.size >= GATHERED_MAX {
-                self.send_bytes(&gathered.take(), true, patience).await?;
+                self.send_bytes(&gathered.take(), true).await?;
             }
             match part {
                 Part::Bytes(bytes) => gathered.push(bytes.clone()),
@@ -182,36 +322,36 @@ impl WriteHalf {
                     gathered.push(read_slice(file, *position, *length)?);
                 }
                 Part::File { file, position, length } => {
-                    self.send_bytes(&gathered.take(), true, patience).await?;
-                    self.send_file(file, *position, *length, patience).await?;
+                    self.send_bytes(&gathered.take(), true).await?;
+                    self.send_file(file, *position, *length).await?;
                 }
             }
         }
-        self.send_bytes(&gathered.take(), false, patience).await
+        self.send_bytes(&gathered.take(), false).await
     }
 
     /// `more` says that the rest of the last packet follows at once.
-    async fn send_bytes(&self, parts: &[Bytes], more: bool, patience: Duration) -> io::Result<()> {
+    async fn send_bytes(&self, parts: &[Bytes], more: bool) -> io::Result<()> {
         let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|bytes| IoSlice::new(bytes)).collect();
         let mut left = &mut slices[..];
         IoSlice::advance_slices(&mut left, 0);
         let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
         while !left.is_empty() {
             let some = &left[..left.len().min(SLICES_MAX)];
-            let sent = self.ready(patience, |socket| sendmsg(socket, some, &mut SendAncillaryBuffer::default(), flags)).await?;
+            let sent = self.ready(|socket| sendmsg(socket, some, &mut SendAncillaryBuffer::default(), flags)).await?;
             IoSlice::advance_slices(&mut left, sent);
         }
         Ok(())
     }
 
-    async fn send_file(&self, file: &Arc<dyn File>, mut position: u64, mut left: usize, patience: Duration) -> io::Result<()> {
+    async fn send_file(&self, file: &Arc<dyn File>, mut position: u64, mut left: usize) -> io::Result<()> {
         while left > 0 {
             let some = left.min(SEND_BYTES_MAX);
             load(file, position, some).await?;
             let sent = match file.descriptor() {
-                Some(descriptor) => self.ready(patience, |socket| sendfile(socket, descriptor, Some(&mut position), some)).await?,
+                Some(descriptor) => self.ready(|socket| sendfile(socket, descriptor, Some(&mut position), some)).await?,
                 None => {
-                    self.send_bytes(&[read_slice(file, position, some)?], some < left, patience).await?;
+                    self.send_bytes(&[read_slice(file, position, some)?], some < left).await?;
                     position += some as u64;
                     some
                 }
@@ -225,14 +365,8 @@ impl WriteHalf {
     }
 
     /// Calls the system once the socket takes bytes.
-    async fn ready(&self, patience: Duration, mut send: impl FnMut(&TcpStream) -> Result<usize, Errno>) -> io::Result<usize> {
-        let socket: &TcpStream = self.0.as_ref();
-        let sent = socket.async_io(Interest::WRITABLE, || Ok(send(socket)?));
-        tokio::time::timeout(patience, sent).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-    }
-
-    /// Says that nothing more will come.
-    pub async fn shut_down(&mut self) -> io::Result<()> {
-        self.0.shutdown().await
+    async fn ready(&self, mut send: impl FnMut(&TcpStream) -> Result<usize, Errno>) -> io::Result<usize> {
+        let sent = self.socket.async_io(Interest::WRITABLE, || Ok(send(self.socket)?));
+        timeout(self.patience, sent).await?
     }
 }

@@ -9,10 +9,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
+use tokio::task::{JoinError, spawn_blocking, yield_now};
 
 /// The threads; they end with the last clone.
-#[derive(Debug, Clone, Default)]
-pub struct Workers(Option<Arc<Threads>>);
+#[derive(Debug, Clone)]
+pub struct Workers(Kind);
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Caller,
+    PerCore(Arc<Threads>),
+    Inline,
+}
 
 #[derive(Debug)]
 struct Threads {
@@ -28,28 +36,48 @@ struct EventLoop {
 }
 
 impl Workers {
-    /// No threads of their own: everything runs in the caller's runtime, as in a test.
+    /// No threads of their own: connections are served in the caller's runtime, as in a test.
     pub fn none() -> Workers {
-        Workers(None)
+        Workers(Kind::Caller)
     }
 
     /// As many threads as the machine has cores.
     pub fn per_core() -> io::Result<Workers> {
         let count = std::thread::available_parallelism().map_or(1, usize::from);
         let loops = (0..count).map(start).collect::<io::Result<_>>()?;
-        Ok(Workers(Some(Arc::new(Threads { loops, next: AtomicUsize::new(0) }))))
+        Ok(Workers(Kind::PerCore(Arc::new(Threads { loops, next: AtomicUsize::new(0) }))))
+    }
+
+    /// One thread for everything, also for what may block: a simulation, in which nothing may depend on how fast another thread is.
+    pub fn inline() -> Workers {
+        Workers(Kind::Inline)
     }
 
     /// How many things can be done at once.
     pub fn count(&self) -> usize {
-        self.0.as_ref().map_or(1, |threads| threads.loops.len())
+        match &self.0 {
+            Kind::PerCore(threads) => threads.loops.len(),
+            Kind::Caller | Kind::Inline => 1,
+        }
     }
 
     /// The event loop of the next connection: each in turn.
     pub fn next(&self) -> Handle {
         match &self.0 {
-            None => Handle::current(),
-            Some(threads) => threads.loops[threads.next.fetch_add(1, Ordering::Relaxed) % threads.loops.len()].handle.clone(),
+            Kind::PerCore(threads) => threads.loops[threads.next.fetch_add(1, Ordering::Relaxed) % threads.loops.len()].handle.clone(),
+            Kind::Caller | Kind::Inline => Handle::current(),
+        }
+    }
+
+    /// Does what may wait for a disk, on a thread that may.
+    pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
+        match &self.0 {
+            Kind::PerCore(_) | Kind::Caller => spawn_blocking(work).await,
+            Kind::Inline => {
+                // Others go first, as they may where it is another thread.
+                yield_now().await;
+                Ok(work())
+            }
         }
     }
 }

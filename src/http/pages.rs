@@ -1,7 +1,9 @@
 //! The router: which path is answered by whom.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -10,14 +12,18 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::hosts::{AllowedHosts, refuse_foreign};
 use super::metrics::exposition;
 use super::{groups, wait};
 use crate::cluster::ClusterHandle;
 use crate::coordinator::GroupCoordinator;
-use crate::env::Listener;
+use crate::env::{ByteStream, Listener};
 use crate::partition::Partitions;
+
+/// How long nothing is accepted after an accept that failed, as at the limit of open files.
+const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// What the pages show.
 #[derive(Clone)]
@@ -50,7 +56,35 @@ pub async fn serve(listener: Listener, pages: Pages, stop: CancellationToken) ->
         .route("/v1/groups/{group}/explain", get(groups::explain))
         .layer(axum::middleware::from_fn_with_state(hosts, refuse_foreign))
         .with_state(pages);
-    axum::serve(listener.into_inner(), router).with_graceful_shutdown(stop.cancelled_owned()).await
+    axum::serve(Listening(listener), router).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
+/// Our listener as axum wants it.
+struct Listening(Listener);
+
+impl axum::serve::Listener for Listening {
+    type Io = Box<dyn ByteStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let accepted = self.0.accept().await.and_then(|accepted| {
+                let peer = accepted.peer;
+                Ok((accepted.into_stream()?, peer))
+            });
+            match accepted {
+                Ok(accepted) => return accepted,
+                Err(error) => {
+                    warn!(%error, "a connection to HTTP could not be accepted");
+                    tokio::time::sleep(BACK_OFF).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.0.local_address()
+    }
 }
 
 async fn ready(State(pages): State<Pages>) -> (StatusCode, &'static str) {

@@ -146,6 +146,7 @@ impl Replica {
         while self.view().high_watermark < offset {
             self.check_open()?;
             tokio::select! {
+                biased;
                 () = wake.notified() => {}
                 () = self.home.went_offline() => {}
             }

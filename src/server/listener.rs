@@ -23,6 +23,7 @@ pub async fn serve(listener: Listener, endpoint: Endpoint, services: Arc<Service
         let budget = services.budgets.connections.clone();
         // Cancelling gives up a permit or a connection that was not yet spoken with.
         let accepted = tokio::select! {
+            biased;
             () = stop.cancelled() => break,
             accepted = async {
                 let permit = budget.acquire_owned().await.ok()?;

@@ -44,9 +44,9 @@ pub fn batch(records: usize, codec: Codec) -> Bytes {
 }
 
 /// Sends a batch again and again with some requests in flight; returns the bytes of batches.
-pub async fn produce(client: &mut Client, topic: &str, batch: &Bytes, total: usize) -> usize {
+pub async fn produce(client: &mut Client, topic: &str, partition: i32, batch: &Bytes, total: usize) -> usize {
     let count = (total / batch.len()).max(1);
-    let frame = encode_request(&produce_request(topic, 0, batch, -1), 9, 1, "load");
+    let frame = encode_request(&produce_request(topic, partition, batch, -1), 9, 1, "load");
     for at in 0..count + IN_FLIGHT {
         if at < count {
             client.send_bytes(frame.clone()).await;

@@ -27,7 +27,7 @@ pub(in crate::server) async fn handle(call: Call<DeleteRecordsRequest>) -> Delet
     let checked: Vec<Result<Below, ErrorCode>> = named.map(|(topic, partition)| check(services, topic, partition)).collect();
     let below: Vec<Below> = checked.iter().flatten().cloned().collect();
     let partitions = services.partitions.clone();
-    let mut deleted = match tokio::task::spawn_blocking(move || partitions.delete_records(&below)).await {
+    let mut deleted = match services.env.workers.blocking(move || partitions.delete_records(&below)).await {
         Ok(Ok(results)) => results.into_iter().map(|result| result.map_err(|e| errors::of_partition(&e))).collect(),
         Ok(Err(error)) => {
             error!(%error, "the starts of logs could not be written");

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
+use crate::env::Workers;
 use crate::model::{LeaderEpoch, Uuid};
 use crate::partition::{Error, FirstBatch, Isolation, RecordsSlice, Replica, Subscription, Wake};
 use crate::protocol::ErrorCode;
@@ -41,7 +42,7 @@ pub(in crate::server) async fn handle(call: Call<FetchRequest>) -> (FetchRespons
             read = fetch.read();
         }
     }
-    let read = fetch.check(read).await;
+    let read = fetch.check(read, &services.env.workers).await;
     respond(services, &opened, read)
 }
 
@@ -131,10 +132,10 @@ impl<'a> Fetch<'a> {
     }
 
     /// Reads what no one has read since the broker started where reading may block, before it goes out, and holds back what is not sound.
-    async fn check(&self, mut read: Vec<Read>) -> Vec<Read> {
+    async fn check(&self, mut read: Vec<Read>, workers: &Workers) -> Vec<Read> {
         for ((wanted, replica), read) in self.parts.iter().zip(&mut read) {
             let Some(slice) = read.slice.take_if(|slice| !slice.is_checked()) else { continue };
-            let checked = tokio::task::spawn_blocking(move || slice.check()).await;
+            let checked = workers.blocking(move || slice.check()).await;
             match (checked, replica) {
                 (Ok(Ok(slice)), _) => read.slice = Some(slice),
                 (Ok(Err(error)), Ok(replica)) => *read = self.failed(wanted, replica, &error.into()),

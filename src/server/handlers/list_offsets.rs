@@ -33,7 +33,8 @@ pub(in crate::server) async fn handle(call: Call<ListOffsetsRequest>) -> ListOff
     let version = call.version;
     let services = call.caller.services.clone();
     // A search by time reads from disk and may decompress.
-    let topics = tokio::task::spawn_blocking(move || {
+    let workers = services.env.workers.clone();
+    let topics = workers.blocking(move || {
         let isolation = if call.request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };
         let topic = |topic: &crate::protocol::generated::list_offsets::ListOffsetsTopic| {
             let twice =

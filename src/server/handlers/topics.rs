@@ -33,7 +33,7 @@ pub(super) async fn ensure_offsets_topic(services: &Services) -> Result<(), Erro
         return Err(ErrorCode::CoordinatorNotAvailable);
     }
     let groups = services.groups.clone();
-    tokio::task::spawn_blocking(move || groups.load()).await.map_err(|_| ErrorCode::CoordinatorNotAvailable)
+    services.env.workers.blocking(move || groups.load()).await.map_err(|_| ErrorCode::CoordinatorNotAvailable)
 }
 
 async fn submit(services: &Services, topics: Vec<NewTopic>) -> Result<(), Error> {

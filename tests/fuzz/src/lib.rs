@@ -1,0 +1,197 @@
+//! What each fuzz target does with hostile bytes, and what must hold whatever they are.
+//!
+//! Files of a log are damaged in a directory that was whole: what is read from it afterwards must be what was written.
+
+#[path = "../../common/logs.rs"]
+#[allow(dead_code)]
+mod logs;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use dlog::env::{Disk, ManualClock, MemoryDisk, SystemEntropy};
+use dlog::model::{LeaderEpoch, NodeId, Offset, TopicPartition, Uuid};
+use dlog::records::{
+    BatchBuilder, Codec, KeyRule, Look, NewRecord, Records, Retained, Rewrite, WhenEmpty, batches, check, compress, decompress, layout, retain,
+};
+use dlog::storage::{FirstBatch, Log, LogConfig, LogDirectory, OpenFiles, Recovery};
+use logs::{NOW, log_config, rules};
+
+/// The most bytes that a block may decompress to.
+const DECOMPRESSED_MAX: usize = 64 << 10;
+const DATA: &str = "/data";
+/// Records of the log that is damaged, one in each batch.
+const RECORDS: i64 = 24;
+const PRODUCER: i64 = 9;
+
+/// A kind of file of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damaged {
+    /// A sealed segment's index.
+    Index,
+    /// A sealed segment's time index.
+    TimeIndex,
+    /// The last snapshot of producers.
+    Snapshot,
+}
+
+/// A batch as a producer sends it: the first byte chooses rules, the rest is the batch. Its length and checksum are set right, or nothing
+/// but the first check would ever run.
+pub fn batch(data: &[u8]) {
+    let Some((choice, batch)) = data.split_first() else { return };
+    let mut batch = batch.to_vec();
+    if choice & 1 == 0 && batch.len() >= layout::SIZE {
+        let length = (batch.len() - layout::MAGIC + 4) as i32;
+        batch[..8].fill(0);
+        batch[8..12].copy_from_slice(&length.to_be_bytes());
+        batch[layout::MAGIC] = 2;
+        let crc = crc32c::crc32c(&batch[layout::ATTRIBUTES..]);
+        batch[layout::CRC..layout::ATTRIBUTES].copy_from_slice(&crc.to_be_bytes());
+    }
+    let batch = Bytes::from(batch);
+    let keys = if choice & 2 == 0 { KeyRule::Required } else { KeyRule::Optional };
+    let mut rules = rules(keys, if choice & 4 == 0 { Look::Full } else { Look::Trusting });
+    rules.codec = [None, Some(Codec::None), Some(Codec::Lz4), Some(Codec::Snappy)][usize::from(choice >> 3 & 3)];
+    rules.decompressed_bytes_max = DECOMPRESSED_MAX;
+    let Ok(mut checked) = check(&batch, &rules) else { return };
+    let mut stored = checked.place(Offset(100), LeaderEpoch(1)).to_vec();
+    stored.extend_from_slice(checked.body());
+    let (header, whole) = batches(&stored).next().expect("what was checked is a batch").expect("and a whole one");
+    header.check_crc(whole).expect("its checksum is right");
+    assert!(header.base_offset == Offset(100) && header.records_count > 0);
+    let Ok(opened) = header.open(&whole[layout::SIZE..], DECOMPRESSED_MAX) else {
+        assert!(rules.look == Look::Trusting && header.codec() != Ok(Codec::None), "all of it was looked at");
+        return;
+    };
+    let sound = Records::new(&opened, header.records_count).filter_map(Result::ok).count();
+    if rules.look == Look::Full {
+        assert_eq!(sound, header.records_count as usize);
+    }
+    let how = Rewrite { decompressed_bytes_max: DECOMPRESSED_MAX, horizon_ms: NOW, when_empty: WhenEmpty::KeepHeader };
+    let mut at = 0;
+    let kept = retain(&header, whole, &how, |_| {
+        at += 1;
+        at % 2 == 0
+    });
+    if let Ok(Retained::Batch(header, bytes)) = kept {
+        header.check_crc(&bytes).expect("what is rewritten is sound");
+        assert_eq!(header.records_count, at / 2);
+    }
+}
+
+/// A block of one codec: never more than the limit comes out, and what goes in comes back.
+pub fn codec(codec: Codec, data: &[u8]) {
+    if let Ok(opened) = decompress(codec, data, DECOMPRESSED_MAX) {
+        assert!(opened.len() <= DECOMPRESSED_MAX);
+    }
+    let packed = compress(codec, data).expect("anything can be compressed");
+    assert_eq!(decompress(codec, &packed, data.len()).expect("our own"), data);
+}
+
+/// Opens a log in which one file was damaged, as after a clean stop and as after a crash: its records are those that were written.
+pub fn log_file(kind: Damaged, data: &[u8]) {
+    let suffix = match kind {
+        Damaged::Index => ".index",
+        Damaged::TimeIndex => ".timeindex",
+        Damaged::Snapshot => ".snapshot",
+    };
+    let files = whole();
+    let sealed = |(path, _): &&(PathBuf, Vec<u8>)| path.to_string_lossy().ends_with(suffix);
+    let found = if kind == Damaged::Snapshot { files.iter().rfind(sealed) } else { files.iter().find(sealed) };
+    let (path, _) = found.expect("the log has such a file");
+    let mut bytes = data.to_vec();
+    if kind == Damaged::Snapshot && bytes.len() > 6 && bytes[0] & 1 == 0 {
+        // With the right version and checksum, so that its entries are looked at.
+        bytes[..2].copy_from_slice(&1_i16.to_be_bytes());
+        let crc = crc32c::crc32c(&bytes[6..]);
+        bytes[2..6].copy_from_slice(&crc.to_be_bytes());
+    }
+    for how in [Recovery::Clean, Recovery::From(Offset(0)), Recovery::From(Offset(RECORDS / 2))] {
+        let disk = disk_with(files, path, &bytes);
+        let open_files = OpenFiles::new(disk, 4);
+        let (log, _) = Log::open(&open_files, &log_path(), config(), how, NOW).expect("no damage to such a file keeps a log shut");
+        assert_eq!(log.log_end(), Offset(RECORDS));
+        read_all(&log);
+        for at in [0, 1, RECORDS / 2, RECORDS - 1] {
+            let found = log.reader().find_by_time(NOW + at).expect("a search");
+            let found = found.expect("there is one");
+            assert!(found.timestamp_ms >= NOW + at);
+            assert_eq!(found.timestamp_ms, NOW + found.offset.0);
+            if how == Recovery::From(Offset(0)) || kind == Damaged::Index {
+                assert_eq!(found.offset, Offset(at));
+            }
+        }
+    }
+}
+
+/// Opens a data directory in which one checkpoint was damaged; the first byte chooses which.
+pub fn checkpoint(data: &[u8]) {
+    let Some((choice, text)) = data.split_first() else { return };
+    let names = ["recovery-point-offset-checkpoint", "log-start-offset-checkpoint", "cleaner-offset-checkpoint", "p-0/leader-epoch-checkpoint"];
+    let name = names[usize::from(*choice) % names.len()];
+    let disk = disk_with(whole(), &Path::new(DATA).join(name), text);
+    let directory = LogDirectory::open(disk.clone(), &SystemEntropy, Path::new(DATA), NodeId(1), None).expect("the directory opens");
+    let how = directory.recovery(&partition());
+    let (log, _) = Log::open(&OpenFiles::new(disk, 4), &log_path(), config(), how, NOW).expect("the log opens");
+    assert_eq!(log.log_end(), Offset(RECORDS));
+    read_all(&log);
+}
+
+fn partition() -> TopicPartition {
+    TopicPartition::new("p", 0)
+}
+
+fn log_path() -> PathBuf {
+    Path::new(DATA).join("p-0")
+}
+
+fn config() -> LogConfig {
+    log_config(800, 100)
+}
+
+/// Reads each record by its offset.
+fn read_all(log: &Log) {
+    for at in log.log_start().0..RECORDS {
+        let slice = log.reader().read(Offset(at), log.log_end(), 1, FirstBatch::Whole).expect("a read").expect("something");
+        let bytes = slice.check().expect("the segments are sound").read().expect("bytes");
+        let (header, batch) = batches(&bytes).next().expect("a batch").expect("a whole one");
+        header.check_crc(batch).expect("a sound one");
+        assert_eq!((header.base_offset, header.max_timestamp), (Offset(at), NOW + at));
+    }
+}
+
+/// The files of a data directory that was closed, with one log of several segments.
+fn whole() -> &'static [(PathBuf, Vec<u8>)] {
+    static FILES: OnceLock<Vec<(PathBuf, Vec<u8>)>> = OnceLock::new();
+    FILES.get_or_init(|| {
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(Arc::new(ManualClock::at(NOW))));
+        let root = Path::new(DATA);
+        let directory = LogDirectory::open(disk.clone(), &SystemEntropy, root, NodeId(1), Some("fuzz")).expect("a directory");
+        directory.create_partition(&partition(), Uuid::from_random([7; 16])).expect("a partition");
+        let (mut log, _) = Log::open(&OpenFiles::new(disk.clone(), 4), &log_path(), config(), Recovery::New, NOW).expect("a log");
+        for at in 0..RECORDS {
+            let record = NewRecord { timestamp_ms: Some(NOW + at), ..NewRecord::value(&[7; 20]) };
+            let sent = BatchBuilder::new().producer(PRODUCER, 0, at as i32).record(record).build(NOW);
+            let checked = check(&sent, &rules(KeyRule::Optional, Look::Full)).expect("a good batch");
+            log.append(checked, LeaderEpoch(at as i32 / 8), NOW).expect("an append");
+        }
+        log.close().expect("it closes");
+        directory.save_recovery_points(&[(partition(), log.log_end())]).expect("a checkpoint");
+        directory.mark_clean().expect("a marker");
+        let names = |path: &Path| disk.list(path).expect("a list").into_iter().map(|name| path.join(name)).collect::<Vec<_>>();
+        let paths = names(root).into_iter().chain(names(&log_path())).filter(|path| !disk.is_dir(path));
+        paths.map(|path| (path.clone(), disk.read(&path).expect("a file"))).collect()
+    })
+}
+
+/// The files with other bytes in one of them.
+fn disk_with(files: &[(PathBuf, Vec<u8>)], damaged: &Path, bytes: &[u8]) -> Arc<dyn Disk> {
+    let disk = MemoryDisk::new(Arc::new(ManualClock::at(NOW)));
+    disk.create_dir(&log_path()).expect("a directory");
+    for (path, whole) in files.iter().filter(|(path, _)| path != damaged) {
+        disk.write(path, whole).expect("a file");
+    }
+    disk.write(damaged, bytes).expect("a file");
+    Arc::new(disk)
+}
