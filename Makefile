@@ -1,7 +1,10 @@
 # Everything that is done with this project; `make help` lists it.
 CLIENT ?=
 ARGS ?=
-.PHONY: help build run test check fmt lint protocol compat compat-smoke coverage figures bench traced kills bugs
+SEEDS ?= 50
+TARGET ?=
+FUZZ_SECONDS ?= 60
+.PHONY: help build run test check fmt lint protocol compat compat-smoke coverage figures bench traced sim fuzz kills bugs
 
 help:           ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -27,6 +30,10 @@ compat-smoke: build  ## kcat, confluent-kafka and kafka-python, a few minutes
 traced:         ## tests of the binary under strace, which is installed where it is missing
 	command -v strace >/dev/null || { apt-get update -qq && apt-get install -y -qq strace; }
 	cargo test --test traced -- --ignored
+sim:            ## whole brokers in simulated worlds; SEEDS=n
+	SEEDS=$(SEEDS) cargo test --test simulation -- --nocapture
+fuzz:           ## hostile bytes, two targets at once; TARGET=name for one, FUZZ_SECONDS=n for each
+	tests/fuzz/run.sh "$(TARGET)" $(FUZZ_SECONDS)
 kills:          ## kill -9 under load a hundred times
 	KILLS=100 cargo test --test binary kill_9
 bugs:           ## break one rule of the log at a time and see that the tests find it

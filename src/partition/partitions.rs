@@ -375,11 +375,14 @@ impl Partitions {
         })
     }
 
-    /// Makes durable what was written to a directory, counted from 0, and commits it. Blocks.
-    pub fn commit(&self, directory: usize) -> Result<(), Error> {
+    /// Makes durable what was written to a directory, counted from 0, and commits it; gives the number of logs. Blocks.
+    pub fn commit(&self, directory: usize) -> Result<usize, Error> {
         let home = &self.directories[directory];
         let behind: Vec<_> = self.all().into_iter().filter(|r| Arc::ptr_eq(&r.home, home) && r.is_behind()).collect();
-        if behind.is_empty() { Ok(()) } else { self.sync_in(home, &behind) }
+        if !behind.is_empty() {
+            self.sync_in(home, &behind)?;
+        }
+        Ok(behind.len())
     }
 
     /// Waits until something was written to a directory that somebody waits for.

@@ -74,8 +74,9 @@ pub struct Unflushed {
 #[derive(Debug, Clone, Copy)]
 pub struct Synced(Offset);
 
-/// Files above which the whole file system is made durable at once: that costs less than so many calls.
-const SYNC_ONE_BY_ONE_MAX: usize = 64;
+/// Files above which the whole file system is made durable at once. 16 files with 80 KB each took 8.7 ms one by one, 4 ms from as many
+/// threads, and 3.7 ms so (ext4 on a virtual disk).
+const SYNC_ONE_BY_ONE_MAX: usize = 4;
 
 /// Makes logs below `root` durable. Blocks, and needs no lock on them.
 pub fn sync_logs(disk: &dyn Disk, root: &Path, logs: Vec<Unflushed>) -> Result<Vec<Synced>, Error> {

@@ -1,6 +1,7 @@
 //! A broker in this process and a client that speaks the protocol's values.
 #![allow(dead_code)]
 
+pub mod history;
 pub mod load;
 pub mod logs;
 pub mod process;

@@ -21,6 +21,9 @@ use logs::{NOW, log_config, rules};
 /// The most bytes that a block may decompress to.
 const DECOMPRESSED_MAX: usize = 64 << 10;
 const DATA: &str = "/data";
+/// What [`checkpoint`] damages.
+const CHECKPOINTS: [&str; 4] =
+    ["recovery-point-offset-checkpoint", "log-start-offset-checkpoint", "cleaner-offset-checkpoint", "p-0/leader-epoch-checkpoint"];
 /// Records of the log that is damaged, one in each batch.
 const RECORDS: i64 = 24;
 const PRODUCER: i64 = 9;
@@ -91,15 +94,7 @@ pub fn codec(codec: Codec, data: &[u8]) {
 
 /// Opens a log in which one file was damaged, as after a clean stop and as after a crash: its records are those that were written.
 pub fn log_file(kind: Damaged, data: &[u8]) {
-    let suffix = match kind {
-        Damaged::Index => ".index",
-        Damaged::TimeIndex => ".timeindex",
-        Damaged::Snapshot => ".snapshot",
-    };
-    let files = whole();
-    let sealed = |(path, _): &&(PathBuf, Vec<u8>)| path.to_string_lossy().ends_with(suffix);
-    let found = if kind == Damaged::Snapshot { files.iter().rfind(sealed) } else { files.iter().find(sealed) };
-    let (path, _) = found.expect("the log has such a file");
+    let (files, (path, _)) = (whole(), sound(kind));
     let mut bytes = data.to_vec();
     if kind == Damaged::Snapshot && bytes.len() > 6 && bytes[0] & 1 == 0 {
         // With the right version and checksum, so that its entries are looked at.
@@ -125,11 +120,34 @@ pub fn log_file(kind: Damaged, data: &[u8]) {
     }
 }
 
+/// The file that a target damages.
+fn sound(kind: Damaged) -> &'static (PathBuf, Vec<u8>) {
+    let suffix = match kind {
+        Damaged::Index => ".index",
+        Damaged::TimeIndex => ".timeindex",
+        Damaged::Snapshot => ".snapshot",
+    };
+    let mut of_kind = whole().iter().filter(|(path, _)| path.to_string_lossy().ends_with(suffix));
+    // The first segment is sealed; the last snapshot is the one that counts.
+    let found = if kind == Damaged::Snapshot { of_kind.last() } else { of_kind.next() };
+    found.expect("the log has such a file")
+}
+
+/// The same file's bytes before.
+pub fn sound_file(kind: Damaged) -> &'static [u8] {
+    &sound(kind).1
+}
+
+/// The same of [`checkpoint`]; none where a sound directory has no such file.
+pub fn sound_checkpoint(choice: u8) -> Option<&'static [u8]> {
+    let path = Path::new(DATA).join(CHECKPOINTS[usize::from(choice) % CHECKPOINTS.len()]);
+    whole().iter().find(|(of, _)| *of == path).map(|(_, bytes)| &bytes[..])
+}
+
 /// Opens a data directory in which one checkpoint was damaged; the first byte chooses which.
 pub fn checkpoint(data: &[u8]) {
     let Some((choice, text)) = data.split_first() else { return };
-    let names = ["recovery-point-offset-checkpoint", "log-start-offset-checkpoint", "cleaner-offset-checkpoint", "p-0/leader-epoch-checkpoint"];
-    let name = names[usize::from(*choice) % names.len()];
+    let name = CHECKPOINTS[usize::from(*choice) % CHECKPOINTS.len()];
     let disk = disk_with(whole(), &Path::new(DATA).join(name), text);
     let directory = LogDirectory::open(disk.clone(), &SystemEntropy, Path::new(DATA), NodeId(1), None).expect("the directory opens");
     let how = directory.recovery(&partition());

@@ -1,0 +1,608 @@
+//! A whole broker under simulated time, network and disk: clients produce, consume and rebalance while it crashes, its disk is cut off and
+//! the network is torn; their histories are checked.
+//!
+//! `SEEDS=n` runs as many seeds (8 without it), `SEED=n` only this one.
+
+mod common;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::history::{Anomaly, Event, check};
+use common::{fetch_request, produce_request, values};
+use dlog::broker::{Broker, Config, Mode, Sources};
+use dlog::client::Connection;
+use dlog::env::{Accept, Accepted, Clock, Crash, Cut, Entropy, Env, Listener, MemoryDisk, Network, Pending, Workers};
+use dlog::protocol::generated::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
+use dlog::protocol::generated::heartbeat::HeartbeatRequest;
+use dlog::protocol::generated::init_producer_id::InitProducerIdRequest;
+use dlog::protocol::generated::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
+use dlog::protocol::generated::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
+use dlog::protocol::generated::offset_commit::{OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use dlog::protocol::generated::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestTopic};
+use dlog::protocol::generated::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment};
+use dlog::protocol::{ErrorCode, Request};
+use dlog::records::{BatchBuilder, NewRecord};
+use tokio::time::{sleep, timeout};
+
+const BROKER: &str = "broker";
+const PORT: u16 = 9092;
+const TOPIC: &str = "t";
+const GROUP: &str = "g";
+const PARTITIONS: i32 = 3;
+/// How long clients work under faults, in simulated time.
+const FAULTS_FOR: Duration = Duration::from_secs(20);
+/// How long a client waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+const BEGIN_MS: i64 = 1_700_000_000_000;
+
+/// Everything that the seed decides.
+#[derive(Debug, Clone)]
+struct Chance(Rc<Cell<u64>>);
+
+impl Chance {
+    fn new(seed: u64) -> Chance {
+        Chance(Rc::new(Cell::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)))
+    }
+
+    fn below(&self, bound: u64) -> u64 {
+        let mut x = self.0.get();
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.0.set(x);
+        (x >> 11) % bound
+    }
+
+    fn ms(&self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(from + self.below(to - from))
+    }
+}
+
+/// Simulated time since a date, which jumps when it is told to.
+#[derive(Debug, Default)]
+struct SimulatedClock {
+    jumped_ms: AtomicI64,
+}
+
+impl Clock for SimulatedClock {
+    fn wall_ms(&self) -> i64 {
+        let elapsed = turmoil::sim_elapsed().unwrap_or_default();
+        BEGIN_MS + elapsed.as_millis() as i64 + self.jumped_ms.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug)]
+struct SimulatedEntropy(AtomicU64);
+
+impl Entropy for SimulatedEntropy {
+    fn fill(&self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            let number = self.0.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            chunk.copy_from_slice(&number.to_be_bytes()[..chunk.len()]);
+        }
+    }
+}
+
+struct SimulatedNetwork;
+
+struct SimulatedListener(turmoil::net::TcpListener);
+
+impl Network for SimulatedNetwork {
+    fn bind<'a>(&'a self, host: &'a str, port: u16) -> Pending<'a, Listener> {
+        Box::pin(async move { Ok(Listener::new(SimulatedListener(turmoil::net::TcpListener::bind((host, port)).await?))) })
+    }
+}
+
+impl Accept for SimulatedListener {
+    fn local_address(&self) -> std::io::Result<std::net::SocketAddr> {
+        self.0.local_addr()
+    }
+
+    fn accept(&self) -> Pending<'_, Accepted> {
+        Box::pin(async move {
+            let (stream, peer) = self.0.accept().await?;
+            let local = stream.local_addr()?;
+            Ok(Accepted::new(stream, peer, local))
+        })
+    }
+}
+
+/// What the simulation is about.
+#[derive(Clone)]
+struct World {
+    chance: Chance,
+    history: Rc<RefCell<Vec<Event>>>,
+    /// Clients end when they see it.
+    is_over: Rc<Cell<bool>>,
+}
+
+impl World {
+    fn note(&self, event: Event) {
+        self.history.borrow_mut().push(event);
+    }
+}
+
+/// A client of the broker; a connection that fails is made anew with the next call.
+struct Peer {
+    name: String,
+    connection: Option<Connection>,
+}
+
+impl Peer {
+    fn new(name: &str) -> Peer {
+        Peer { name: name.to_string(), connection: None }
+    }
+
+    /// The answer; none where none came.
+    async fn call<R: Request>(&mut self, request: &R, version: i16) -> Option<R::Response> {
+        if self.connection.is_none() {
+            let connecting = turmoil::net::TcpStream::connect((BROKER, PORT));
+            match timeout(PATIENCE, connecting).await {
+                Ok(Ok(stream)) => self.connection = Some(Connection::over(stream, &self.name)),
+                _ => {
+                    sleep(Duration::from_millis(100)).await;
+                    return None;
+                }
+            }
+        }
+        let connection = self.connection.as_mut()?;
+        match timeout(PATIENCE, connection.call(request, version)).await {
+            Ok(Ok(response)) => Some(response),
+            _ => {
+                self.connection = None;
+                None
+            }
+        }
+    }
+
+    /// The error and the offset of one batch.
+    async fn produce(&mut self, partition: i32, batch: &Bytes) -> Option<(i16, i64)> {
+        let response = self.call(&produce_request(TOPIC, partition, batch, -1), 9).await?;
+        let answer = response.responses.first()?.partition_responses.first()?;
+        Some((answer.error_code, answer.base_offset))
+    }
+
+    /// Offsets and values from an offset on.
+    async fn fetch(&mut self, partition: i32, offset: i64) -> Option<Vec<(i64, u64)>> {
+        let response = self.call(&fetch_request(TOPIC, &[(partition, offset)], 1, 100), 12).await?;
+        let data = response.responses.first()?.partitions.first().filter(|data| data.error_code == 0)?;
+        let bytes = data.records.as_ref().and_then(|records| records.bytes()).cloned().unwrap_or_default();
+        let number = |value: Vec<u8>| u64::from_be_bytes(value.try_into().expect("our values have eight bytes"));
+        Some(values(&bytes).into_iter().filter(|(at, _)| *at >= offset).map(|(at, value)| (at, number(value))).collect())
+    }
+
+    async fn offset(&mut self, partition: i32, timestamp: i64) -> Option<i64> {
+        let partition = ListOffsetsPartition { partition_index: partition, timestamp, ..Default::default() };
+        let topics = vec![ListOffsetsTopic { name: TOPIC.into(), partitions: vec![partition] }];
+        let response = self.call(&ListOffsetsRequest { replica_id: -1, topics, ..Default::default() }, 5).await?;
+        let answer = response.topics.first()?.partitions.first().filter(|p| p.error_code == 0)?;
+        Some(answer.offset)
+    }
+
+    /// The group's offset, -1 where there is none.
+    async fn committed(&mut self, partition: i32) -> Option<i64> {
+        let topics = vec![OffsetFetchRequestTopic { name: TOPIC.into(), partition_indexes: vec![partition] }];
+        let request = OffsetFetchRequest { group_id: GROUP.into(), topics: Some(topics), ..Default::default() };
+        let response = self.call(&request, 5).await.filter(|response| response.error_code == 0)?;
+        let answer = response.topics.first()?.partitions.first().filter(|p| p.error_code == 0)?;
+        Some(answer.committed_offset)
+    }
+}
+
+fn batch(builder: BatchBuilder<'_>, value: &u64) -> Bytes {
+    builder.record(NewRecord::value(&value.to_be_bytes())).build(BEGIN_MS)
+}
+
+/// Sends each value once.
+async fn plain_producer(world: World, number: u64) {
+    let mut peer = Peer::new(&format!("producer-{number}"));
+    let mut value = number << 32;
+    while !world.is_over.get() {
+        value += 1;
+        let partition = world.chance.below(PARTITIONS as u64) as i32;
+        let answer = peer.produce(partition, &batch(BatchBuilder::new(), &value)).await;
+        let offset = answer.filter(|(error, _)| *error == 0).map(|(_, offset)| offset);
+        world.note(Event::Sent { client: peer.name.clone(), partition, value, offset });
+        sleep(world.chance.ms(1, 30)).await;
+    }
+}
+
+/// Sends each value until it is acknowledged.
+async fn idempotent_producer(world: World, number: u64) {
+    let mut peer = Peer::new(&format!("idempotent-{number}"));
+    let mut value = number << 32;
+    let id = loop {
+        let request = InitProducerIdRequest { transaction_timeout_ms: 60_000, ..Default::default() };
+        match peer.call(&request, 4).await.filter(|response| response.error_code == 0) {
+            Some(response) => break response,
+            None if world.is_over.get() => return,
+            None => sleep(Duration::from_millis(50)).await,
+        }
+    };
+    let mut sequences = [0; PARTITIONS as usize];
+    while !world.is_over.get() {
+        value += 1;
+        let partition = world.chance.below(PARTITIONS as u64) as i32;
+        let sequence = &mut sequences[partition as usize];
+        let batch = batch(BatchBuilder::new().producer(id.producer_id, id.producer_epoch, *sequence), &value);
+        let offset = loop {
+            match peer.produce(partition, &batch).await {
+                Some((0, offset)) => break Some(offset),
+                Some((error, _)) if error == ErrorCode::OutOfOrderSequenceNumber.code() => {
+                    world.note(Event::OutOfSequence { client: peer.name.clone(), partition, value });
+                    return;
+                }
+                _ if world.is_over.get() => break None,
+                _ => sleep(world.chance.ms(10, 100)).await,
+            }
+        };
+        *sequence += 1;
+        world.note(Event::Sent { client: peer.name.clone(), partition, value, offset });
+        sleep(world.chance.ms(1, 30)).await;
+    }
+}
+
+/// Reads all partitions from their beginning on, without a group.
+async fn reader(world: World) {
+    let mut peer = Peer::new("reader");
+    let mut next = [0; PARTITIONS as usize];
+    while !world.is_over.get() {
+        for partition in 0..PARTITIONS {
+            let position = &mut next[partition as usize];
+            if let Some(records) = peer.fetch(partition, *position).await.filter(|records| !records.is_empty()) {
+                *position = records.last().map_or(*position, |(offset, _)| offset + 1);
+                world.note(Event::Polled { client: peer.name.clone(), partition, records });
+            }
+        }
+        sleep(world.chance.ms(1, 50)).await;
+    }
+}
+
+/// A member of the group: its leader gives each partition to one member.
+async fn member(world: World, number: u64) {
+    let mut peer = Peer::new(&format!("member-{number}"));
+    let mut id = String::new();
+    while !world.is_over.get() {
+        if membership(&world, &mut peer, &mut id).await.is_none() {
+            sleep(world.chance.ms(10, 200)).await;
+        }
+    }
+}
+
+/// One generation, until something is not as it should be.
+async fn membership(world: &World, peer: &mut Peer, id: &mut String) -> Option<()> {
+    let join = JoinGroupRequest {
+        group_id: GROUP.into(),
+        session_timeout_ms: 3000,
+        rebalance_timeout_ms: 1500,
+        member_id: id.clone(),
+        protocol_type: "consumer".into(),
+        protocols: vec![JoinGroupRequestProtocol { name: "own".into(), metadata: Bytes::new() }],
+        ..Default::default()
+    };
+    let joined = peer.call(&join, 5).await?;
+    if joined.error_code == ErrorCode::UnknownMemberId.code() {
+        id.clear();
+        return None;
+    }
+    id.clone_from(&joined.member_id);
+    if joined.error_code != 0 {
+        return None;
+    }
+    let part = |at: usize| (0..PARTITIONS as u8).filter(|p| usize::from(*p) % joined.members.len() == at).collect::<Vec<u8>>();
+    let assignment =
+        |(at, m): (usize, &_)| SyncGroupRequestAssignment { member_id: member_id(m), assignment: Bytes::from(part(at)) };
+    let sync = SyncGroupRequest {
+        group_id: GROUP.into(),
+        generation_id: joined.generation_id,
+        member_id: id.clone(),
+        assignments: joined.members.iter().enumerate().map(assignment).collect(),
+        ..Default::default()
+    };
+    let synced = peer.call(&sync, 3).await.filter(|synced| synced.error_code == 0)?;
+    let mut positions = BTreeMap::new();
+    for partition in synced.assignment.iter().map(|p| i32::from(*p)) {
+        let found = committed(world, peer, partition).await?;
+        positions.insert(partition, found.max(0));
+        world.note(Event::Seek { client: peer.name.clone(), partition, offset: found.max(0) });
+    }
+    while !world.is_over.get() {
+        for (partition, position) in &mut positions {
+            let records = peer.fetch(*partition, *position).await?;
+            if let Some((last, _)) = records.last() {
+                *position = last + 1;
+                world.note(Event::Polled { client: peer.name.clone(), partition: *partition, records });
+            }
+        }
+        let offset = |(partition, position): (&i32, &i64)| OffsetCommitRequestPartition {
+            partition_index: *partition,
+            committed_offset: *position,
+            ..Default::default()
+        };
+        let topic = OffsetCommitRequestTopic {
+            name: TOPIC.into(),
+            partitions: positions.iter().map(offset).collect(),
+            ..Default::default()
+        };
+        let commit = OffsetCommitRequest {
+            group_id: GROUP.into(),
+            generation_id_or_member_epoch: joined.generation_id,
+            member_id: id.clone(),
+            topics: vec![topic],
+            ..Default::default()
+        };
+        for answer in &peer.call(&commit, 7).await?.topics.first()?.partitions {
+            if answer.error_code != 0 {
+                return None;
+            }
+            let partition = answer.partition_index;
+            world.note(Event::Committed { group: GROUP.into(), partition, offset: positions[&partition] });
+        }
+        let beat = HeartbeatRequest {
+            group_id: GROUP.into(),
+            generation_id: joined.generation_id,
+            member_id: id.clone(),
+            ..Default::default()
+        };
+        peer.call(&beat, 3).await.filter(|beat| beat.error_code == 0)?;
+        sleep(world.chance.ms(5, 100)).await;
+    }
+    Some(())
+}
+
+fn member_id(member: &dlog::protocol::generated::join_group::JoinGroupResponseMember) -> String {
+    member.member_id.clone()
+}
+
+/// The group's offset. What others commit meanwhile is not held against the answer.
+async fn committed(world: &World, peer: &mut Peer, partition: i32) -> Option<i64> {
+    let asked_at = world.history.borrow().len();
+    let offset = peer.committed(partition).await?;
+    world.history.borrow_mut().insert(asked_at, Event::Found { group: GROUP.into(), partition, offset });
+    Some(offset)
+}
+
+/// Makes the topic; tries until it is there.
+async fn create_topic() {
+    let mut peer = Peer::new("administrator");
+    // Segments are many, so that rolls, indexes and snapshots are in play.
+    let configs = vec![CreatableTopicConfig { name: "segment.ms".into(), value: Some("1000".into()) }];
+    let topic = CreatableTopic { name: TOPIC.into(), num_partitions: PARTITIONS, replication_factor: 1, configs, ..Default::default() };
+    let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 1000, ..Default::default() };
+    while peer.call(&request, 7).await.is_none_or(|answer| answer.topics[0].error_code != 0) {}
+}
+
+/// Reads everything when all is over, and asks for the group's offsets.
+async fn last_reader(world: World) {
+    let mut peer = Peer::new("last-reader");
+    for partition in 0..PARTITIONS {
+        let end = loop {
+            if let Some(end) = peer.offset(partition, -1).await {
+                break end;
+            }
+        };
+        let mut position = 0;
+        while position < end {
+            let Some(records) = peer.fetch(partition, position).await else { continue };
+            position = records.last().map_or(position, |(offset, _)| offset + 1);
+            world.note(Event::Polled { client: peer.name.clone(), partition, records });
+        }
+        world.note(Event::ReadToEnd { client: peer.name.clone(), partition });
+        while committed(&world, &mut peer, partition).await.is_none() {}
+    }
+}
+
+/// What a run leaves.
+struct Run {
+    history: Vec<Event>,
+    /// Operations on all disks, and the crashes.
+    operations: u64,
+    crashes: u64,
+}
+
+/// The broker's machine: its disk outlives it.
+struct Machine {
+    disk: Arc<Mutex<MemoryDisk>>,
+    clock: Arc<SimulatedClock>,
+    is_synced: bool,
+    operations: u64,
+    crashes: u64,
+}
+
+impl Machine {
+    /// Kills the broker, or cuts the power where what was acknowledged must survive that as well.
+    fn crash(&mut self, sim: &mut turmoil::Sim<'_>, chance: &Chance) {
+        let crash = match (self.is_synced, chance.below(3)) {
+            (false, _) | (true, 0) => Crash::Process,
+            (true, 1) => Crash::Power,
+            (true, _) => Crash::PowerPartly(chance.below(u64::MAX)),
+        };
+        let mut disk = self.disk.lock().expect("no panic");
+        let survivor = disk.after(crash);
+        self.operations += disk.operations();
+        self.crashes += 1;
+        // What still runs of the dead one writes to nothing.
+        disk.cut_at(Cut { operation: disk.operations(), torn: None });
+        *disk = survivor;
+        drop(disk);
+        sim.crash(BROKER);
+    }
+}
+
+fn run(seed: u64) -> Run {
+    let chance = Chance::new(seed);
+    let is_synced = seed % 2 == 1;
+    let clock = Arc::new(SimulatedClock::default());
+    let disk = Arc::new(Mutex::new(MemoryDisk::new(clock.clone())));
+    let mut builder = turmoil::Builder::new();
+    builder
+        .simulation_duration(Duration::from_secs(600))
+        .tick_duration(Duration::from_millis(1))
+        .max_message_latency(Duration::from_millis(5))
+        .tcp_capacity(1 << 16)
+        .rng_seed(seed);
+    let mut sim = builder.build();
+    let (machine_disk, machine_clock) = (disk.clone(), clock.clone());
+    let entropy = Arc::new(SimulatedEntropy(AtomicU64::new(seed << 32)));
+    sim.host(BROKER, move || {
+        let disk = machine_disk.lock().expect("no panic").clone();
+        let env = Env {
+            clock: machine_clock.clone(),
+            entropy: entropy.clone(),
+            disk: Arc::new(disk),
+            network: Arc::new(SimulatedNetwork),
+            workers: Workers::inline(),
+        };
+        async move {
+            let _broker = Broker::start(config(is_synced), env).await?;
+            std::future::pending::<()>().await;
+            Ok(())
+        }
+    });
+    let world = World { chance: chance.clone(), history: Rc::default(), is_over: Rc::default() };
+    let client = |sim: &mut turmoil::Sim<'_>, name: &str, work: std::pin::Pin<Box<dyn Future<Output = ()>>>| {
+        sim.client(name, async move {
+            work.await;
+            Ok(())
+        })
+    };
+    client(&mut sim, "administrator", Box::pin(create_topic()));
+    while !sim.step().expect("no client fails") {}
+    for number in 1..=2 {
+        client(&mut sim, &format!("plain-{number}"), Box::pin(plain_producer(world.clone(), number)));
+        client(&mut sim, &format!("idempotent-{number}"), Box::pin(idempotent_producer(world.clone(), 10 + number)));
+        client(&mut sim, &format!("member-{number}"), Box::pin(member(world.clone(), number)));
+    }
+    client(&mut sim, "reader", Box::pin(reader(world.clone())));
+    let mut machine = Machine { disk, clock, is_synced, operations: 0, crashes: 0 };
+    let names = ["plain-1", "idempotent-1", "member-1", "member-2", "reader"];
+    let go_on = |sim: &mut turmoil::Sim<'_>, time: Duration| {
+        let until = sim.elapsed() + time;
+        while sim.elapsed() < until {
+            sim.step().expect("no client fails");
+        }
+    };
+    let end = sim.elapsed() + FAULTS_FOR;
+    while sim.elapsed() < end {
+        go_on(&mut sim, chance.ms(100, 2000));
+        match chance.below(4) {
+            0 => {
+                let name = names[chance.below(names.len() as u64) as usize];
+                sim.partition(BROKER, name);
+                go_on(&mut sim, chance.ms(50, 3000));
+                sim.repair(BROKER, name);
+                continue;
+            }
+            1 => {
+                let jumps = [3_600_000, -3_600_000, 1, -1000];
+                machine.clock.jumped_ms.fetch_add(jumps[chance.below(4) as usize], Ordering::Relaxed);
+                continue;
+            }
+            2 => {
+                // The disk goes in the middle of something, torn or not; then the machine.
+                let disk = machine.disk.lock().expect("no panic").clone();
+                let torn = [None, Some(512), Some(4096)][chance.below(3) as usize];
+                disk.cut_at(Cut { operation: disk.operations() + chance.below(40), torn });
+                go_on(&mut sim, chance.ms(10, 500));
+            }
+            _ => {}
+        }
+        machine.crash(&mut sim, &chance);
+        go_on(&mut sim, chance.ms(1, 1500));
+        sim.bounce(BROKER);
+    }
+    world.is_over.set(true);
+    while !sim.step().expect("no client fails") {}
+    // Once more: what was served at the last must be there after the next start.
+    machine.crash(&mut sim, &chance);
+    sim.bounce(BROKER);
+    client(&mut sim, "last-reader", Box::pin(last_reader(world.clone())));
+    while !sim.step().expect("no client fails") {}
+    let history = world.history.borrow().clone();
+    Run { history, operations: machine.operations, crashes: machine.crashes }
+}
+
+fn config(is_synced: bool) -> Config {
+    let settings = [
+        ("log.dirs", "/data"),
+        ("listeners", "PLAINTEXT://0.0.0.0:9092"),
+        ("offsets.topic.num.partitions", "2"),
+        ("group.initial.rebalance.delay.ms", "0"),
+        ("durability.profile", if is_synced { "fsync" } else { "default" }),
+    ];
+    let flags = settings.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    Config::read(Mode::Dev, &Sources { flags, ..Sources::default() }, "0.0.0.0:8080").expect("the settings are sound")
+}
+
+fn acknowledged(history: &[Event]) -> usize {
+    history.iter().filter(|event| matches!(event, Event::Sent { offset: Some(_), .. })).count()
+}
+
+#[test]
+fn no_client_sees_anything_wrong_while_the_broker_crashes() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
+    let seeds = match number("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SEEDS").unwrap_or(8),
+    };
+    for seed in seeds {
+        let run = run(seed);
+        let found = check(&run.history);
+        let (sent, committed) = (acknowledged(&run.history), run.history.iter().filter(|e| matches!(e, Event::Committed { .. })).count());
+        println!(
+            "seed {seed}: {} events, {sent} values acknowledged, {committed} commits, {} crashes, {} operations",
+            run.history.len(),
+            run.crashes,
+            run.operations
+        );
+        let text: Vec<String> = found.iter().take(20).map(ToString::to_string).collect();
+        assert!(found.is_empty(), "SEED={seed}: {} anomalies\n{}", found.len(), text.join("\n"));
+        assert!(sent > 100 && committed > 10 && run.crashes > 1, "SEED={seed}: too little happened");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in [1, 2] {
+        let (one, other) = (run(seed), run(seed));
+        let differs = one.history.iter().zip(&other.history).position(|(a, b)| a != b);
+        assert_eq!(differs.map(|at| (&one.history[at], &other.history[at])), None, "SEED={seed}");
+        assert_eq!((one.history.len(), one.operations, one.crashes), (other.history.len(), other.operations, other.crashes));
+    }
+    assert_ne!(run(3).history, run(5).history);
+}
+
+#[test]
+fn the_checker_names_each_anomaly() {
+    let sent = |value, offset| Event::Sent { client: "p".into(), partition: 0, value, offset };
+    let polled = |records: &[(i64, u64)]| Event::Polled { client: "c".into(), partition: 0, records: records.to_vec() };
+    let end = || Event::ReadToEnd { client: "c".into(), partition: 0 };
+    let seek = |offset| Event::Seek { client: "c".into(), partition: 0, offset };
+    let commit = |offset| Event::Committed { group: "g".into(), partition: 0, offset };
+    let group_finds = |offset| Event::Found { group: "g".into(), partition: 0, offset };
+    let names = |history: &[Event]| check(history).into_iter().map(|found| found.0).collect::<Vec<_>>();
+    let good = [sent(1, Some(0)), sent(2, None), sent(3, Some(5)), polled(&[(0, 1), (3, 2)]), polled(&[(5, 3)]), end()];
+    assert_eq!(names(&good), []);
+    assert_eq!(names(&[commit(5), group_finds(5), commit(7), group_finds(9)]), []);
+    assert_eq!(names(&[sent(1, Some(0)), polled(&[(0, 1)]), seek(0), polled(&[(0, 1)])]), [], "who seeks may read again");
+    let cases = [
+        (Anomaly::LostWrite, vec![sent(1, Some(0)), sent(2, Some(1)), polled(&[(1, 2)]), end()]),
+        (Anomaly::Duplicate, vec![sent(1, Some(0)), polled(&[(0, 1), (1, 1)])]),
+        (Anomaly::InconsistentOffsets, vec![sent(1, Some(0)), sent(2, None), polled(&[(0, 2)])]),
+        (Anomaly::PollSkip, vec![sent(1, Some(0)), sent(2, Some(1)), sent(3, Some(2)), polled(&[(0, 1)]), polled(&[(2, 3)])]),
+        (Anomaly::NonmonotonicPoll, vec![sent(1, Some(0)), sent(2, Some(1)), polled(&[(0, 1), (1, 2)]), polled(&[(0, 1)])]),
+        (Anomaly::NonmonotonicSend, vec![sent(1, Some(1)), sent(2, Some(0))]),
+        (Anomaly::LostCommit, vec![commit(5), commit(3), group_finds(4)]),
+        (Anomaly::Phantom, vec![polled(&[(0, 1)])]),
+        (Anomaly::OutOfSequence, vec![Event::OutOfSequence { client: "p".into(), partition: 0, value: 1 }]),
+    ];
+    for (anomaly, history) in cases {
+        assert_eq!(names(&history), [anomaly], "{history:?}");
+    }
+}
