@@ -19,6 +19,7 @@ use dlog::broker::{Broker, Config, Mode, Sources};
 use dlog::client::Connection;
 use dlog::env::{Accept, Accepted, Clock, Crash, Cut, Entropy, Env, Listener, MemoryDisk, Network, Pending, Workers};
 use dlog::protocol::generated::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
+use dlog::protocol::generated::find_coordinator::FindCoordinatorRequest;
 use dlog::protocol::generated::heartbeat::HeartbeatRequest;
 use dlog::protocol::generated::init_producer_id::InitProducerIdRequest;
 use dlog::protocol::generated::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
@@ -38,7 +39,7 @@ const PARTITIONS: i32 = 3;
 /// How long clients work under faults, in simulated time.
 const FAULTS_FOR: Duration = Duration::from_secs(20);
 /// How long a client waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(4);
 const BEGIN_MS: i64 = 1_700_000_000_000;
 
 /// Everything that the seed decides.
@@ -376,6 +377,9 @@ async fn create_topic() {
     let topic = CreatableTopic { name: TOPIC.into(), num_partitions: PARTITIONS, replication_factor: 1, configs, ..Default::default() };
     let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 1000, ..Default::default() };
     while peer.call(&request, 7).await.is_none_or(|answer| answer.topics[0].error_code != 0) {}
+    // Who looks for the coordinator makes the offsets topic.
+    let request = FindCoordinatorRequest { coordinator_keys: vec![GROUP.into()], ..Default::default() };
+    while peer.call(&request, 4).await.is_none_or(|answer| answer.coordinators[0].error_code != 0) {}
 }
 
 /// Reads everything when all is over, and asks for the group's offsets.
@@ -534,6 +538,7 @@ fn config(is_synced: bool) -> Config {
         ("listeners", "PLAINTEXT://0.0.0.0:9092"),
         ("offsets.topic.num.partitions", "2"),
         ("group.initial.rebalance.delay.ms", "0"),
+        ("group.min.session.timeout.ms", "1000"),
         ("durability.profile", if is_synced { "fsync" } else { "default" }),
     ];
     let flags = settings.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
