@@ -1,6 +1,6 @@
 //! All replicas of this broker.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::ScopedJoinHandle;
@@ -71,7 +71,8 @@ pub struct Recovered {
 
 /// What opening a replica gives.
 type Opened = Result<(Replica, Report), Error>;
-type ByTopic = HashMap<Arc<str>, Arc<Vec<Option<Arc<Replica>>>>>;
+/// Ordered, so that what is done to all of them is done in the same order in every run.
+type ByTopic = BTreeMap<Arc<str>, Arc<Vec<Option<Arc<Replica>>>>>;
 
 /// The replicas by topic, read without locks.
 #[derive(Debug)]
