@@ -8,7 +8,7 @@ use std::path::Path;
 use common::logs::{NOW, log_config, open_files, open_log, rules};
 use dlog::env::SystemEntropy;
 use dlog::model::{LeaderEpoch, Offset};
-use dlog::records::{BatchBuilder, BatchHeader, Codec, KeyRule, Look, NewRecord, Records, check, layout};
+use dlog::records::{BatchBuilder, BatchHeader, Codec, KeyRule, Look, NewRecord, check};
 use dlog::storage::{Cleaned, Cleaner, Compaction, FirstBatch, Log, LogConfig, Recovery};
 use proptest::prelude::*;
 
@@ -76,8 +76,7 @@ fn records(log: &Log) -> Vec<Stored> {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let mut all = Vec::new();
     for (header, batch) in headers(log) {
-        let body = header.open(&batch[layout::SIZE..], 1 << 20).unwrap();
-        for record in Records::new(&body, header.records_count) {
+        for record in header.open(&batch, 1 << 20).unwrap().records() {
             let record = record.expect("a sound record");
             let offset = header.base_offset.plus(i64::from(record.offset_delta)).0;
             all.push((offset, header.base_timestamp + record.timestamp_delta, text(record.key.unwrap()), record.value.map(text)));

@@ -59,15 +59,16 @@ fn id(topic: &str) -> TopicPartition {
     TopicPartition::new(topic, 0)
 }
 
-/// Few files may be open, so that they are closed and opened again.
-fn keeping(durability: Durability) -> Keeping {
-    Keeping { durability, files_max: 2 }
-}
+/// Few files may be open, so that they are closed and opened again; closing one that is dirty syncs it.
+const FEW_FILES: Keeping = Keeping { durability: Durability::Default, files_max: 2 };
+/// Nothing is synced but where somebody says so.
+const MANY_FILES: Keeping = Keeping { durability: Durability::Default, files_max: 1000 };
+const SYNCED: Keeping = Keeping { durability: Durability::Fsync, files_max: 2 };
 
-fn open(disk: &MemoryDisk, durability: Durability, topics: &[&str], epoch: i32) -> Result<Partitions, String> {
+fn open(disk: &MemoryDisk, keeping: Keeping, topics: &[&str], epoch: i32) -> Result<Partitions, String> {
     let env = env(disk);
     let directory = LogDirectory::open(env.disk.clone(), &*env.entropy, Path::new(DATA), NodeId(1), Some("cluster"));
-    let partitions = Partitions::new(env, vec![directory.map_err(|e| e.to_string())?], Vec::new(), keeping(durability));
+    let partitions = Partitions::new(env, vec![directory.map_err(|e| e.to_string())?], Vec::new(), keeping);
     partitions.retire_deleted(&Default::default()).map_err(|e| e.to_string())?;
     let new = |(name, own): &(&str, &[(&str, &str)])| NewReplica {
         id: id(name),
@@ -97,11 +98,11 @@ struct Expected {
 type Model = BTreeMap<&'static str, Expected>;
 
 /// Appends to topics, one record each, and acknowledges what is committed.
-fn produce(partitions: &Partitions, durability: Durability, model: &mut Model, topics: &[&'static str], key: u8) -> Result<(), String> {
+fn produce(partitions: &Partitions, keeping: Keeping, model: &mut Model, topics: &[&'static str], key: u8) -> Result<(), String> {
     for topic in topics {
         append(partitions, model, topic, key)?;
     }
-    if durability == Durability::Fsync {
+    if keeping.durability == Durability::Fsync {
         partitions.commit(0).map_err(|e| e.to_string())?;
     }
     for topic in topics {
@@ -111,7 +112,7 @@ fn produce(partitions: &Partitions, durability: Durability, model: &mut Model, t
             return Err("the high watermark stays behind".into());
         }
         expected.acknowledged.extend(expected.open.take());
-        if durability == Durability::Fsync {
+        if keeping.durability == Durability::Fsync {
             expected.durable = expected.acknowledged.len();
         }
     }
@@ -140,14 +141,14 @@ fn flush(partitions: &Partitions, model: &mut Model) -> Result<(), String> {
 
 /// Produces, rolls, flushes, retains, compacts, deletes a topic and records, stops and starts again. Ends with the first error, as a broker
 /// whose disk is gone.
-fn workload(disk: &MemoryDisk, durability: Durability, model: &mut Model) -> Result<(), String> {
-    let mut partitions = open(disk, durability, &["plain", "short", "compacted", "deleted"], 0)?;
+fn workload(disk: &MemoryDisk, keeping: Keeping, model: &mut Model) -> Result<(), String> {
+    let mut partitions = open(disk, keeping, &["plain", "short", "compacted", "deleted"], 0)?;
     for round in 0..6_u8 {
         for at in 0..7_u8 {
-            produce(&partitions, durability, model, &["plain", "short", "compacted"], at % 4)?;
+            produce(&partitions, keeping, model, &["plain", "short", "compacted"], at % 4)?;
         }
         if round == 1 {
-            produce(&partitions, durability, model, &["deleted"], 0)?;
+            produce(&partitions, keeping, model, &["deleted"], 0)?;
         }
         // What retention may delete is known only afterwards.
         if let Some(short) = model.get_mut("short") {
@@ -178,7 +179,7 @@ fn workload(disk: &MemoryDisk, durability: Durability, model: &mut Model) -> Res
             partitions.close().map_err(|e| e.to_string())?;
             model.values_mut().for_each(|expected| expected.durable = expected.acknowledged.len());
             drop(partitions);
-            partitions = open(disk, durability, &["plain", "short", "compacted"], 1)?;
+            partitions = open(disk, keeping, &["plain", "short", "compacted"], 1)?;
         }
     }
     partitions.close().map_err(|e| e.to_string())?;
@@ -244,11 +245,11 @@ fn compare(topic: &str, expected: &Expected, crash: Crash, replica: &Replica) ->
 }
 
 /// Opens the directory after a crash without an operator, compares it, and goes on with it.
-fn reopen(disk: &MemoryDisk, durability: Durability, crash: Crash, model: &Model) -> Result<(), String> {
+fn reopen(disk: &MemoryDisk, keeping: Keeping, crash: Crash, model: &Model) -> Result<(), String> {
     let topics: Vec<&str> = model.keys().copied().collect();
     for (epoch, again) in [(5, "after the crash"), (6, "after a clean stop")] {
         let wrong = |what: String| format!("{again}: {what}");
-        let partitions = open(disk, durability, &topics, epoch).map_err(wrong)?;
+        let partitions = open(disk, keeping, &topics, epoch).map_err(wrong)?;
         for (topic, expected) in model {
             let replica = partitions.get(topic, 0).ok_or_else(|| wrong(format!("{topic} is not there")))?;
             compare(topic, expected, crash, &replica).map_err(wrong)?;
@@ -267,17 +268,22 @@ fn reopen(disk: &MemoryDisk, durability: Durability, crash: Crash, model: &Model
 
 #[test]
 fn every_operation_may_be_the_last() {
-    cut_everywhere(Durability::Default);
+    cut_everywhere(FEW_FILES);
+}
+
+#[test]
+fn every_operation_may_be_the_last_with_all_files_open() {
+    cut_everywhere(MANY_FILES);
 }
 
 #[test]
 fn every_operation_may_be_the_last_and_what_was_acknowledged_survives_a_power_cut() {
-    cut_everywhere(Durability::Fsync);
+    cut_everywhere(SYNCED);
 }
 
-fn cut_everywhere(durability: Durability) {
+fn cut_everywhere(keeping: Keeping) {
     let disk = MemoryDisk::new(Arc::new(ManualClock::at(NOW)));
-    workload(&disk, durability, &mut Model::new()).expect("without a crash all goes well");
+    workload(&disk, keeping, &mut Model::new()).expect("without a crash all goes well");
     let operations = disk.operations();
     assert!(operations >= 300, "{operations} operations");
     let seeds: u64 = std::env::var("CRASH_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
@@ -287,10 +293,10 @@ fn cut_everywhere(durability: Durability) {
             let disk = MemoryDisk::new(Arc::new(ManualClock::at(NOW)));
             disk.cut_at(Cut { operation, torn });
             let mut model = Model::new();
-            let _ = workload(&disk, durability, &mut model);
+            let _ = workload(&disk, keeping, &mut model);
             let chances = (0..seeds).map(|seed| Crash::PowerPartly(seed * 7919 + operation * 31 + 1));
             for crash in [Crash::Process, Crash::Power].into_iter().chain(chances) {
-                if let Err(what) = reopen(&disk.after(crash), durability, crash, &model) {
+                if let Err(what) = reopen(&disk.after(crash), keeping, crash, &model) {
                     failures.push(format!("operation {operation}, torn {torn:?}, {crash:?}: {what}"));
                 }
             }
@@ -303,7 +309,7 @@ fn cut_everywhere(durability: Durability) {
 /// Partitions on a fresh disk with these topics, and the disk.
 fn started(topics: &[&str]) -> (MemoryDisk, Partitions) {
     let disk = MemoryDisk::new(Arc::new(ManualClock::at(NOW)));
-    let partitions = open(&disk, Durability::Default, topics, 0).expect("it opens");
+    let partitions = open(&disk, FEW_FILES, topics, 0).expect("it opens");
     (disk, partitions)
 }
 
@@ -312,7 +318,7 @@ fn a_full_disk_tears_nothing_and_writes_go_on_when_there_is_room() {
     let (disk, partitions) = started(&["plain", "short"]);
     let mut model = Model::new();
     for at in 0..30 {
-        produce(&partitions, Durability::Default, &mut model, &["plain"], at).expect("there is room");
+        produce(&partitions, FEW_FILES, &mut model, &["plain"], at).expect("there is room");
     }
     let replica = partitions.get("plain", 0).unwrap();
     let used = 1_000_000 - {
@@ -322,7 +328,7 @@ fn a_full_disk_tears_nothing_and_writes_go_on_when_there_is_room() {
     // At every amount of room that is left, also while a segment is begun, an append is whole or nothing.
     for room in (0..3000).step_by(37) {
         disk.set_capacity(Some(used + room));
-        while produce(&partitions, Durability::Default, &mut model, &["plain"], 0).is_ok() {}
+        while produce(&partitions, FEW_FILES, &mut model, &["plain"], 0).is_ok() {}
         let expected = model.get_mut("plain").unwrap();
         expected.open = None;
         assert_eq!(replica.view().log_end.0 as usize, expected.acknowledged.len());
@@ -331,10 +337,10 @@ fn a_full_disk_tears_nothing_and_writes_go_on_when_there_is_room() {
     assert!(!partitions.is_offline());
     disk.set_capacity(None);
     for at in 0..30 {
-        produce(&partitions, Durability::Default, &mut model, &["plain"], at).expect("there is room again");
+        produce(&partitions, FEW_FILES, &mut model, &["plain"], at).expect("there is room again");
     }
     for crash in [Crash::Process, Crash::Power] {
-        reopen(&disk.after(crash), Durability::Default, crash, &model).expect("nothing is torn");
+        reopen(&disk.after(crash), FEW_FILES, crash, &model).expect("nothing is torn");
     }
 }
 
@@ -344,7 +350,7 @@ fn flush_messages_and_flush_ms_are_kept() {
     let clock = Arc::new(ManualClock::at(NOW));
     let env = Env { clock: clock.clone(), ..env(&disk) };
     let directory = LogDirectory::open(env.disk.clone(), &*env.entropy, Path::new(DATA), NodeId(1), None).unwrap();
-    let partitions = Partitions::new(env, vec![directory], Vec::new(), keeping(Durability::Default));
+    let partitions = Partitions::new(env, vec![directory], Vec::new(), FEW_FILES);
     let new = |name: &str, own| NewReplica {
         id: id(name),
         topic_id: topic_id(name),
@@ -356,10 +362,10 @@ fn flush_messages_and_flush_ms_are_kept() {
     let mut model = Model::new();
     let durable = |topic: &str| partitions.get(topic, 0).unwrap().recovery_point().0;
     for at in 1..=7 {
-        produce(&partitions, Durability::Default, &mut model, &["plain"], 0).unwrap();
+        produce(&partitions, FEW_FILES, &mut model, &["plain"], 0).unwrap();
         assert_eq!(durable("plain"), at / 3 * 3);
     }
-    produce(&partitions, Durability::Default, &mut model, &["short"], 0).unwrap();
+    produce(&partitions, FEW_FILES, &mut model, &["short"], 0).unwrap();
     for (later, expected) in [(0, 0), (499, 0), (1, 1)] {
         clock.advance(later);
         partitions.flush_overdue().unwrap();
@@ -371,18 +377,18 @@ fn flush_messages_and_flush_ms_are_kept() {
 fn a_sync_that_failed_is_never_tried_again() {
     let (disk, partitions) = started(&["plain"]);
     let mut model = Model::new();
-    produce(&partitions, Durability::Default, &mut model, &["plain"], 1).unwrap();
+    produce(&partitions, FEW_FILES, &mut model, &["plain"], 1).unwrap();
     flush(&partitions, &mut model).unwrap();
-    produce(&partitions, Durability::Default, &mut model, &["plain"], 2).unwrap();
+    produce(&partitions, FEW_FILES, &mut model, &["plain"], 2).unwrap();
     disk.set_syncs_fail(true);
     assert!(partitions.flush().is_err() && partitions.is_offline());
     disk.set_syncs_fail(false);
     let replica = partitions.get("plain", 0).unwrap();
-    assert!(produce(&partitions, Durability::Default, &mut model, &["plain"], 3).unwrap_err().contains("offline"));
+    assert!(produce(&partitions, FEW_FILES, &mut model, &["plain"], 3).unwrap_err().contains("offline"));
     assert!(replica.read(Offset(0), Isolation::ReadUncommitted, 1000, FirstBatch::Whole).is_err());
     assert!(partitions.close().is_err(), "it does not end cleanly either");
     model.get_mut("plain").unwrap().open = None;
     for crash in [Crash::Process, Crash::Power, Crash::PowerPartly(3)] {
-        reopen(&disk.after(crash), Durability::Default, crash, &model).expect("the next start needs no operator");
+        reopen(&disk.after(crash), FEW_FILES, crash, &model).expect("the next start needs no operator");
     }
 }

@@ -297,8 +297,7 @@ async fn membership(world: &World, peer: &mut Peer, id: &mut String) -> Option<(
         return None;
     }
     let part = |at: usize| (0..PARTITIONS as u8).filter(|p| usize::from(*p) % joined.members.len() == at).collect::<Vec<u8>>();
-    let assignment =
-        |(at, m): (usize, &_)| SyncGroupRequestAssignment { member_id: member_id(m), assignment: Bytes::from(part(at)) };
+    let assignment = |(at, m): (usize, &_)| SyncGroupRequestAssignment { member_id: member_id(m), assignment: Bytes::from(part(at)) };
     let sync = SyncGroupRequest {
         group_id: GROUP.into(),
         generation_id: joined.generation_id,
@@ -326,11 +325,8 @@ async fn membership(world: &World, peer: &mut Peer, id: &mut String) -> Option<(
             committed_offset: *position,
             ..Default::default()
         };
-        let topic = OffsetCommitRequestTopic {
-            name: TOPIC.into(),
-            partitions: positions.iter().map(offset).collect(),
-            ..Default::default()
-        };
+        let topic =
+            OffsetCommitRequestTopic { name: TOPIC.into(), partitions: positions.iter().map(offset).collect(), ..Default::default() };
         let commit = OffsetCommitRequest {
             group_id: GROUP.into(),
             generation_id_or_member_epoch: joined.generation_id,
@@ -345,12 +341,8 @@ async fn membership(world: &World, peer: &mut Peer, id: &mut String) -> Option<(
             let partition = answer.partition_index;
             world.note(Event::Committed { group: GROUP.into(), partition, offset: positions[&partition] });
         }
-        let beat = HeartbeatRequest {
-            group_id: GROUP.into(),
-            generation_id: joined.generation_id,
-            member_id: id.clone(),
-            ..Default::default()
-        };
+        let beat =
+            HeartbeatRequest { group_id: GROUP.into(), generation_id: joined.generation_id, member_id: id.clone(), ..Default::default() };
         peer.call(&beat, 3).await.filter(|beat| beat.error_code == 0)?;
         sleep(world.chance.ms(5, 100)).await;
     }
@@ -448,7 +440,7 @@ fn run(seed: u64) -> Run {
     builder
         .simulation_duration(Duration::from_secs(600))
         .tick_duration(Duration::from_millis(1))
-        .max_message_latency(Duration::from_millis(5))
+        .max_message_latency(Duration::from_millis(20))
         .tcp_capacity(1 << 16)
         .rng_seed(seed);
     let mut sim = builder.build();
@@ -485,7 +477,7 @@ fn run(seed: u64) -> Run {
     }
     client(&mut sim, "reader", Box::pin(reader(world.clone())));
     let mut machine = Machine { disk, clock, is_synced, operations: 0, crashes: 0 };
-    let names = ["plain-1", "idempotent-1", "member-1", "member-2", "reader"];
+    let names = ["plain-1", "idempotent-1", "idempotent-2", "member-1", "member-2", "reader"];
     let go_on = |sim: &mut turmoil::Sim<'_>, time: Duration| {
         let until = sim.elapsed() + time;
         while sim.elapsed() < until {
@@ -497,10 +489,12 @@ fn run(seed: u64) -> Run {
         go_on(&mut sim, chance.ms(100, 2000));
         match chance.below(4) {
             0 => {
-                let name = names[chance.below(names.len() as u64) as usize];
-                sim.partition(BROKER, name);
+                // One client, or all.
+                let first = chance.below(2 * names.len() as u64) as usize;
+                let cut_off = names.get(first..=first).unwrap_or(&names);
+                cut_off.iter().for_each(|name| sim.partition(BROKER, *name));
                 go_on(&mut sim, chance.ms(50, 3000));
-                sim.repair(BROKER, name);
+                cut_off.iter().for_each(|name| sim.repair(BROKER, *name));
                 continue;
             }
             1 => {

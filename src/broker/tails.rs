@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::Broker;
 use crate::model::{Offset, is_internal_topic};
 use crate::partition::{self, FirstBatch, Isolation, Replica};
-use crate::records::{self, Records, batches, layout};
+use crate::records::{self, batches};
 
 /// Records that are kept of a partition.
 const RECORDS: i64 = 100;
@@ -75,8 +75,7 @@ fn tail(replica: &Replica) -> Result<Vec<Value>, partition::Error> {
     for batch in batches(&bytes) {
         // The last one may be cut.
         let Ok((header, batch)) = batch else { break };
-        let body = header.open(&batch[layout::SIZE..], DECOMPRESSED_BYTES_MAX)?;
-        for record in Records::new(&body, header.records_count) {
+        for record in header.open(batch, DECOMPRESSED_BYTES_MAX)?.records() {
             let record = record?;
             let offset = header.base_offset.0 + i64::from(record.offset_delta);
             if offset >= from.0 {

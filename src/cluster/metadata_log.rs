@@ -118,8 +118,8 @@ impl LocalMetadataLog {
             }
             (from, term) = (end, of_term);
         }
-        log.reader().replay(from, |header, body| {
-            let records = decode_records(body, header.records_count)?;
+        log.reader().replay(from, |header, batch| {
+            let records = decode_records(batch.get(layout::SIZE..).unwrap_or_default(), header.records_count)?;
             commit(Committed::Entry(Entry { term: header.leader_epoch.0, index: header.base_offset.0, records }));
             Ok::<_, Error>(())
         })?;
@@ -173,7 +173,7 @@ fn read_snapshot(bytes: &[u8]) -> Result<Vec<MetadataRecord>, Error> {
     for batch in batches(bytes) {
         let (header, batch) = batch.map_err(malformed)?;
         header.check_crc(batch).map_err(malformed)?;
-        all.extend(decode_records(&batch[layout::SIZE..], header.records_count)?);
+        all.extend(decode_records(batch.get(layout::SIZE..).unwrap_or_default(), header.records_count)?);
         read += batch.len();
     }
     if read == bytes.len() { Ok(all) } else { Err(Error::Storage("the snapshot ends in the middle of a batch".into())) }

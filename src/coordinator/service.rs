@@ -21,7 +21,7 @@ use super::shard::{GroupSettings, GroupView, Outcome, Reply, Shard, Token, parti
 use crate::env::Env;
 use crate::partition::{self, Partitions, Replica};
 use crate::protocol::ErrorCode;
-use crate::records::{BatchBuilder, NewRecord, Records};
+use crate::records::{BatchBuilder, NewRecord};
 
 /// The topic that holds all groups.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -107,13 +107,11 @@ impl GroupCoordinator {
         let now = self.now();
         let mut shard = Shard::new(self.settings.clone(), now);
         let mut count = 0;
-        replica.replay(|header, body| {
-            let opened = Bytes::from(header.open(body, usize::MAX)?.into_owned());
-            for record in Records::new(&opened, header.records_count) {
+        replica.replay(|header, batch| {
+            for record in header.open(batch, usize::MAX)?.records() {
                 let record = record?;
-                let (Some(key), value) = (record.key.map(|k| opened.slice_ref(k)), record.value.map(|v| opened.slice_ref(v))) else {
-                    continue;
-                };
+                let Some(key) = record.key.map(Bytes::copy_from_slice) else { continue };
+                let value = record.value.map(Bytes::copy_from_slice);
                 match GroupRecord::decode(&key, value.as_ref()) {
                     Ok(Some(record)) => shard.replay(&record, now),
                     Ok(None) => debug!("a record type of later releases is passed over"),

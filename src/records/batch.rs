@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::{Codec, Error, decompress, layout};
+use super::legacy::{self, Messages};
+use super::{Codec, Error, Record, Records, decompress, layout};
 use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 
 /// Bytes of base offset and batch length, which the length does not count.
@@ -62,11 +63,13 @@ fn at<const N: usize>(bytes: &[u8; layout::SIZE], position: usize) -> [u8; N] {
 }
 
 impl BatchHeader {
-    /// Reads the header at the front of `bytes`; checks only that it is there, of magic 2, and that its length can be.
+    /// Reads the header at the front of `bytes`; checks only that it is there, of a known format, and that its length can be. A message of
+    /// format 0 or 1 is read as a batch of one record.
     pub fn read(bytes: &[u8]) -> Result<BatchHeader, Error> {
-        let magic = bytes.get(layout::MAGIC).map(|b| *b as i8);
-        if let Some(magic) = magic.filter(|m| *m != 2) {
-            return Err(Error::Magic(magic));
+        match bytes.get(layout::MAGIC).map(|b| *b as i8) {
+            Some(magic @ (0 | 1)) => return legacy::read_header(bytes, magic),
+            Some(2) | None => {}
+            Some(magic) => return Err(Error::Magic(magic)),
         }
         let bytes = bytes.first_chunk::<{ layout::SIZE }>().ok_or(Error::Empty)?;
         let header = BatchHeader {
@@ -138,12 +141,22 @@ impl BatchHeader {
         Codec::from_attributes(self.attributes)
     }
 
-    /// The bytes of the records behind this header, decompressed up to `max` bytes where they are compressed.
-    pub fn open<'a>(&self, body: &'a [u8], max: usize) -> Result<Cow<'a, [u8]>, Error> {
-        match self.codec()? {
-            Codec::None => Ok(Cow::Borrowed(body)),
-            codec => Ok(Cow::Owned(decompress(codec, body, max)?)),
+    /// Whether it is a message of format 0 or 1.
+    pub fn is_legacy(&self) -> bool {
+        self.magic < 2
+    }
+
+    /// Opens a whole batch: its records are decompressed up to `max` bytes where they are compressed.
+    pub fn open<'a>(&self, batch: &'a [u8], max: usize) -> Result<Opened<'a>, Error> {
+        if self.is_legacy() {
+            return Ok(Opened { header: *self, records: legacy::open(self, batch, max)? });
         }
+        let body = batch.get(layout::SIZE..).ok_or(Error::Empty)?;
+        let records = match self.codec()? {
+            Codec::None => Cow::Borrowed(body),
+            codec => Cow::Owned(decompress(codec, body, max)?),
+        };
+        Ok(Opened { header: *self, records })
     }
 
     /// Who set the timestamps.
@@ -190,8 +203,33 @@ impl BatchHeader {
 
     /// Compares the checksum with the bytes of a whole batch.
     pub fn check_crc(&self, batch: &[u8]) -> Result<(), Error> {
-        let computed = crc32c::crc32c(batch.get(layout::ATTRIBUTES..).ok_or(Error::Empty)?);
+        let computed = match self.is_legacy() {
+            true => legacy::compute_crc(batch)?,
+            false => crc32c::crc32c(batch.get(layout::ATTRIBUTES..).ok_or(Error::Empty)?),
+        };
         if computed == self.crc { Ok(()) } else { Err(Error::Crc { stored: self.crc, computed }) }
+    }
+}
+
+/// A batch whose records are not compressed any more.
+#[derive(Debug)]
+pub struct Opened<'a> {
+    header: BatchHeader,
+    records: Cow<'a, [u8]>,
+}
+
+impl Opened<'_> {
+    /// The records.
+    pub fn records(&self) -> impl Iterator<Item = Result<Record<'_>, Error>> {
+        let header = &self.header;
+        let legacy = header.is_legacy().then(|| Messages::new(header, &self.records));
+        let current = (!header.is_legacy()).then(|| Records::new(&self.records, header.records_count));
+        legacy.into_iter().flatten().chain(current.into_iter().flatten())
+    }
+
+    /// Bytes of the records.
+    pub fn size(&self) -> usize {
+        self.records.len()
     }
 }
 
@@ -200,7 +238,7 @@ pub fn batches(bytes: &[u8]) -> impl Iterator<Item = Result<(BatchHeader, &[u8])
     let mut rest = bytes;
     let mut failed = false;
     std::iter::from_fn(move || {
-        if failed || rest.len() < layout::SIZE {
+        if failed {
             return None;
         }
         match BatchHeader::read(rest) {
@@ -209,6 +247,8 @@ pub fn batches(bytes: &[u8]) -> impl Iterator<Item = Result<(BatchHeader, &[u8])
                 rest = after;
                 Some(Ok((header, batch)))
             }
+            // The rest is not even a header.
+            Err(Error::Empty) => None,
             Err(error) => {
                 failed = true;
                 Some(Err(error))
@@ -243,8 +283,8 @@ mod tests {
         let mut bytes = good.to_vec();
         bytes[layout::BATCH_LENGTH..layout::BATCH_LENGTH + 4].copy_from_slice(&(-5_i32).to_be_bytes());
         assert_eq!(BatchHeader::read(&bytes), Err(Error::Length(-5)));
-        bytes[layout::MAGIC] = 1;
-        assert_eq!(BatchHeader::read(&bytes), Err(Error::Magic(1)));
+        bytes[layout::MAGIC] = 3;
+        assert_eq!(BatchHeader::read(&bytes), Err(Error::Magic(3)));
         assert_eq!(batches(&good[..good.len() - 1]).count(), 0);
     }
 }

@@ -8,12 +8,13 @@ mod build;
 mod check;
 mod compression;
 mod error;
+mod legacy;
 #[rustfmt::skip]
 pub mod layout;
 mod record;
 mod retain;
 
-pub use batch::{BatchHeader, TimestampType, batches};
+pub use batch::{BatchHeader, Opened, TimestampType, batches};
 pub use build::{BatchBuilder, NewRecord};
 pub use check::{CheckedBatch, KeyRule, Look, Rules, check};
 pub use compression::{Codec, compress, decompress};

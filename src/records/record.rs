@@ -81,6 +81,11 @@ impl<'a> Iterator for Records<'a> {
 }
 
 impl<'a> Record<'a> {
+    /// A record without headers.
+    pub(super) fn plain(offset_delta: i32, timestamp_delta: i64, key: Option<&'a [u8]>, value: Option<&'a [u8]>, bytes: &'a [u8]) -> Self {
+        Record { offset_delta, timestamp_delta, key, value, bytes, headers: &[], headers_count: 0 }
+    }
+
     /// The headers.
     pub fn headers(&self) -> Result<Vec<Header<'a>>, wire::Error> {
         let mut headers = Vec::new();

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use bytes::BytesMut;
 
-use super::{BatchHeader, Codec, Error, Record, Records, compress, layout};
+use super::{BatchHeader, Codec, Error, Record, compress, layout};
 use crate::wire::{put_varint, put_varlong, varlong_in, varlong_size};
 
 /// What becomes of a batch without records.
@@ -48,13 +48,19 @@ pub fn retain<'a>(
     mut keep: impl FnMut(&Record<'_>) -> bool,
 ) -> Result<Retained<'a>, Error> {
     let codec = header.codec()?;
-    let opened = header.open(&batch[layout::SIZE..], how.decompressed_bytes_max)?;
+    let opened = header.open(batch, how.decompressed_bytes_max)?;
     let mut kept = Vec::new();
-    for record in Records::new(&opened, header.records_count) {
+    for record in opened.records() {
         let record = record?;
         if keep(&record) {
             kept.push(record);
         }
+    }
+    if header.is_legacy() {
+        // Old formats are not written: a message goes or stays, and what is compressed together stays together. So do deletions, which have
+        // nowhere to say for how long.
+        let is_whole = how.when_empty == WhenEmpty::KeepHeader || !kept.is_empty();
+        return Ok(if is_whole { Retained::Batch(*header, Cow::Borrowed(batch)) } else { Retained::Nothing });
     }
     if kept.is_empty() {
         return Ok(match how.when_empty {
@@ -74,7 +80,7 @@ pub fn retain<'a>(
     if header.timestamp_type() == super::TimestampType::CreateTime {
         next.max_timestamp = kept.iter().map(timestamp).max().unwrap_or(header.max_timestamp);
     }
-    let mut records = BytesMut::with_capacity(opened.len());
+    let mut records = BytesMut::with_capacity(opened.size());
     for record in &kept {
         match horizon_ms {
             None => {
@@ -139,13 +145,13 @@ mod tests {
         let header = BatchHeader::read(bytes).unwrap();
         header.check_crc(bytes).unwrap();
         assert_eq!(header.size(), bytes.len());
-        let body = header.open(&bytes[layout::SIZE..], 1 << 20).unwrap();
+        let opened = header.open(bytes, 1 << 20).unwrap();
         let one = |record: Result<Record<'_>, Error>| {
             let record = record.unwrap();
             let offset = header.base_offset.plus(i64::from(record.offset_delta)).0;
             (offset, header.base_timestamp + record.timestamp_delta, record.key.unwrap().to_vec())
         };
-        Records::new(&body, header.records_count).map(one).collect()
+        opened.records().map(one).collect()
     }
 
     fn batch_of(retained: Retained<'_>) -> (BatchHeader, Vec<u8>) {

@@ -22,7 +22,7 @@ use super::segment::Segment;
 use super::{Dirty, Error};
 use crate::env::Entropy;
 use crate::model::{Offset, ProducerId};
-use crate::records::{self, BatchHeader, Record, Records, Retained, Rewrite, WhenEmpty, layout, retain};
+use crate::records::{self, BatchHeader, Record, Retained, Rewrite, WhenEmpty, retain};
 
 /// Bytes of a map's slot, and half of it again while the map grows.
 const SLOT_BYTES: usize = 38;
@@ -161,8 +161,7 @@ impl Cleaner {
 
     /// Whether the map is full now.
     fn map_batch(&self, map: &mut KeyMap, cleaning: &Cleaning, header: &BatchHeader, batch: &[u8]) -> Result<bool, records::Error> {
-        let body = header.open(&batch[layout::SIZE..], cleaning.decompressed_bytes_max)?;
-        for record in Records::new(&body, header.records_count) {
+        for record in header.open(batch, cleaning.decompressed_bytes_max)?.records() {
             let record = record?;
             let offset = header.base_offset.plus(i64::from(record.offset_delta));
             let Some(key) = record.key.filter(|_| offset >= cleaning.dirty.first_dirty) else { continue };

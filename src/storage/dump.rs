@@ -7,7 +7,7 @@ use super::index::{Entry, PositionEntry, TimeEntry};
 use super::producers::ProducerState;
 use super::scan::{Headers, Stop, read_batch};
 use crate::env::{Disk, OpenMode};
-use crate::records::{BatchHeader, Records, TimestampType, layout};
+use crate::records::{BatchHeader, TimestampType};
 
 /// What to print of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,14 +117,14 @@ fn print_batch(position: u64, header: &BatchHeader, batch: &[u8], depth: Depth, 
     if depth == Depth::Batches || !is_valid {
         return Ok(is_valid);
     }
-    let body = match header.open(&batch[layout::SIZE..], OPENED_BYTES_MAX) {
-        Ok(body) => body,
+    let opened = match header.open(batch, OPENED_BYTES_MAX) {
+        Ok(opened) => opened,
         Err(error) => {
             writeln!(out, "| {error}")?;
             return Ok(false);
         }
     };
-    for record in Records::new(&body, header.records_count) {
+    for record in opened.records() {
         let record = match record {
             Ok(record) => record,
             Err(error) => {

@@ -11,7 +11,7 @@ use super::Error;
 use super::segment::Segment;
 use crate::env::File;
 use crate::model::{LeaderEpoch, Offset};
-use crate::records::{BatchHeader, Records, TimestampType, layout};
+use crate::records::{BatchHeader, TimestampType};
 
 /// A record that was looked for by time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,13 +110,13 @@ impl LogReader {
         })
     }
 
-    /// Walks all whole batches from `from` on; the bytes are checked against their checksums.
+    /// Walks all whole batches from `from` on, with their bytes, which are checked against their checksums.
     pub fn replay<E: From<Error>>(&self, from: Offset, mut each: impl FnMut(&BatchHeader, &[u8]) -> Result<(), E>) -> Result<(), E> {
         for segment in self.0.load_full().segments.iter().filter(|s| s.next_offset() > from) {
             let mut next = segment.find(from)?;
             while let Some((position, header)) = next {
                 let batch = segment.read_sound(position, &header)?;
-                each(&header, &batch[layout::SIZE..])?;
+                each(&header, &batch)?;
                 next = segment.find_from(position + header.size() as u64, |_| true)?;
             }
         }
@@ -200,8 +200,7 @@ impl Shown {
             return Ok((header.max_timestamp >= timestamp_ms && header.records_count > 0).then(|| found(0, header.max_timestamp)));
         }
         let batch = segment.read_sound(position, header)?;
-        let body = header.open(&batch[layout::SIZE..], self.decompressed_bytes_max).map_err(segment.corrupt())?;
-        for record in Records::new(&body, header.records_count) {
+        for record in header.open(&batch, self.decompressed_bytes_max).map_err(segment.corrupt())?.records() {
             let record = record.map_err(segment.corrupt())?;
             let record_ms = header.base_timestamp.saturating_add(record.timestamp_delta);
             if record_ms >= timestamp_ms {

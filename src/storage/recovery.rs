@@ -181,7 +181,9 @@ impl Work<'_> {
                 return ControlFlow::Break(());
             }
             segment.note(header, interval);
-            epochs.note(header.leader_epoch, header.base_offset);
+            if !header.is_legacy() {
+                epochs.note(header.leader_epoch, header.base_offset);
+            }
             ControlFlow::Continue(())
         });
         // What is no sound batch ends the log.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use dlog::env::{Disk, ManualClock, MemoryDisk, SystemEntropy};
 use dlog::model::{LeaderEpoch, NodeId, Offset, TopicPartition, Uuid};
 use dlog::records::{
-    BatchBuilder, Codec, KeyRule, Look, NewRecord, Records, Retained, Rewrite, WhenEmpty, batches, check, compress, decompress, layout, retain,
+    BatchBuilder, Codec, KeyRule, Look, NewRecord, Retained, Rewrite, WhenEmpty, batches, check, compress, decompress, layout, retain,
 };
 use dlog::storage::{FirstBatch, Log, LogConfig, LogDirectory, OpenFiles, Recovery};
 use logs::{NOW, log_config, rules};
@@ -63,11 +63,11 @@ pub fn batch(data: &[u8]) {
     let (header, whole) = batches(&stored).next().expect("what was checked is a batch").expect("and a whole one");
     header.check_crc(whole).expect("its checksum is right");
     assert!(header.base_offset == Offset(100) && header.records_count > 0);
-    let Ok(opened) = header.open(&whole[layout::SIZE..], DECOMPRESSED_MAX) else {
+    let Ok(opened) = header.open(whole, DECOMPRESSED_MAX) else {
         assert!(rules.look == Look::Trusting && header.codec() != Ok(Codec::None), "all of it was looked at");
         return;
     };
-    let sound = Records::new(&opened, header.records_count).filter_map(Result::ok).count();
+    let sound = opened.records().filter_map(Result::ok).count();
     if rules.look == Look::Full {
         assert_eq!(sound, header.records_count as usize);
     }

@@ -1,0 +1,153 @@
+//! Message formats 0 and 1, which brokers before Kafka 0.11 wrote: found in old directories, read, and never written.
+//!
+//! A message stands alone: offset (int64), size (int32), CRC-32 of what follows it (int32), magic (int8), attributes (int8), in format 1 a
+//! timestamp (int64), and key and value behind int32 lengths. A compressed message's value is a set of messages, and its offset is that of the
+//! last of them. Their offsets are absolute in format 0 and count from the first one in format 1 (KIP-31, KIP-32).
+
+use std::borrow::Cow;
+
+use super::{BatchHeader, Codec, Error, Record, decompress, layout};
+use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
+
+/// Where the checksum stands, after offset and size.
+const CRC: usize = 12;
+/// Where the attributes stand, after the magic.
+const ATTRIBUTES: usize = 17;
+/// The codec's bits, and in format 1 the timestamp's type, where format 2 has them too.
+const ATTRIBUTES_KEPT: [i16; 2] = [0b0111, 0b1111];
+
+fn field<const N: usize>(bytes: &[u8], position: usize) -> Result<[u8; N], Error> {
+    bytes.get(position..).and_then(|bytes| bytes.first_chunk()).copied().ok_or(Error::Empty)
+}
+
+/// Bytes in front of the key's length.
+fn prefix(magic: i8) -> usize {
+    if magic == 0 { ATTRIBUTES + 1 } else { ATTRIBUTES + 1 + 8 }
+}
+
+/// The header of a message as if it were a batch of one record, or, where it is compressed, of the last of its records.
+pub(super) fn read_header(bytes: &[u8], magic: i8) -> Result<BatchHeader, Error> {
+    let batch_length = i32::from_be_bytes(field(bytes, layout::BATCH_LENGTH)?);
+    // Two lengths come after the prefix at least.
+    if batch_length < (prefix(magic) + 8 - CRC) as i32 {
+        return Err(Error::Length(batch_length));
+    }
+    let timestamp = if magic == 0 { -1 } else { i64::from_be_bytes(field(bytes, ATTRIBUTES + 1)?) };
+    let [attributes] = field(bytes, ATTRIBUTES)?;
+    Ok(BatchHeader {
+        base_offset: Offset(i64::from_be_bytes(field(bytes, layout::BASE_OFFSET)?)),
+        batch_length,
+        leader_epoch: LeaderEpoch(-1),
+        magic,
+        crc: u32::from_be_bytes(field(bytes, CRC)?),
+        attributes: i16::from(attributes) & ATTRIBUTES_KEPT[usize::from(magic == 1)],
+        last_offset_delta: 0,
+        base_timestamp: timestamp,
+        max_timestamp: timestamp,
+        producer_id: ProducerId(-1),
+        producer_epoch: ProducerEpoch(-1),
+        base_sequence: -1,
+        records_count: 1,
+    })
+}
+
+/// The checksum of a whole message.
+pub(super) fn compute_crc(message: &[u8]) -> Result<u32, Error> {
+    Ok(crc32fast::hash(message.get(layout::MAGIC..).ok_or(Error::Empty)?))
+}
+
+/// The set of messages that a message is: itself, or what is compressed in it.
+pub(super) fn open<'a>(header: &BatchHeader, message: &'a [u8], max: usize) -> Result<Cow<'a, [u8]>, Error> {
+    match header.codec()? {
+        Codec::None => Ok(Cow::Borrowed(message)),
+        codec => {
+            let (_, value) = key_and_value(message, header.magic)?;
+            Ok(Cow::Owned(decompress(codec, value.unwrap_or_default(), max)?))
+        }
+    }
+}
+
+/// Walks over a set of messages. The deltas count from what the header says.
+#[derive(Debug)]
+pub(super) struct Messages<'a> {
+    rest: &'a [u8],
+    index: usize,
+    /// What the header's offset is called inside the set.
+    last: i64,
+    timestamp: i64,
+}
+
+impl<'a> Messages<'a> {
+    pub(super) fn new(header: &BatchHeader, set: &'a [u8]) -> Self {
+        let mut messages = Messages { rest: set, index: 0, last: header.base_offset.0, timestamp: header.base_timestamp };
+        if header.magic == 1 && header.codec() != Ok(Codec::None) {
+            while let Ok((offset, message)) = messages.split() {
+                messages.last = offset;
+                messages.rest = &messages.rest[message.len()..];
+            }
+            messages.rest = set;
+        }
+        messages
+    }
+
+    /// The next message with its offset.
+    fn split(&self) -> Result<(i64, &'a [u8]), Error> {
+        let offset = i64::from_be_bytes(field(self.rest, layout::BASE_OFFSET)?);
+        let length = i32::from_be_bytes(field(self.rest, layout::BATCH_LENGTH)?);
+        let size = usize::try_from(length).map_err(|_| Error::Length(length))?;
+        Ok((offset, self.rest.get(..CRC + size).ok_or(Error::Empty)?))
+    }
+
+    fn message(&mut self) -> Result<Record<'a>, Error> {
+        let (offset, message) = self.split()?;
+        self.rest = &self.rest[message.len()..];
+        let [magic] = field(message, layout::MAGIC)?;
+        if magic > 1 {
+            return Err(Error::Magic(magic as i8));
+        }
+        let timestamp = if magic == 0 { self.timestamp } else { i64::from_be_bytes(field(message, ATTRIBUTES + 1)?) };
+        let delta = offset.checked_sub(self.last).and_then(|delta| i32::try_from(delta).ok());
+        let (key, value) = key_and_value(message, magic as i8)?;
+        Ok(Record::plain(
+            delta.ok_or(Error::Contradiction("a message lies too far from the others"))?,
+            timestamp.wrapping_sub(self.timestamp),
+            key,
+            value,
+            message,
+        ))
+    }
+}
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Result<Record<'a>, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let index = self.index;
+        self.index += 1;
+        Some(self.message().map_err(|error| {
+            self.rest = &[];
+            Error::Record { index, what: error.to_string() }
+        }))
+    }
+}
+
+type KeyAndValue<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
+
+fn key_and_value(message: &[u8], magic: i8) -> Result<KeyAndValue<'_>, Error> {
+    let (key, at) = nullable(message, prefix(magic))?;
+    let (value, _) = nullable(message, at)?;
+    Ok((key, value))
+}
+
+/// Bytes behind an int32 length, of which -1 is null, and where they end.
+fn nullable(bytes: &[u8], at: usize) -> Result<(Option<&[u8]>, usize), Error> {
+    let length = i32::from_be_bytes(field(bytes, at)?);
+    if length == -1 {
+        return Ok((None, at + 4));
+    }
+    let end = at + 4 + usize::try_from(length).map_err(|_| Error::Length(length))?;
+    Ok((Some(bytes.get(at + 4..end).ok_or(Error::Empty)?), end))
+}
