@@ -256,3 +256,23 @@ proptest! {
         prop_assert_eq!(log.reader().find_largest_time().unwrap().map(|f| (f.offset.0, f.timestamp_ms)), first_largest);
     }
 }
+
+#[test]
+fn logs_with_jitter_do_not_all_roll_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = LogConfig { segment_ms: 1000, segment_jitter_ms: 900, ..log_config(1 << 20, 100) };
+    let mut rolled_at = std::collections::BTreeSet::new();
+    for number in 0..20 {
+        let path = folder.path().join(format!("p-{number}"));
+        std::fs::create_dir(&path).unwrap();
+        let (mut log, _) = open_log(&path, config.clone(), Recovery::New);
+        let mut age_ms = 0;
+        while log.reader().segment_count() == 1 {
+            append(&mut log, 1, NOW + age_ms, Codec::None);
+            age_ms += 10;
+        }
+        assert!((100..=1020).contains(&age_ms), "{age_ms}");
+        rolled_at.insert(age_ms);
+    }
+    assert!(rolled_at.len() > 10, "{rolled_at:?}");
+}

@@ -283,6 +283,7 @@ fn config() -> LogConfig {
     LogConfig {
         segment_bytes: 1 << 30,
         segment_ms: i64::MAX,
+        segment_jitter_ms: 0,
         index_bytes_max: 10 << 20,
         index_interval_bytes: 4096,
         retention: None,

@@ -1,7 +1,7 @@
 //! A log directory in use, and its condition as its replicas see it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +40,8 @@ pub(super) struct OpenDirectory {
     pub(super) durability: Durability,
     /// Somebody waits until something is durable.
     pub(super) commit_due: Notify,
+    /// Held by who makes something durable: of two at once only one would be told that the disk failed.
+    syncing: Mutex<()>,
     offline: AtomicBool,
     failed: CancellationToken,
     unflushed_bytes: AtomicU64,
@@ -59,6 +61,7 @@ impl OpenDirectory {
             files: OpenFiles::new(disk, files_max),
             durability,
             commit_due: Notify::new(),
+            syncing: Mutex::new(()),
             offline: AtomicBool::new(false),
             failed: CancellationToken::new(),
             unflushed_bytes: AtomicU64::new(0),
@@ -69,6 +72,15 @@ impl OpenDirectory {
     /// Whether the disk has failed. Nothing is read or written until a broker starts anew.
     pub(super) fn is_offline(&self) -> bool {
         self.offline.load(Ordering::Acquire)
+    }
+
+    /// Makes something durable, unless the disk has failed. Blocks.
+    pub(super) fn sync<T>(&self, work: impl FnOnce() -> Result<T, storage::Error>) -> Result<T, storage::Error> {
+        let _alone = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_offline() {
+            return Err(storage::Error::Offline(self.log.path().to_path_buf()));
+        }
+        work().inspect_err(|error| self.judge(error))
     }
 
     /// Waits until the disk fails.

@@ -427,11 +427,7 @@ impl Partitions {
 
     /// A sync that fails is never tried again: the kernel may have forgotten what it could not write.
     fn sync_files(&self, home: &OpenDirectory, unflushed: Vec<Unflushed>) -> Result<Vec<Synced>, Error> {
-        let path = home.log.path();
-        if home.is_offline() {
-            return Err(storage::Error::Offline(path.to_path_buf()).into());
-        }
-        Ok(sync_logs(&*self.env.0.disk, path, unflushed).inspect_err(|error| home.judge(error))?)
+        Ok(home.sync(|| sync_logs(&*self.env.0.disk, home.log.path(), unflushed))?)
     }
 
     fn usable(&self) -> impl Iterator<Item = &Arc<OpenDirectory>> {

@@ -122,7 +122,7 @@ impl Replica {
         })?;
         if log.holds_too_many() {
             // It waits within the append, as in Kafka: who sets flush.messages wants that.
-            log.flush().inspect_err(|error| self.home.judge(error))?;
+            self.home.sync(|| log.flush())?;
         }
         self.publish(&log);
         drop(log);

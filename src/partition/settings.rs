@@ -140,7 +140,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "remote.log.copy.disable",
     "remote.log.delete.on.disable",
     "remote.storage.enable",
-    "segment.jitter.ms",
     "unclean.leader.election.enable",
 ];
 
@@ -224,6 +223,7 @@ impl TopicSettings {
             log: LogConfig {
                 segment_bytes: long("segment.bytes") as u64,
                 // A record must not wait in the active segment for longer than it may stay uncompacted.
+                segment_jitter_ms: long("segment.jitter.ms"),
                 segment_ms: if cleanup.compact { long("segment.ms").min(long("max.compaction.lag.ms")) } else { long("segment.ms") },
                 index_bytes_max: long("segment.index.bytes") as u64,
                 index_interval_bytes: long("index.interval.bytes") as u64,

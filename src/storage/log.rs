@@ -1,8 +1,11 @@
 //! A partition's log: segments in order, the last one active.
 
+use std::hash::{Hash, Hasher};
 use std::io::{ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use siphasher::sip::SipHasher13;
 
 use super::Error;
 use super::cleaner::{Cleaning, Replacement};
@@ -31,6 +34,8 @@ pub struct LogConfig {
     pub segment_bytes: u64,
     /// `segment.ms`.
     pub segment_ms: i64,
+    /// `segment.jitter.ms`.
+    pub segment_jitter_ms: i64,
     /// `segment.index.bytes`.
     pub index_bytes_max: u64,
     /// `index.interval.bytes`.
@@ -82,6 +87,9 @@ const SYNC_ONE_BY_ONE_MAX: usize = 4;
 pub fn sync_logs(disk: &dyn Disk, root: &Path, logs: Vec<Unflushed>) -> Result<Vec<Synced>, Error> {
     if logs.iter().map(|log| log.files.len() + log.written.len()).sum::<usize>() > SYNC_ONE_BY_ONE_MAX {
         disk.sync_all(root).map_err(Error::io("sync", root))?;
+        // Each file tells of its own errors, also of those that somebody else's sync of the file system was told of. There is nothing to write.
+        let mut files = logs.iter().flat_map(|log| &log.files);
+        files.try_for_each(|(path, file)| file.sync().map_err(Error::io("sync", path)))?;
     } else {
         logs.iter().try_for_each(|log| log.sync(disk))?;
     }
@@ -420,10 +428,21 @@ impl Log {
             .collect()
     }
 
+    /// By how much the active segment's time is shortened: other segments and other logs have another, so that not all roll together.
+    fn jitter_ms(&self) -> i64 {
+        let LogConfig { segment_ms, segment_jitter_ms, .. } = self.config;
+        if segment_jitter_ms == 0 {
+            return 0;
+        }
+        let mut hasher = SipHasher13::new();
+        (&self.directory, self.active().base.0).hash(&mut hasher);
+        (hasher.finish() >> 1) as i64 % segment_jitter_ms.min(segment_ms).max(1)
+    }
+
     fn roll_limits(&self) -> RollLimits {
         RollLimits {
             segment_bytes: self.config.segment_bytes,
-            segment_ms: self.config.segment_ms,
+            segment_ms: self.config.segment_ms - self.jitter_ms(),
             index_bytes_max: self.config.index_bytes_max,
         }
     }

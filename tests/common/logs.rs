@@ -15,6 +15,7 @@ pub fn log_config(segment_bytes: u64, index_interval_bytes: u64) -> LogConfig {
     LogConfig {
         segment_bytes,
         segment_ms: i64::MAX,
+        segment_jitter_ms: 0,
         index_bytes_max: 10 << 20,
         index_interval_bytes,
         retention: None,
