@@ -45,8 +45,11 @@ class Kafka:
         self.properties = self.folder / "server.properties"
         self.properties.write_text("\n".join(properties) + "\n")
         self.java("kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", self.properties)
-        begin = time.time()
         self.log = open(self.folder / "server.log", "w")
+        self.start()
+
+    def start(self):
+        begin = time.time()
         self.process = subprocess.Popen(["java", *OPTIONS, "-cp", f"{JARS}/*", "kafka.Kafka", str(self.properties)], stdout=self.log, stderr=self.log)
         self.wait_ready()
         self.ready_seconds = time.time() - begin
@@ -77,13 +80,18 @@ class Kafka:
                 time.sleep(0.05)
         raise RuntimeError(f"Apache Kafka did not start: {(self.folder / 'server.log').read_text()[-2000:]}")
 
-    def remove(self):
+    def stop(self):
+        """A clean stop, unless it takes too long."""
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+    def remove(self):
+        if self.process.poll() is None:
+            self.stop()
         self.log.close()
         shutil.rmtree(self.folder)
 

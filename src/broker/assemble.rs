@@ -15,12 +15,12 @@ use super::directories::open_directories;
 use super::maintenance::{commit, compact, maintain};
 use super::{Config, Error, metrics_handle};
 use crate::cluster::{self, Event, Following, LocalMetadataLog};
-use crate::coordinator::GroupCoordinator;
+use crate::coordinator::{GroupCoordinator, OFFSETS_TOPIC};
 use crate::env::{Env, Listener, Network, open_files_max};
 use crate::http::{self, AllowedHosts, Pages};
 use crate::partition::{Keeping, Partitions};
 use crate::server::{self, Endpoint, Services};
-use crate::storage::Cleaner;
+use crate::storage::{Cleaner, Software};
 
 /// The most open files of segments, where the operating system allows twice as many in all.
 const FILES_MAX: usize = 10_000;
@@ -48,8 +48,12 @@ impl Broker {
     pub async fn start(config: Config, env: Env) -> Result<Broker, Error> {
         let (directories, lost) = open_directories(&config, &env)?;
         let (cluster_id, metadata_path) = (directories[0].cluster_id.clone(), directories[0].path().to_path_buf());
+        let made_by = directories[0].made_by;
         let (bound, http_listener) = bind(&config, &*env.network).await?;
-        let (log, committed) = LocalMetadataLog::open(&env, &metadata_path)?;
+        let (log, committed) = match made_by {
+            Software::Dlog => LocalMetadataLog::open(&env, &metadata_path)?,
+            Software::Kafka => LocalMetadataLog::open_beside_kafka(&env, &metadata_path, config.node_id)?,
+        };
         let files_max = open_files_max().map_or(FILES_MAX, |limit| limit as usize / 2).min(FILES_MAX) / directories.len();
         let keeping = Keeping { durability: config.durability, files_max };
         let partitions = Arc::new(Partitions::new(env.clone(), directories, lost, keeping));
@@ -60,7 +64,12 @@ impl Broker {
         let following = Following { partitions: partitions.clone(), workers: env.workers.clone(), broker: node };
         let (handle, controller) = cluster::start(Box::new(log), committed, config.controller.clone(), following, registration).await?;
         let cluster = handle.clone();
-        let groups = GroupCoordinator::new(env.clone(), partitions.clone(), config.groups.clone());
+        let mut group_settings = config.groups.clone();
+        if let Some(topic) = cluster.image().topic(OFFSETS_TOPIC) {
+            // The number of partitions with which it was created says where each group lies.
+            group_settings.partitions = topic.partitions.len() as i32;
+        }
+        let groups = GroupCoordinator::new(env.clone(), partitions.clone(), group_settings);
         let services = Services::new(env.clone(), node, cluster_id, handle, partitions.clone(), groups.clone(), config.server.clone());
 
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::{Committed, MetadataRecord};
 use crate::model::Uuid;
-use crate::protocol::generated::cluster_metadata::{ConfigRecord, PartitionRecord, ProducerIdsRecord, RegisterBrokerRecord, TopicRecord};
+use crate::protocol::generated::cluster_metadata::{
+    ConfigRecord, FeatureLevelRecord, PartitionRecord, ProducerIdsRecord, RegisterBrokerRecord, TopicRecord,
+};
 
 /// A topic's resource type in a ConfigRecord.
 pub(super) const TOPIC_RESOURCE: i8 = 2;
@@ -19,6 +21,9 @@ pub struct MetadataImage {
     names: BTreeMap<Uuid, Arc<str>>,
     brokers: Vec<i32>,
     broker_configs: BTreeMap<String, BTreeMap<String, String>>,
+    features: BTreeMap<String, i16>,
+    /// The index of the last change; clients take the newest levels of features by it.
+    pub index: i64,
     /// The first producer id that no block holds.
     pub next_producer_id: i64,
 }
@@ -97,13 +102,17 @@ impl MetadataImage {
             MetadataRecord::Config(_) => {}
             MetadataRecord::RemoveTopic(removed) => self.forget(removed.topic_id),
             MetadataRecord::ProducerIds(ids) => self.next_producer_id = ids.next_producer_id,
+            MetadataRecord::FeatureLevel(feature) => {
+                self.features.insert(feature.name.clone(), feature.feature_level);
+            }
         }
     }
 
     /// Applies what the log has committed: a snapshot takes the place of everything, an entry changes it.
     pub fn apply_committed(&mut self, committed: &Committed) {
-        if let Committed::Snapshot(_) = committed {
-            *self = MetadataImage::default();
+        match committed {
+            Committed::Snapshot(_) => *self = MetadataImage::default(),
+            Committed::Entry(entry) => self.index = entry.index,
         }
         committed.records().iter().for_each(|record| self.apply(record));
     }
@@ -115,6 +124,10 @@ impl MetadataImage {
             |id: &i32| MetadataRecord::RegisterBroker(RegisterBrokerRecord { broker_id: *id, fenced: false, ..Default::default() });
         let mut records: Vec<MetadataRecord> = self.brokers.iter().map(registered).collect();
         records.push(MetadataRecord::ProducerIds(ProducerIdsRecord { next_producer_id: self.next_producer_id, ..Default::default() }));
+        let level = |(name, level): (&String, &i16)| {
+            MetadataRecord::FeatureLevel(FeatureLevelRecord { name: name.clone(), feature_level: *level })
+        };
+        records.extend(self.features.iter().map(level));
         for topic in self.topics.values() {
             records.push(MetadataRecord::Topic(TopicRecord { name: topic.name.to_string(), topic_id: topic.id }));
             records.extend(topic.partitions.iter().enumerate().map(|(number, partition)| partition.to_record(topic.id, number as i32)));
@@ -174,6 +187,11 @@ impl MetadataImage {
     /// The settings that were changed while brokers ran: of one broker, or with an empty name of all.
     pub fn broker_configs(&self, broker: &str) -> Option<&BTreeMap<String, String>> {
         self.broker_configs.get(broker)
+    }
+
+    /// The level at which the cluster uses a feature; none where it was never set.
+    pub fn feature(&self, name: &str) -> Option<i16> {
+        self.features.get(name).copied()
     }
 
     /// The ids of the brokers.

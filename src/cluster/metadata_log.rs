@@ -1,16 +1,17 @@
 //! The log under the metadata: where records become committed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tracing::{info, warn};
 
-use super::{Error, MetadataRecord};
+use super::{Error, MetadataRecord, takeover};
 use crate::env::{Clock, Disk, Env, Workers};
-use crate::model::{LeaderEpoch, Offset};
-use crate::records::{self, BatchBuilder, CheckedBatch, KeyRule, Look, NewRecord, Records, Rules, TimestampType, batches, check, layout};
+use crate::model::{LeaderEpoch, NodeId, Offset};
+use crate::records::{self, BatchBuilder, BatchHeader, CheckedBatch, KeyRule, Look, NewRecord, Records, Rules, TimestampType, batches, check, layout};
 use crate::storage::{self, Log, LogConfig, OpenFiles, Policy, Recovery};
 
 /// The name of the metadata log, as in Kafka; its one partition lies beside the others.
@@ -73,10 +74,14 @@ pub trait MetadataLog: Send + Sync {
     fn close(&self) -> Pending<'_, ()>;
 }
 
+/// Where our log lies within Kafka's.
+const BESIDE_KAFKA: &str = "dlog";
+/// Says up to which offset Kafka's log was taken over.
+const TAKEN_OVER: &str = "taken-over";
 /// Records after which a snapshot is taken.
 const SNAPSHOT_AFTER_RECORDS: i64 = 10_000;
 /// What a snapshot's file is named by, after its offset and term, as in Kafka.
-const SNAPSHOT_SUFFIX: &str = ".checkpoint";
+pub(super) const SNAPSHOT_SUFFIX: &str = ".checkpoint";
 /// Records of one batch of a snapshot.
 const SNAPSHOT_BATCH_RECORDS: usize = 1000;
 
@@ -100,8 +105,50 @@ struct LogFile {
 impl LocalMetadataLog {
     /// Opens the log below the log directory; everything that is there is committed. Each start is a new term.
     pub fn open(env: &Env, directory: &Path) -> Result<(LocalMetadataLog, CommittedStream), Error> {
+        LocalMetadataLog::open_at(env, directory.join(format!("{METADATA_TOPIC}-0")))
+    }
+
+    /// Opens the log of a directory that Apache Kafka made. Kafka's own metadata log is read once and never written; ours lies in a directory
+    /// within its, where Kafka does not look.
+    pub fn open_beside_kafka(env: &Env, directory: &Path, node: NodeId) -> Result<(LocalMetadataLog, CommittedStream), Error> {
+        let kafkas = directory.join(format!("{METADATA_TOPIC}-0"));
+        let (path, disk) = (kafkas.join(BESIDE_KAFKA), &*env.disk);
+        let unreadable = |e: std::io::Error| Error::Storage(e.to_string());
+        let note = path.join(TAKEN_OVER);
+        if disk.exists(&note) {
+            let text = String::from_utf8_lossy(&disk.read(&note).map_err(unreadable)?).trim().to_string();
+            let end = takeover::end(disk, &kafkas)?;
+            if text != end.to_string() {
+                return Err(Error::Storage(format!(
+                    "Apache Kafka has written to {} since its data was taken over at offset {text}; remove {} to take over what Kafka says now \
+                     (topics and settings that were made here are then unknown, and their data stays)",
+                    kafkas.display(),
+                    path.display()
+                )));
+            }
+            return LocalMetadataLog::open_at(env, path);
+        }
+        let taken = takeover::read(disk, &kafkas, node)?;
+        // What a start left that was cut short here.
+        if disk.is_dir(&path) {
+            disk.remove_dir_all(&path).map_err(unreadable)?;
+        }
+        let (log, _) = LocalMetadataLog::open_at(env, path.clone())?;
+        log.file().snapshot(&taken.image.to_records())?;
+        disk.replace(&note, format!("{}\n", taken.end).as_bytes()).map_err(unreadable)?;
+        disk.sync_dir(&kafkas).map_err(unreadable)?;
+        let (topics, offset) = (taken.image.topic_count(), taken.end.0);
+        info!(topics, offset, directory = %directory.display(), "took over the metadata of Apache Kafka");
+        if !taken.left_behind.is_empty() {
+            let what: Vec<String> = taken.left_behind.into_iter().collect();
+            warn!(what = what.join(", "), "not taken over from Apache Kafka");
+        }
+        drop(log);
+        LocalMetadataLog::open_at(env, path)
+    }
+
+    fn open_at(env: &Env, path: PathBuf) -> Result<(LocalMetadataLog, CommittedStream), Error> {
         let Env { disk, clock, workers, .. } = env.clone();
-        let path = directory.join(format!("{METADATA_TOPIC}-0"));
         disk.create_dir(&path).map_err(|e| Error::Storage(e.to_string()))?;
         refuse_damage(&*disk, &path)?;
         let (log, _) = Log::open(&OpenFiles::new(disk.clone(), 1), &path, config(), Recovery::From(Offset(0)), clock.wall_ms())?;
@@ -143,25 +190,13 @@ impl LocalMetadataLog {
 /// Refuses a log that is damaged before its end: opening it would cut off what was committed behind the damage. A last batch that is torn
 /// was never acknowledged, and may go.
 fn refuse_damage(disk: &dyn Disk, directory: &Path) -> Result<(), Error> {
-    let unreadable = |e: std::io::Error| Error::Storage(e.to_string());
-    for name in disk.list(directory).map_err(unreadable)?.iter().filter(|n| n.ends_with(".log")) {
-        let path = directory.join(name);
-        let bytes = disk.read(&path).map_err(unreadable)?;
-        let mut position = 0;
-        for batch in batches(&bytes) {
-            let sound = batch.as_ref().is_ok_and(|(header, batch)| header.check_crc(batch).is_ok());
-            let size = batch.map_or(bytes.len() - position, |(header, _)| header.size());
-            if !sound && position + size < bytes.len() {
-                return Err(Error::Storage(format!("{} is damaged at byte {position}; restore it from a copy", path.display())));
-            }
-            position += size;
-        }
-    }
-    Ok(())
+    let names = disk.list(directory).map_err(|e| Error::Storage(e.to_string()))?;
+    let mut logs = names.iter().filter(|n| n.ends_with(".log"));
+    logs.try_for_each(|name| batches_of_file(disk, &directory.join(name), |_, _| Ok(())))
 }
 
 /// Name, end offset and term of a snapshot's file.
-fn snapshot_place(name: &str) -> Option<(&str, Offset, i32)> {
+pub(super) fn snapshot_place(name: &str) -> Option<(&str, Offset, i32)> {
     let (end, term) = name.strip_suffix(SNAPSHOT_SUFFIX)?.split_once('-')?;
     Some((name, Offset(end.parse().ok()?), term.parse().ok()?))
 }
@@ -177,6 +212,32 @@ fn read_snapshot(bytes: &[u8]) -> Result<Vec<MetadataRecord>, Error> {
         read += batch.len();
     }
     if read == bytes.len() { Ok(all) } else { Err(Error::Storage("the snapshot ends in the middle of a batch".into())) }
+}
+
+/// Gives each sound batch of a file to `each`. A last one that is torn is left out; damage before it is an error.
+pub(super) fn batches_of_file(
+    disk: &dyn Disk,
+    path: &Path,
+    mut each: impl FnMut(&BatchHeader, &[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let bytes = disk.read(path).map_err(|e| Error::Storage(e.to_string()))?;
+    let mut position = 0;
+    for batch in batches(&bytes) {
+        let size = match &batch {
+            Ok((header, batch)) if header.check_crc(batch).is_ok() => {
+                each(header, batch)?;
+                position += batch.len();
+                continue;
+            }
+            Ok((header, _)) => header.size(),
+            Err(_) => bytes.len() - position,
+        };
+        if position + size < bytes.len() {
+            return Err(Error::Storage(format!("{} is damaged at byte {position}; restore it from a copy", path.display())));
+        }
+        break;
+    }
+    Ok(())
 }
 
 fn decode_records(body: &[u8], count: i32) -> Result<Vec<MetadataRecord>, Error> {

@@ -12,6 +12,7 @@ mod image;
 mod metadata_log;
 mod producer_ids;
 mod records;
+mod takeover;
 
 pub use configs::{Alteration, Operation, Resource};
 pub use controller::{Controller, ControllerSettings, CreatedTopic, Event, MorePartitions, NewTopic, Replication, Response, TopicRef};

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-use crate::protocol::Message;
+use crate::protocol::{Message, decode_whole};
 use crate::protocol::generated::cluster_metadata::{
-    ConfigRecord, PartitionRecord, ProducerIdsRecord, RegisterBrokerRecord, RemoveTopicRecord, TopicRecord,
+    ConfigRecord, FeatureLevelRecord, PartitionRecord, ProducerIdsRecord, RegisterBrokerRecord, RemoveTopicRecord, TopicRecord,
 };
 use crate::wire::{self, Frame, Writer};
 
@@ -37,22 +37,38 @@ macro_rules! metadata_records {
 
             /// Reads stored bytes; the error is for a person.
             pub fn decode(bytes: Bytes) -> Result<MetadataRecord, String> {
-                let frame = Frame::new(bytes);
-                let malformed = |error: nom::Err<wire::Error>| wire::Error::from(error).to_string();
-                let (rest, version) = wire::unsigned_varint(frame.cursor()).map_err(malformed)?;
-                if version != FRAME_VERSION {
-                    return Err(format!("frame version {version} is not supported"));
-                }
-                let (rest, type_id) = wire::unsigned_varint(rest).map_err(malformed)?;
-                let (rest, version) = wire::unsigned_varint(rest).map_err(malformed)?;
-                let version = i16::try_from(version).map_err(|_| format!("record version {version}"))?;
-                $(if <$record>::TYPE_ID == i16::try_from(type_id).ok() && (<$record>::MIN_VERSION..=<$record>::MAX_VERSION).contains(&version) {
-                    return wire::whole(rest, |rest| <$record>::decode(rest, version)).map(MetadataRecord::$variant).map_err(malformed);
+                let Framed { type_id, version, body } = Framed::read(bytes)?;
+                $(if <$record>::TYPE_ID == Some(type_id) && (<$record>::MIN_VERSION..=<$record>::MAX_VERSION).contains(&version) {
+                    return decode_whole(&body, version).map(MetadataRecord::$variant).map_err(|error| error.to_string());
                 })*
                 Err(format!("record type {type_id} version {version} is not known; was this written by a newer dlog?"))
             }
         }
     };
+}
+
+/// A stored record before it is read.
+#[derive(Debug)]
+pub(super) struct Framed {
+    pub(super) type_id: i16,
+    pub(super) version: i16,
+    pub(super) body: Bytes,
+}
+
+impl Framed {
+    /// Reads type and version; the error is for a person.
+    pub(super) fn read(bytes: Bytes) -> Result<Framed, String> {
+        let frame = Frame::new(bytes.clone());
+        let malformed = |error: nom::Err<wire::Error>| wire::Error::from(error).to_string();
+        let (rest, frame_version) = wire::unsigned_varint(frame.cursor()).map_err(malformed)?;
+        if frame_version != FRAME_VERSION {
+            return Err(format!("frame version {frame_version} is not supported"));
+        }
+        let (rest, type_id) = wire::unsigned_varint(rest).map_err(malformed)?;
+        let (rest, version) = wire::unsigned_varint(rest).map_err(malformed)?;
+        let number = |number: u32| i16::try_from(number).map_err(|_| format!("record type {type_id} version {version} cannot be"));
+        Ok(Framed { type_id: number(type_id)?, version: number(version)?, body: bytes.slice(bytes.len() - rest.len()..) })
+    }
 }
 
 metadata_records! {
@@ -68,4 +84,6 @@ metadata_records! {
     RemoveTopic(RemoveTopicRecord);
     /// Producer ids below this one are given away.
     ProducerIds(ProducerIdsRecord);
+    /// The level at which the cluster uses a feature (KIP-584).
+    FeatureLevel(FeatureLevelRecord);
 }

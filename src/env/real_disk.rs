@@ -92,10 +92,20 @@ impl Disk for RealDisk {
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
         let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Lock::new(file))),
+            Ok(()) => Ok(Some(Lock::new(Locked(file)))),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// A locked file. Closing it would not do: a child process that is just being started has the file too, until it runs its own program.
+struct Locked(fs::File);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Closing ends the lock too.
+        let _ = flock(&self.0, FlockOperation::Unlock);
     }
 }
 

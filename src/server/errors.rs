@@ -29,7 +29,6 @@ fn of_storage(error: &StorageError) -> ErrorCode {
         | StorageError::Io { .. }
         | StorageError::Locked(_)
         | StorageError::Foreign { .. }
-        | StorageError::Kafka(_)
         | StorageError::Metadata { .. }
         | StorageError::Mismatch { .. } => ErrorCode::KafkaStorageError,
     }

@@ -38,11 +38,22 @@ pub enum Start {
     Crashed,
 }
 
+/// Who made a log directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Software {
+    /// This broker.
+    Dlog,
+    /// Apache Kafka, whose layout is ours but for the metadata log.
+    Kafka,
+}
+
 /// An open, locked log directory.
 #[derive(Debug)]
 pub struct LogDirectory {
     disk: Arc<dyn Disk>,
     path: PathBuf,
+    /// Who made it.
+    pub made_by: Software,
     /// The cluster that it belongs to.
     pub cluster_id: String,
     /// How it was left.
@@ -118,14 +129,14 @@ impl LogDirectory {
         let lock = disk.lock(&lock_path).map_err(Error::io("write to", path))?.ok_or(Error::Locked(path.to_path_buf()))?;
         let names = disk.list(path).map_err(Error::io("list", path))?;
         let meta_path = path.join(META);
-        let (cluster_id, start) = if disk.exists(&meta_path) {
-            let stored = read_meta(&*disk, path, &meta_path, node)?;
+        let (made_by, cluster_id, start) = if disk.exists(&meta_path) {
+            let (made_by, stored) = read_meta(&*disk, path, &meta_path, node)?;
             if let Some(configured) = cluster_id.filter(|id| *id != stored) {
                 let (what, key) = ("cluster", "cluster.id");
                 return Err(Error::Mismatch { path: path.to_path_buf(), what, key, stored, configured: configured.to_string() });
             }
             let clean = disk.exists(&path.join(CLEAN));
-            (stored, if clean { Start::Clean } else { Start::Crashed })
+            (made_by, stored, if clean { Start::Clean } else { Start::Crashed })
         } else {
             if let Some(found) = names.iter().find(|n| *n != LOCK && *n != "lost+found" && !n.ends_with(".tmp")) {
                 return Err(Error::Foreign { path: path.to_path_buf(), found: found.clone() });
@@ -133,7 +144,7 @@ impl LogDirectory {
             let cluster_id = cluster_id.map_or_else(|| entropy.uuid().to_string(), str::to_string);
             let text = format!("version=1\nsoftware=dlog\nnode.id={node}\ncluster.id={cluster_id}\ndirectory.id={}\n", entropy.uuid());
             disk.replace(&meta_path, text.as_bytes()).map_err(Error::io("write", &meta_path))?;
-            (cluster_id, Start::Fresh)
+            (Software::Dlog, cluster_id, Start::Fresh)
         };
         let clean_path = path.join(CLEAN);
         if start == Start::Clean {
@@ -145,7 +156,7 @@ impl LogDirectory {
             checkpoint::read(&*disk, &path.join(RECOVERY_POINTS)).iter().filter_map(|line| partition_offset(line)).collect();
         let log_starts = OffsetFile::read(disk.clone(), path.join(LOG_STARTS));
         let cleaned = OffsetFile::read(disk.clone(), path.join(CLEANED));
-        Ok(LogDirectory { disk, path: path.to_path_buf(), cluster_id, start, recovery_points, log_starts, cleaned, _lock: lock })
+        Ok(LogDirectory { disk, path: path.to_path_buf(), made_by, cluster_id, start, recovery_points, log_starts, cleaned, _lock: lock })
     }
 
     /// The directory itself.
@@ -259,20 +270,18 @@ fn partition_offset(line: &str) -> Option<(TopicPartition, Offset)> {
     Some((partition, Offset(words.next()?.parse().ok()?)))
 }
 
-/// The cluster id, after checking that the file is whole and names this node.
-fn read_meta(disk: &dyn Disk, directory: &Path, path: &Path, node: NodeId) -> Result<String, Error> {
+/// Who made the directory, and the cluster id, after checking that the file is whole and names this node.
+fn read_meta(disk: &dyn Disk, directory: &Path, path: &Path, node: NodeId) -> Result<(Software, String), Error> {
     let bytes = disk.read(path).map_err(Error::io("read", path))?;
     let text = String::from_utf8_lossy(&bytes);
     let value = |key: &str| text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('=').map(|v| v.trim().to_string()));
     let damaged = |what: &str| Error::Metadata { path: path.to_path_buf(), what: what.to_string() };
     let cluster_id = value("cluster.id").filter(|id| !id.is_empty()).ok_or_else(|| damaged("cluster.id is missing"))?;
     let stored: i32 = value("node.id").and_then(|v| v.parse().ok()).ok_or_else(|| damaged("node.id is missing or no number"))?;
-    if value("software").as_deref() != Some("dlog") {
-        return Err(Error::Kafka(directory.to_path_buf()));
-    }
     if stored != node.0 {
         let (what, key) = ("node", "node.id");
         return Err(Error::Mismatch { path: directory.to_path_buf(), what, key, stored: stored.to_string(), configured: node.to_string() });
     }
-    Ok(cluster_id)
+    let made_by = if value("software").as_deref() == Some("dlog") { Software::Dlog } else { Software::Kafka };
+    Ok((made_by, cluster_id))
 }

@@ -87,9 +87,6 @@ pub enum Error {
         /// One of them.
         found: String,
     },
-    /// Apache Kafka's directory.
-    #[error("{} was written by Apache Kafka, and reading such directories is not supported yet; choose an empty directory with --data", .0.display())]
-    Kafka(PathBuf),
     /// The file that identifies a directory is not readable.
     #[error("{}: {what}; restore the file, or choose another directory with --data", path.display())]
     Metadata {

@@ -29,7 +29,7 @@ mod verify;
 
 pub use cleaner::{Cleaned, Cleaner, Cleaning, Pace, Replacement};
 pub use compaction::{Compaction, Dirty, choose_dirty, group};
-pub use directory::{LogDirectory, OffsetFile, Start, partition_of_directory};
+pub use directory::{LogDirectory, OffsetFile, Software, Start, partition_of_directory};
 pub use dump::{Depth, dump};
 pub use epochs::LeaderEpochs;
 pub use error::Error;

@@ -70,10 +70,16 @@ pub enum ApiKey {
     ListPartitionReassignments = 46,
     /// Deletes committed offsets of a group.
     OffsetDelete = 47,
+    /// Changes the levels of features (KIP-584).
+    UpdateFeatures = 57,
     /// Describes the brokers of the cluster (KIP-700).
     DescribeCluster = 60,
     /// Shows the producers that partitions remember (KIP-664).
     DescribeProducers = 61,
+    /// Shows the transactions of transactional ids (KIP-664).
+    DescribeTransactions = 65,
+    /// Lists the transactional ids that a broker coordinates (KIP-664, KIP-994, KIP-1152).
+    ListTransactions = 66,
     /// Membership of next-generation consumer groups (KIP-848).
     ConsumerGroupHeartbeat = 68,
     /// Shows next-generation consumer groups (KIP-848).
@@ -118,8 +124,11 @@ impl ApiKey {
         ApiKey::IncrementalAlterConfigs,
         ApiKey::ListPartitionReassignments,
         ApiKey::OffsetDelete,
+        ApiKey::UpdateFeatures,
         ApiKey::DescribeCluster,
         ApiKey::DescribeProducers,
+        ApiKey::DescribeTransactions,
+        ApiKey::ListTransactions,
         ApiKey::ConsumerGroupHeartbeat,
         ApiKey::ConsumerGroupDescribe,
         ApiKey::DescribeTopicPartitions,
@@ -161,8 +170,11 @@ impl ApiKey {
             44 => ApiKey::IncrementalAlterConfigs,
             46 => ApiKey::ListPartitionReassignments,
             47 => ApiKey::OffsetDelete,
+            57 => ApiKey::UpdateFeatures,
             60 => ApiKey::DescribeCluster,
             61 => ApiKey::DescribeProducers,
+            65 => ApiKey::DescribeTransactions,
+            66 => ApiKey::ListTransactions,
             68 => ApiKey::ConsumerGroupHeartbeat,
             69 => ApiKey::ConsumerGroupDescribe,
             75 => ApiKey::DescribeTopicPartitions,
@@ -206,8 +218,11 @@ impl ApiKey {
             ApiKey::IncrementalAlterConfigs => "IncrementalAlterConfigs",
             ApiKey::ListPartitionReassignments => "ListPartitionReassignments",
             ApiKey::OffsetDelete => "OffsetDelete",
+            ApiKey::UpdateFeatures => "UpdateFeatures",
             ApiKey::DescribeCluster => "DescribeCluster",
             ApiKey::DescribeProducers => "DescribeProducers",
+            ApiKey::DescribeTransactions => "DescribeTransactions",
+            ApiKey::ListTransactions => "ListTransactions",
             ApiKey::ConsumerGroupHeartbeat => "ConsumerGroupHeartbeat",
             ApiKey::ConsumerGroupDescribe => "ConsumerGroupDescribe",
             ApiKey::DescribeTopicPartitions => "DescribeTopicPartitions",
@@ -250,8 +265,11 @@ impl ApiKey {
             ApiKey::IncrementalAlterConfigs => 1,
             ApiKey::ListPartitionReassignments => 0,
             ApiKey::OffsetDelete => i16::MAX,
+            ApiKey::UpdateFeatures => 0,
             ApiKey::DescribeCluster => 0,
             ApiKey::DescribeProducers => 0,
+            ApiKey::DescribeTransactions => 0,
+            ApiKey::ListTransactions => 0,
             ApiKey::ConsumerGroupHeartbeat => 0,
             ApiKey::ConsumerGroupDescribe => 0,
             ApiKey::DescribeTopicPartitions => 0,
@@ -297,8 +315,11 @@ macro_rules! each_api {
             incremental_alter_configs, IncrementalAlterConfigs, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse;
             list_partition_reassignments, ListPartitionReassignments, ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse;
             offset_delete, OffsetDelete, OffsetDeleteRequest, OffsetDeleteResponse;
+            update_features, UpdateFeatures, UpdateFeaturesRequest, UpdateFeaturesResponse;
             describe_cluster, DescribeCluster, DescribeClusterRequest, DescribeClusterResponse;
             describe_producers, DescribeProducers, DescribeProducersRequest, DescribeProducersResponse;
+            describe_transactions, DescribeTransactions, DescribeTransactionsRequest, DescribeTransactionsResponse;
+            list_transactions, ListTransactions, ListTransactionsRequest, ListTransactionsResponse;
             consumer_group_heartbeat, ConsumerGroupHeartbeat, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse;
             consumer_group_describe, ConsumerGroupDescribe, ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse;
             describe_topic_partitions, DescribeTopicPartitions, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse;

@@ -397,3 +397,120 @@ impl Message for ProducerIdsRecord {
         { writer.tags(Tags::new()); }
     }
 }
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct FeatureLevelRecord {
+    pub name: String,
+    pub feature_level: i16,
+}
+
+impl Message for FeatureLevelRecord {
+    const NAME: &'static str = "FeatureLevelRecord";
+    const MIN_VERSION: i16 = 0;
+    const MAX_VERSION: i16 = 0;
+    const FLEXIBLE_FROM: i16 = 0;
+    const TYPE_ID: Option<i16> = Some(12);
+
+    fn decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {
+        let form = Form::Compact;
+        let mut input = input;
+        let mut value = Self::default();
+        (input, value.name) = wire::string(input, form)?;
+        (input, value.feature_level) = wire::int16(input)?;
+        { (input, ()) = wire::unknown_tags(input)?; }
+        Ok((input, value))
+    }
+
+    fn encode(&self, writer: &mut Writer, version: i16) {
+        let form = Form::Compact;
+        writer.string(&self.name, form);
+        writer.int16(self.feature_level);
+        { writer.tags(Tags::new()); }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct PartitionChangeRecord {
+    pub partition_id: i32,
+    pub topic_id: Uuid,
+    pub isr: Option<Vec<i32>>,
+    pub leader: i32,
+    pub replicas: Option<Vec<i32>>,
+    pub removing_replicas: Option<Vec<i32>>,
+    pub adding_replicas: Option<Vec<i32>>,
+    pub leader_recovery_state: i8,
+    pub directories: Option<Vec<Uuid>>,
+    pub eligible_leader_replicas: Option<Vec<i32>>,
+    pub last_known_elr: Option<Vec<i32>>,
+}
+
+impl Default for PartitionChangeRecord {
+    fn default() -> Self {
+        PartitionChangeRecord {
+            partition_id: -1,
+            topic_id: Default::default(),
+            isr: Default::default(),
+            leader: -2,
+            replicas: Default::default(),
+            removing_replicas: Default::default(),
+            adding_replicas: Default::default(),
+            leader_recovery_state: -1,
+            directories: Default::default(),
+            eligible_leader_replicas: Default::default(),
+            last_known_elr: Default::default(),
+        }
+    }
+}
+
+impl Message for PartitionChangeRecord {
+    const NAME: &'static str = "PartitionChangeRecord";
+    const MIN_VERSION: i16 = 0;
+    const MAX_VERSION: i16 = 2;
+    const FLEXIBLE_FROM: i16 = 0;
+    const TYPE_ID: Option<i16> = Some(5);
+
+    fn decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {
+        let form = Form::Compact;
+        let mut input = input;
+        let mut value = Self::default();
+        (input, value.partition_id) = wire::int32(input)?;
+        (input, value.topic_id) = wire::uuid(input)?;
+        { 
+            input = wire::tags(input, |tag, field| {
+                match tag {
+                    0 => value.isr = wire::whole(field, |input| wire::nullable_array(input, form, 4, wire::int32))?,
+                    1 => value.leader = wire::whole(field, |input| wire::int32(input))?,
+                    2 => value.replicas = wire::whole(field, |input| wire::nullable_array(input, form, 4, wire::int32))?,
+                    3 => value.removing_replicas = wire::whole(field, |input| wire::nullable_array(input, form, 4, wire::int32))?,
+                    4 => value.adding_replicas = wire::whole(field, |input| wire::nullable_array(input, form, 4, wire::int32))?,
+                    5 => value.leader_recovery_state = wire::whole(field, |input| wire::int8(input))?,
+                    8 if version >= 1 => value.directories = wire::whole(field, |input| wire::nullable_array(input, form, 16, wire::uuid))?,
+                    6 if version >= 2 => value.eligible_leader_replicas = wire::whole(field, |input| wire::nullable_array(input, form, 4, wire::int32))?,
+                    7 if version >= 2 => value.last_known_elr = wire::whole(field, |input| wire::nullable_array(input, form, 4, wire::int32))?,
+                    _ => {}
+                }
+                Ok(())
+            })?;
+         }
+        Ok((input, value))
+    }
+
+    fn encode(&self, writer: &mut Writer, version: i16) {
+        let form = Form::Compact;
+        writer.int32(self.partition_id);
+        writer.uuid(self.topic_id);
+        { 
+            let mut tags = Tags::new();
+            if self.isr.is_some() { tags.add(0, |writer| { writer.nullable_array(self.isr.as_deref(), form, |writer, item| writer.int32(*item)); }); }
+            if self.leader != -2 { tags.add(1, |writer| { writer.int32(self.leader); }); }
+            if self.replicas.is_some() { tags.add(2, |writer| { writer.nullable_array(self.replicas.as_deref(), form, |writer, item| writer.int32(*item)); }); }
+            if self.removing_replicas.is_some() { tags.add(3, |writer| { writer.nullable_array(self.removing_replicas.as_deref(), form, |writer, item| writer.int32(*item)); }); }
+            if self.adding_replicas.is_some() { tags.add(4, |writer| { writer.nullable_array(self.adding_replicas.as_deref(), form, |writer, item| writer.int32(*item)); }); }
+            if self.leader_recovery_state != -1 { tags.add(5, |writer| { writer.int8(self.leader_recovery_state); }); }
+            if version >= 1 && self.directories.is_some() { tags.add(8, |writer| { writer.nullable_array(self.directories.as_deref(), form, |writer, item| writer.uuid(*item)); }); }
+            if version >= 2 && self.eligible_leader_replicas.is_some() { tags.add(6, |writer| { writer.nullable_array(self.eligible_leader_replicas.as_deref(), form, |writer, item| writer.int32(*item)); }); }
+            if version >= 2 && self.last_known_elr.is_some() { tags.add(7, |writer| { writer.nullable_array(self.last_known_elr.as_deref(), form, |writer, item| writer.int32(*item)); }); }
+            writer.tags(tags);
+         }
+    }
+}

@@ -1,0 +1,220 @@
+//! Takes over the metadata of a one-node cluster from the log of Apache Kafka's controller, which is only read.
+//!
+//! What we have no use for yet (access control lists, quotas, SCRAM credentials, tokens, settings of groups) stays in Kafka's log and is named in a
+//! warning. Kafka's metadata transactions (KIP-866) count as a whole or not at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use bytes::Bytes;
+
+use super::image::{BROKER_RESOURCE, TOPIC_RESOURCE};
+use super::metadata_log::{SNAPSHOT_SUFFIX, batches_of_file, snapshot_place};
+use super::records::Framed;
+use super::{Error, MetadataImage, MetadataRecord};
+use crate::env::Disk;
+use crate::model::{NodeId, Offset, Uuid};
+use crate::protocol::generated::cluster_metadata::{
+    ConfigRecord, FeatureLevelRecord, PartitionChangeRecord, PartitionRecord, ProducerIdsRecord, RegisterBrokerRecord, RemoveTopicRecord,
+    TopicRecord,
+};
+use crate::protocol::{Message, decode_whole};
+use crate::records::BatchHeader;
+
+/// Kafka's record types without which the cluster is the same for us: fencing, registrations and their changes, quorum, no-ops.
+const WITHOUT_MEANING: &[i16] = &[1, 7, 8, 17, 20, 21, 27, 28];
+const BEGIN_TRANSACTION: i16 = 23;
+const END_TRANSACTION: i16 = 24;
+const ABORT_TRANSACTION: i16 = 25;
+/// Kafka's record types that are not taken over, in words.
+const LEFT_BEHIND: &[(i16, &str)] = &[
+    (6, "access control entries"),
+    (10, "delegation tokens"),
+    (11, "SCRAM credentials"),
+    (14, "quotas"),
+    (18, "access control entries"),
+    (19, "access control entries"),
+    (22, "SCRAM credentials"),
+    (26, "delegation tokens"),
+];
+/// A leader of a [`PartitionChangeRecord`] that says that it stays.
+const SAME_LEADER: i32 = -2;
+
+/// What Kafka's log says.
+#[derive(Debug)]
+pub(super) struct TakenOver {
+    /// Makes the cluster as it was, led by the one node.
+    pub(super) image: MetadataImage,
+    /// What is not taken over, in words.
+    pub(super) left_behind: BTreeSet<String>,
+    /// The offset of the next record that Kafka would write.
+    pub(super) end: Offset,
+}
+
+/// Reads Kafka's metadata log in `directory`: the newest snapshot, and what follows it.
+pub(super) fn read(disk: &dyn Disk, directory: &Path, node: NodeId) -> Result<TakenOver, Error> {
+    let names = disk.list(directory).map_err(|e| Error::Storage(e.to_string()))?;
+    let mut state = State::default();
+    let mut end = Offset(0);
+    let snapshot = names.iter().filter(|n| n.ends_with(SNAPSHOT_SUFFIX)).filter_map(|n| snapshot_place(n));
+    if let Some((name, offset, _)) = snapshot.max_by_key(|(_, offset, epoch)| (*offset, *epoch)) {
+        batches_of_file(disk, &directory.join(name), |header, batch| state.batch(header, batch))?;
+        end = offset;
+    }
+    for name in names.iter().filter(|n| n.ends_with(".log")) {
+        batches_of_file(disk, &directory.join(name), |header, batch| {
+            if header.next_offset() <= end {
+                return Ok(());
+            }
+            end = header.next_offset();
+            state.batch(header, batch)
+        })?;
+    }
+    if state.brokers.iter().any(|id| *id != node.0) {
+        let others: Vec<String> = state.brokers.iter().map(i32::to_string).collect();
+        return Err(Error::Storage(format!(
+            "{} is of a cluster with the brokers {}: only the directory of a broker that was alone can be taken over",
+            directory.display(),
+            others.join(", ")
+        )));
+    }
+    let left_behind = std::mem::take(&mut state.left_behind);
+    Ok(TakenOver { image: state.image(node), left_behind, end })
+}
+
+/// The offset after the last whole batch of Kafka's log; none where it has no log.
+pub(super) fn end(disk: &dyn Disk, directory: &Path) -> Result<Offset, Error> {
+    let names = disk.list(directory).map_err(|e| Error::Storage(e.to_string()))?;
+    let mut end = Offset(0);
+    if let Some(last) = names.iter().rfind(|n| n.ends_with(".log")) {
+        batches_of_file(disk, &directory.join(last), |header, _| {
+            end = header.next_offset();
+            Ok(())
+        })?;
+    }
+    Ok(end)
+}
+
+/// What the records add up to.
+#[derive(Debug, Default)]
+struct State {
+    brokers: BTreeSet<i32>,
+    topics: BTreeMap<Uuid, TopicRecord>,
+    partitions: BTreeMap<(Uuid, i32), PartitionRecord>,
+    configs: BTreeMap<(i8, String, String), ConfigRecord>,
+    features: BTreeMap<String, FeatureLevelRecord>,
+    producer_ids: Option<ProducerIdsRecord>,
+    left_behind: BTreeSet<String>,
+    /// Records of a transaction that has not ended.
+    open: Option<Vec<Framed>>,
+}
+
+impl State {
+    fn batch(&mut self, header: &BatchHeader, batch: &[u8]) -> Result<(), Error> {
+        if header.is_control() {
+            return Ok(());
+        }
+        let malformed = |what: String| Error::Storage(format!("Kafka's metadata log at offset {}: {what}", header.base_offset));
+        let opened = header.open(batch, usize::MAX).map_err(|e| malformed(e.to_string()))?;
+        for record in opened.records() {
+            let record = record.map_err(|e| malformed(e.to_string()))?;
+            let value = record.value.ok_or_else(|| malformed("a record without value".into()))?;
+            self.record(Framed::read(Bytes::copy_from_slice(value)).map_err(malformed)?).map_err(malformed)?;
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, record: Framed) -> Result<(), String> {
+        match (record.type_id, &mut self.open) {
+            (BEGIN_TRANSACTION, open) => *open = Some(Vec::new()),
+            (ABORT_TRANSACTION, open) => *open = None,
+            (END_TRANSACTION, open) => {
+                for record in open.take().unwrap_or_default() {
+                    self.apply(record)?;
+                }
+            }
+            (_, Some(open)) => open.push(record),
+            (_, None) => self.apply(record)?,
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, record: Framed) -> Result<(), String> {
+        match Some(record.type_id) {
+            RegisterBrokerRecord::TYPE_ID => {
+                self.brokers.insert(decode::<RegisterBrokerRecord>(&record)?.broker_id);
+            }
+            TopicRecord::TYPE_ID => {
+                let topic: TopicRecord = decode(&record)?;
+                self.topics.insert(topic.topic_id, topic);
+            }
+            PartitionRecord::TYPE_ID => {
+                let partition: PartitionRecord = decode(&record)?;
+                self.partitions.insert((partition.topic_id, partition.partition_id), partition);
+            }
+            PartitionChangeRecord::TYPE_ID => self.change(&decode(&record)?),
+            ConfigRecord::TYPE_ID => self.configure(decode(&record)?),
+            RemoveTopicRecord::TYPE_ID => self.remove(decode::<RemoveTopicRecord>(&record)?.topic_id),
+            FeatureLevelRecord::TYPE_ID => {
+                let feature: FeatureLevelRecord = decode(&record)?;
+                self.features.insert(feature.name.clone(), feature);
+            }
+            ProducerIdsRecord::TYPE_ID => self.producer_ids = Some(decode(&record)?),
+            _ if WITHOUT_MEANING.contains(&record.type_id) => {}
+            _ => {
+                let known = LEFT_BEHIND.iter().find(|(id, _)| *id == record.type_id);
+                self.left_behind.insert(known.map_or_else(|| format!("records of type {}", record.type_id), |(_, words)| words.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    /// A change of the leader, also to the same one, is a new epoch.
+    fn change(&mut self, change: &PartitionChangeRecord) {
+        let Some(partition) = self.partitions.get_mut(&(change.topic_id, change.partition_id)) else { return };
+        if change.leader != SAME_LEADER {
+            partition.leader_epoch += 1;
+        }
+        if let Some(replicas) = &change.replicas {
+            partition.replicas = replicas.clone();
+        }
+    }
+
+    fn configure(&mut self, config: ConfigRecord) {
+        if ![TOPIC_RESOURCE, BROKER_RESOURCE].contains(&config.resource_type) {
+            self.left_behind.insert("settings of groups and client metrics".into());
+            return;
+        }
+        let key = (config.resource_type, config.resource_name.clone(), config.name.clone());
+        match config.value {
+            Some(_) => self.configs.insert(key, config),
+            None => self.configs.remove(&key),
+        };
+    }
+
+    fn remove(&mut self, topic: Uuid) {
+        let Some(removed) = self.topics.remove(&topic) else { return };
+        self.partitions.retain(|(id, _), _| *id != topic);
+        self.configs.retain(|(kind, name, _), _| *kind != TOPIC_RESOURCE || *name != removed.name);
+    }
+
+    /// The image of all this; a node that is alone leads everything, also what Kafka left without a leader when it stopped.
+    fn image(self, node: NodeId) -> MetadataImage {
+        let mut image = MetadataImage::default();
+        let alone = |partition: PartitionRecord| PartitionRecord { replicas: vec![node.0], isr: vec![node.0], leader: node.0, ..partition };
+        let records = (self.topics.into_values().map(MetadataRecord::Topic))
+            .chain(self.partitions.into_values().map(|partition| MetadataRecord::Partition(alone(partition))))
+            .chain(self.configs.into_values().map(MetadataRecord::Config))
+            .chain(self.features.into_values().map(MetadataRecord::FeatureLevel))
+            .chain(self.producer_ids.map(MetadataRecord::ProducerIds));
+        records.for_each(|record| image.apply(&record));
+        image
+    }
+}
+
+fn decode<M: Message>(record: &Framed) -> Result<M, String> {
+    if !(M::MIN_VERSION..=M::MAX_VERSION).contains(&record.version) {
+        return Err(format!("{} version {} is not known", M::NAME, record.version));
+    }
+    decode_whole(&record.body, record.version).map_err(|error| format!("{}: {error}", M::NAME))
+}
