@@ -9,7 +9,7 @@ use common::logs::{NOW, log_config, open_files, open_log, rules};
 use dlog::env::SystemEntropy;
 use dlog::model::{LeaderEpoch, Offset};
 use dlog::records::{BatchBuilder, BatchHeader, Codec, KeyRule, Look, NewRecord, check};
-use dlog::storage::{Cleaned, Cleaner, Compaction, FirstBatch, Log, LogConfig, Recovery};
+use dlog::storage::{Cleaned, Cleaner, Compaction, FirstBatch, Log, LogConfig, Origin, Recovery};
 use proptest::prelude::*;
 
 const DAY: i64 = 86_400_000;
@@ -33,7 +33,7 @@ fn append(log: &mut Log, records: &[(u8, Option<u16>)], codec: Codec, producer: 
     }
     let builder = texts.iter().fold(builder, |b, (k, v)| b.record(NewRecord::keyed(k.as_bytes(), v.as_ref().map(|v| v.as_bytes()))));
     let rules = rules(KeyRule::Required, Look::Full);
-    log.append(check(&builder.build(NOW), &rules).expect("a good batch"), LeaderEpoch(0), NOW).expect("an append");
+    log.append(check(&builder.build(NOW), &rules).expect("a good batch"), Origin::Client, LeaderEpoch(0), NOW).expect("an append");
 }
 
 /// Compacts what is dirty from `from` on, with a map of about `map_bytes`.

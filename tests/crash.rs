@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use dlog::env::{Crash, Cut, Disk, Entropy, Env, ManualClock, MemoryDisk};
 use dlog::model::{LeaderEpoch, NodeId, Offset, TopicPartition, Uuid};
-use dlog::partition::{Durability, FirstBatch, Isolation, Keeping, NewReplica, Partitions, Replica, TopicSettings};
+use dlog::partition::{Durability, FirstBatch, Keeping, NewReplica, Origin, Partitions, Replica, TopicSettings};
 use dlog::records::{BatchBuilder, NewRecord, Records, batches, layout};
 use dlog::storage::{Cleaner, LogDirectory};
 
@@ -125,10 +125,10 @@ fn append(partitions: &Partitions, model: &mut Model, topic: &'static str, key: 
     expected.open = Some((key, value.clone()));
     let batch = BatchBuilder::new().record(NewRecord::keyed(&[key], Some(value.as_bytes()))).build(NOW);
     let replica = partitions.get(topic, 0).ok_or("no replica")?;
-    let appended = replica.produce(&batch, NOW).map_err(|e| e.to_string())?;
+    let appended = replica.produce(&batch, Origin::Client, None, NOW).map_err(|e| e.to_string())?;
     assert_eq!(appended.base_offset, Offset(expected.acknowledged.len() as i64));
     // No reader sees what is not committed.
-    let shown = replica.read(appended.base_offset, Isolation::ReadUncommitted, 1, FirstBatch::Whole).map_err(|e| e.to_string())?;
+    let shown = replica.read(appended.base_offset, 1, FirstBatch::Whole).map_err(|e| e.to_string())?;
     assert_eq!(shown.is_some(), replica.view().high_watermark > appended.base_offset);
     Ok(())
 }
@@ -196,7 +196,7 @@ fn read(replica: &Replica) -> Result<(Found, i64), String> {
     let mut offset = replica.view().log_start;
     let end = replica.view().log_end;
     while offset < end {
-        let slice = replica.read(offset, Isolation::ReadUncommitted, 1 << 20, FirstBatch::Whole).map_err(|e| e.to_string())?;
+        let slice = replica.read(offset, 1 << 20, FirstBatch::Whole).map_err(|e| e.to_string())?;
         let slice = slice.ok_or(format!("nothing at {offset} below {end}"))?;
         let bytes = slice.check().map_err(|e| e.to_string())?.read().map_err(|e| e.to_string())?;
         for batch in batches(&bytes) {
@@ -256,7 +256,7 @@ fn reopen(disk: &MemoryDisk, keeping: Keeping, crash: Crash, model: &Model) -> R
             let batch: Bytes = BatchBuilder::new().record(NewRecord::keyed(b"z", Some(b"new"))).build(NOW);
             if again != "after the crash" {
                 let end = replica.view().log_end;
-                assert_eq!(replica.produce(&batch, NOW).map_err(|e| wrong(e.to_string()))?.base_offset, end);
+                assert_eq!(replica.produce(&batch, Origin::Client, None, NOW).map_err(|e| wrong(e.to_string()))?.base_offset, end);
                 partitions.commit(0).map_err(|e| wrong(e.to_string()))?;
                 assert_eq!(read(&replica).map_err(wrong)?.1, end.0 + 1);
             }
@@ -385,7 +385,7 @@ fn a_sync_that_failed_is_never_tried_again() {
     disk.set_syncs_fail(false);
     let replica = partitions.get("plain", 0).unwrap();
     assert!(produce(&partitions, FEW_FILES, &mut model, &["plain"], 3).unwrap_err().contains("offline"));
-    assert!(replica.read(Offset(0), Isolation::ReadUncommitted, 1000, FirstBatch::Whole).is_err());
+    assert!(replica.read(Offset(0), 1000, FirstBatch::Whole).is_err());
     assert!(partitions.close().is_err(), "it does not end cleanly either");
     model.get_mut("plain").unwrap().open = None;
     for crash in [Crash::Process, Crash::Power, Crash::PowerPartly(3)] {

@@ -11,7 +11,7 @@ use common::{Client, load};
 use dlog::env::SystemEntropy;
 use dlog::model::{LeaderEpoch, Offset};
 use dlog::records::{BatchBuilder, Codec, KeyRule, Look, NewRecord, check};
-use dlog::storage::{Cleaner, Compaction, LogConfig, Recovery};
+use dlog::storage::{Cleaner, Compaction, LogConfig, Origin, Recovery};
 
 const REPEATS: usize = 5;
 /// Bytes of the log that is recovered and compacted.
@@ -107,7 +107,7 @@ fn keyed_log(directory: &Path, codec: Codec) -> LogConfig {
         let keys: Vec<String> = (0..15).map(|n| format!("key {}", (at + n).wrapping_mul(0x9E37_79B9) % 50_000)).collect();
         let builder = BatchBuilder::new().codec(codec);
         let batch = keys.iter().fold(builder, |b, key| b.record(NewRecord::keyed(key.as_bytes(), Some(&value)))).build(NOW);
-        log.append(check(&batch, &rules).unwrap(), LeaderEpoch(0), NOW).unwrap();
+        log.append(check(&batch, &rules).unwrap(), Origin::Client, LeaderEpoch(0), NOW).unwrap();
         at += 15;
     }
     config

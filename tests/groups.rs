@@ -2,11 +2,14 @@
 
 use bytes::Bytes;
 use dlog::coordinator::{
-    CommitRequest, GroupRecord, GroupSettings, GroupState, JoinReply, JoinRequest, LeavingMember, Now, OffsetEntry, Outcome, Reply, Shard,
-    SyncReply, SyncRequest, Token, partition_for,
+    CommitRequest, Commits, GroupRecord, GroupSettings, GroupState, JoinReply, JoinRequest, LeavingMember, Now, OffsetEntry, Outcome,
+    Place, Reply, Shard, SyncReply, SyncRequest, Token, partition_for,
 };
+use dlog::model::Offset;
 use dlog::protocol::ErrorCode;
 
+/// Where records lie, where that does not matter.
+const PLACE: Place = Place { offset: Offset(0), producer: None };
 const SESSION_MS: i32 = 10_000;
 const REBALANCE_MS: i32 = 30_000;
 
@@ -369,10 +372,10 @@ fn the_first_rebalance_waits_for_more_members() {
 fn offsets_are_committed_by_members_and_from_outside_empty_groups() {
     let mut bench = Bench::new(settings());
     let now = bench.now();
-    assert_eq!(bench.shard.commit(&commit("a", 3), now), Err(ErrorCode::IllegalGeneration), "no such group");
-    let (codes, records) = bench.shard.commit(&commit("", -1), now).unwrap();
+    assert_eq!(bench.shard.commit(&commit("a", 3), Commits::Alone, now), Err(ErrorCode::IllegalGeneration), "no such group");
+    let (codes, records) = bench.shard.commit(&commit("", -1), Commits::Alone, now).unwrap();
     assert_eq!((codes, bench.shard.committed("g", "t", 0)), (vec![ErrorCode::None], None), "counts once it is stored");
-    records.iter().for_each(|record| bench.shard.replay(record, now));
+    records.iter().for_each(|record| bench.shard.replay(record, PLACE, now));
     assert_eq!(bench.shard.committed("g", "t", 0).map(|c| c.offset), Some(7));
     let generation = bench.stable(&["a"]);
     let cases = [
@@ -382,30 +385,31 @@ fn offsets_are_committed_by_members_and_from_outside_empty_groups() {
         (commit("a", generation), None),
     ];
     for (request, expected) in cases {
-        assert_eq!(bench.shard.commit(&request, now).err(), expected);
+        assert_eq!(bench.shard.commit(&request, Commits::Alone, now).err(), expected);
     }
     let mut long = commit("a", generation);
     long.offsets[0].metadata = "more than ten".into();
-    assert_eq!(bench.shard.commit(&long, now).unwrap().0, [ErrorCode::OffsetMetadataTooLarge]);
+    assert_eq!(bench.shard.commit(&long, Commits::Alone, now).unwrap().0, [ErrorCode::OffsetMetadataTooLarge]);
     bench.join(known("a"));
     assert_eq!(bench.state(), GroupState::CompletingRebalance);
-    assert_eq!(bench.shard.commit(&commit("a", generation + 1), now).err(), Some(ErrorCode::RebalanceInProgress));
+    assert_eq!(bench.shard.commit(&commit("a", generation + 1), Commits::Alone, now).err(), Some(ErrorCode::RebalanceInProgress));
 }
 
 #[test]
 fn offsets_and_groups_expire_and_deleted_topics_take_their_offsets_along() {
     let mut bench = Bench::new(GroupSettings { retention_check_ms: 500, ..settings() });
-    let (_, records) = bench.shard.commit(&commit("", -1), bench.now()).unwrap();
-    records.iter().for_each(|record| bench.shard.replay(record, at(0)));
+    let (_, records) = bench.shard.commit(&commit("", -1), Commits::Alone, bench.now()).unwrap();
+    records.iter().for_each(|record| bench.shard.replay(record, PLACE, at(0)));
     bench.pass(600);
     assert!(bench.records.is_empty());
     bench.pass(600);
     let tombstones = std::mem::take(&mut bench.records);
     assert_eq!(tombstones.iter().filter(|r| r.value().is_none()).count(), 2, "the offset, and the group that holds nothing more");
-    tombstones.iter().for_each(|record| bench.shard.replay(record, at(0)));
+    tombstones.iter().for_each(|record| bench.shard.replay(record, PLACE, at(0)));
     assert_eq!(bench.shard.list(), []);
-    let (_, records) = bench.shard.commit(&CommitRequest { retention_ms: Some(1_000_000), ..commit("", -1) }, bench.now()).unwrap();
-    records.iter().for_each(|record| bench.shard.replay(record, at(0)));
+    let (_, records) =
+        bench.shard.commit(&CommitRequest { retention_ms: Some(1_000_000), ..commit("", -1) }, Commits::Alone, bench.now()).unwrap();
+    records.iter().for_each(|record| bench.shard.replay(record, PLACE, at(0)));
     bench.pass(10_000);
     assert!(bench.records.is_empty(), "an explicit retention holds");
     assert_eq!(bench.shard.topics_deleted(&["other"].into()), []);
@@ -416,12 +420,12 @@ fn offsets_and_groups_expire_and_deleted_topics_take_their_offsets_along() {
 fn a_stored_group_comes_back_with_its_members_and_offsets() {
     let mut bench = Bench::new(settings());
     let generation = bench.stable(&["a", "b"]);
-    let (_, offsets) = bench.shard.commit(&commit("a", generation), bench.now()).unwrap();
+    let (_, offsets) = bench.shard.commit(&commit("a", generation), Commits::Alone, bench.now()).unwrap();
     let mut restarted = Bench::new(settings());
     for record in bench.records.iter().chain(&offsets) {
         let stored = GroupRecord::decode(&record.key(), record.value().as_ref()).unwrap().unwrap();
         assert_eq!(&stored, record);
-        restarted.shard.replay(&stored, at(0));
+        restarted.shard.replay(&stored, PLACE, at(0));
     }
     assert_eq!(restarted.state(), GroupState::Stable);
     assert_eq!(restarted.heartbeat("a", generation), ErrorCode::None);
@@ -474,8 +478,8 @@ fn a_member_that_was_silent_is_named_with_figures() {
 fn groups_with_members_are_not_deleted_and_what_they_read_keeps_its_offsets() {
     let mut bench = Bench::new(settings());
     let generation = bench.stable(&["a"]);
-    let (_, records) = bench.shard.commit(&commit("a", generation), bench.now()).unwrap();
-    records.iter().for_each(|record| bench.shard.replay(record, bench.now()));
+    let (_, records) = bench.shard.commit(&commit("a", generation), Commits::Alone, bench.now()).unwrap();
+    records.iter().for_each(|record| bench.shard.replay(record, PLACE, bench.now()));
     let t0 = [("t".to_string(), 0)];
     assert_eq!(bench.shard.delete("g"), Err(ErrorCode::NonEmptyGroup));
     // The subscription of these members cannot be read, so every topic may be theirs.
@@ -488,6 +492,6 @@ fn groups_with_members_are_not_deleted_and_what_they_read_keeps_its_offsets() {
     assert_eq!((codes, tombstones.len()), (vec![ErrorCode::None; 2], 1), "what was not committed needs no tombstone");
     let records = bench.shard.delete("g").unwrap();
     assert_eq!(records.len(), 2, "the offset and the group");
-    records.iter().for_each(|record| bench.shard.replay(record, bench.now()));
+    records.iter().for_each(|record| bench.shard.replay(record, PLACE, bench.now()));
     assert!(bench.shard.describe("g").is_none());
 }

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use dlog::env::{Env, RealDisk};
 use dlog::model::{LeaderEpoch, NodeId, TopicPartition, Uuid};
-use dlog::partition::{Keeping, NewReplica, Partitions, TopicSettings};
+use dlog::partition::{Keeping, NewReplica, Origin, Partitions, TopicSettings};
 use dlog::records::{BatchBuilder, Codec, NewRecord, batches};
 use dlog::storage::{LogDirectory, Severity, Verified, verify};
 
@@ -27,7 +27,7 @@ fn written(folder: &Path) -> Partitions {
         let record = NewRecord { timestamp_ms: Some(NOW + at), ..NewRecord::keyed(b"key", Some(value.as_bytes())) };
         let codec = if at % 2 == 0 { Codec::None } else { Codec::Lz4 };
         let batch = BatchBuilder::new().codec(codec).record(record).producer(4, 0, at as i32).build(NOW);
-        replica.produce(&batch, NOW).unwrap();
+        replica.produce(&batch, Origin::Client, None, NOW).unwrap();
     }
     partitions
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use common::logs::{NOW, log_config, open_log, rules};
 use dlog::model::{LeaderEpoch, Offset};
 use dlog::records::{BatchBuilder, CheckedBatch, Codec, KeyRule, Look, NewRecord, check};
-use dlog::storage::{Error, FirstBatch, Log, LogConfig, Policy, Recovery, Report};
+use dlog::storage::{Error, FirstBatch, Log, LogConfig, Origin, Policy, Recovery, Report};
 use proptest::prelude::*;
 
 const CRASHED: Recovery = Recovery::From(Offset(0));
@@ -30,7 +30,7 @@ fn append(log: &mut Log, count: usize, first_ms: i64, codec: Codec) -> Offset {
     let value = [7_u8; 20];
     let record = |at: usize| NewRecord { timestamp_ms: Some(first_ms + at as i64), ..NewRecord::value(&value) };
     let builder = (0..count).fold(BatchBuilder::new().codec(codec), |builder, at| builder.record(record(at)));
-    log.append(checked(builder), LeaderEpoch(3), NOW).expect("an append").base_offset
+    log.append(checked(builder), Origin::Client, LeaderEpoch(3), NOW).expect("an append").base_offset
 }
 
 /// The base offsets of all batches that reads from `offset` to the end give.
@@ -158,17 +158,17 @@ fn duplicates_are_recognized_after_a_restart() {
         let (mut log, _) = open(folder.path(), Recovery::Clean);
         let batch = |sequence| checked(BatchBuilder::new().producer(5, 0, sequence).record(NewRecord::value(b"x")));
         for sequence in 0..30 {
-            assert!(!log.append(batch(sequence), LeaderEpoch(0), NOW).unwrap().duplicate);
+            assert!(!log.append(batch(sequence), Origin::Client, LeaderEpoch(0), NOW).unwrap().duplicate);
         }
         if how == Recovery::Clean {
             log.close().unwrap();
         }
         drop(log);
         let (mut log, _) = open(folder.path(), how);
-        let again = log.append(batch(29), LeaderEpoch(1), NOW).unwrap();
+        let again = log.append(batch(29), Origin::Client, LeaderEpoch(1), NOW).unwrap();
         assert_eq!((again.duplicate, again.base_offset), (true, Offset(29)), "{how:?}");
-        assert!(matches!(log.append(batch(31), LeaderEpoch(1), NOW), Err(Error::OutOfOrderSequence { .. })));
-        assert!(!log.append(batch(30), LeaderEpoch(1), NOW).unwrap().duplicate);
+        assert!(matches!(log.append(batch(31), Origin::Client, LeaderEpoch(1), NOW), Err(Error::OutOfOrderSequence { .. })));
+        assert!(!log.append(batch(30), Origin::Client, LeaderEpoch(1), NOW).unwrap().duplicate);
         assert_eq!(log.epochs().end_offset(LeaderEpoch(0), LeaderEpoch(1), log.log_end()), Some((LeaderEpoch(0), Offset(30))));
     }
 }
@@ -213,7 +213,7 @@ fn a_batch_above_the_segment_size_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (mut log, _) = open(folder.path(), Recovery::Clean);
     let large = vec![0; 3000];
-    let error = log.append(checked(BatchBuilder::new().record(NewRecord::value(&large))), LeaderEpoch(0), NOW).unwrap_err();
+    let error = log.append(checked(BatchBuilder::new().record(NewRecord::value(&large))), Origin::Client, LeaderEpoch(0), NOW).unwrap_err();
     assert!(matches!(error, Error::LargerThanSegment { .. }));
     assert_eq!(append(&mut log, 1, NOW, Codec::None), Offset(0));
 }
@@ -229,7 +229,7 @@ fn what_hides_in_a_compressed_batch_is_an_error_and_no_panic() {
     let crc = crc32c::crc32c(&bytes[dlog::records::layout::ATTRIBUTES..]);
     bytes[dlog::records::layout::CRC..dlog::records::layout::CRC + 4].copy_from_slice(&crc.to_be_bytes());
     let trusting = rules(KeyRule::Optional, Look::Trusting);
-    log.append(check(&Bytes::from(bytes), &trusting).expect("its header is sound"), LeaderEpoch(0), NOW).unwrap();
+    log.append(check(&Bytes::from(bytes), &trusting).expect("its header is sound"), Origin::Client, LeaderEpoch(0), NOW).unwrap();
     assert!(matches!(log.reader().find_by_time(NOW), Err(Error::Corrupt { .. })));
 }
 

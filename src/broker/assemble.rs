@@ -14,11 +14,13 @@ use tracing::error;
 use super::directories::open_directories;
 use super::maintenance::{commit, compact, maintain};
 use super::{Config, Error, metrics_handle};
-use crate::cluster::{self, Event, Following, LocalMetadataLog};
-use crate::coordinator::{GroupCoordinator, OFFSETS_TOPIC};
+use crate::cluster::{self, Event, Following, LocalMetadataLog, ProducerIds};
+use crate::coordinator::{GroupCoordinator, NewProducerIds, OFFSETS_TOPIC, Pending, TRANSACTIONS_TOPIC, TransactionCoordinator};
 use crate::env::{Env, Listener, Network, open_files_max};
 use crate::http::{self, AllowedHosts, Pages};
+use crate::model::ProducerId;
 use crate::partition::{Keeping, Partitions};
+use crate::protocol::ErrorCode;
 use crate::server::{self, Endpoint, Services};
 use crate::storage::{Cleaner, Software};
 
@@ -69,14 +71,31 @@ impl Broker {
             // The number of partitions with which it was created says where each group lies.
             group_settings.partitions = topic.partitions.len() as i32;
         }
+        let mut transaction_settings = config.transactions.clone();
+        if let Some(topic) = cluster.image().topic(TRANSACTIONS_TOPIC) {
+            transaction_settings.partitions = topic.partitions.len() as i32;
+        }
         let groups = GroupCoordinator::new(env.clone(), partitions.clone(), group_settings);
-        let services = Services::new(env.clone(), node, cluster_id, handle, partitions.clone(), groups.clone(), config.server.clone());
+        let producer_ids = Arc::new(ProducerIds::new(handle.clone(), node));
+        let ids = Box::new(IdsOfCluster(producer_ids.clone()));
+        let transactions = TransactionCoordinator::new(env.clone(), partitions.clone(), groups.clone(), ids, transaction_settings);
+        let coordinators = (groups.clone(), transactions.clone());
+        let services =
+            Services::new(env.clone(), node, cluster_id, handle, partitions.clone(), coordinators, producer_ids, config.server.clone());
 
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let loading = groups.clone();
+        let loading = (groups.clone(), transactions.clone());
         let workers = env.workers.clone();
-        tasks.spawn(async move { workers.blocking(move || loading.load()).await });
+        tasks.spawn(async move {
+            let load = move || {
+                loading.0.load();
+                loading.1.load();
+                loading.1.abort_orphans();
+            };
+            workers.blocking(load).await
+        });
         tasks.spawn(groups.clone().run(stop.clone()));
+        tasks.spawn(transactions.run(stop.clone()));
         let counted = metrics_handle();
         tasks.spawn(empty_histograms(counted.clone(), stop.clone()));
         tasks.spawn(maintain(partitions.clone(), env.workers.clone(), config.clone(), stop.clone()));
@@ -132,6 +151,20 @@ impl Broker {
         let partitions = self.partitions;
         let closed = self.env.workers.blocking(move || partitions.close()).await;
         closed.map_err(|e| Error::Close(e.to_string()))?.map_err(|e| Error::Close(e.to_string()))
+    }
+}
+
+/// Producer ids from the cluster's controller.
+struct IdsOfCluster(Arc<ProducerIds>);
+
+impl NewProducerIds for IdsOfCluster {
+    fn next(&self) -> Pending<'_, ProducerId> {
+        Box::pin(async {
+            self.0.next().await.map_err(|error| {
+                error!(%error, "no producer id could be had");
+                ErrorCode::CoordinatorNotAvailable
+            })
+        })
     }
 }
 

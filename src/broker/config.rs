@@ -13,7 +13,7 @@ use super::settings::{KEYS, Key};
 use super::standing::Standing;
 use super::{CleanerSettings, Error, ListenerConfig, listeners};
 use crate::cluster::{ControllerSettings, Replication};
-use crate::coordinator::GroupSettings;
+use crate::coordinator::{GroupSettings, TransactionSettings};
 use crate::env::{Disk, RealDisk};
 use crate::model::{NodeId, Uuid};
 use crate::partition::{Durability, Kind, SETTINGS, Setting, setting_behind};
@@ -64,6 +64,8 @@ pub struct Config {
     pub controller: ControllerSettings,
     /// For groups.
     pub groups: GroupSettings,
+    /// For transactions.
+    pub transactions: TransactionSettings,
     /// For the server.
     pub server: ServerSettings,
     /// How often retention runs.
@@ -139,6 +141,7 @@ impl Config {
                 topic_defaults: topic_defaults.clone(),
             },
             groups: group_settings(&values),
+            transactions: transaction_settings(&values),
             server: server_settings(&values, &topic_defaults),
             retention_check: Duration::from_millis(values.long("log.retention.check.interval.ms") as u64),
             flush: Duration::from_millis(values.long("log.flush.offset.checkpoint.interval.ms").max(100) as u64),
@@ -243,6 +246,17 @@ fn group_settings(values: &Values) -> GroupSettings {
         offsets_retention_ms: values.long("offsets.retention.minutes") * 60_000,
         retention_check_ms: values.long("offsets.retention.check.interval.ms"),
         partitions: values.long("offsets.topic.num.partitions") as i32,
+    }
+}
+
+fn transaction_settings(values: &Values) -> TransactionSettings {
+    TransactionSettings {
+        timeout_max_ms: values.long("transaction.max.timeout.ms") as i32,
+        expiration_ms: values.long("transactional.id.expiration.ms"),
+        abort_check_ms: values.long("transaction.abort.timed.out.transaction.cleanup.interval.ms"),
+        expiration_check_ms: values.long("transaction.remove.expired.transaction.cleanup.interval.ms"),
+        verify_partitions: values.is_true("transaction.partition.verification.enable"),
+        partitions: values.long("transaction.state.log.num.partitions") as i32,
     }
 }
 

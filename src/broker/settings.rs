@@ -76,6 +76,12 @@ pub const KEYS: &[Key] = &[
     key("producer.id.expiration.ms", Kind::Int, "86400000", None, 1, "How long an idle producer is remembered."),
     key("queued.max.request.bytes", Kind::Long, "268435456", None, i64::MIN, "The most bytes of requests in memory, over all connections."),
     key("socket.request.max.bytes", Kind::Int, "104857600", None, 1, "The longest request."),
+    key("transaction.abort.timed.out.transaction.cleanup.interval.ms", Kind::Int, "10000", Some("1000"), 1, "How often transactions are looked for that take too long."),
+    key("transaction.max.timeout.ms", Kind::Int, "900000", None, 1, "The longest time that a producer may ask for its transactions."),
+    key("transaction.partition.verification.enable", Kind::Boolean, "true", None, i64::MIN, "Whether a partition asks the coordinator before a transaction begins in it."),
+    key("transaction.remove.expired.transaction.cleanup.interval.ms", Kind::Int, "3600000", None, 1, "How often transactional ids are looked for that nobody uses."),
+    key("transaction.state.log.num.partitions", Kind::Int, "50", None, 1, "Partitions of the transactions' topic."),
+    key("transactional.id.expiration.ms", Kind::Int, "604800000", None, 1, "How long a transactional id is remembered that nobody uses."),
 ];
 
 impl Key {

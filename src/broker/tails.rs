@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::Broker;
 use crate::model::{Offset, is_internal_topic};
-use crate::partition::{self, FirstBatch, Isolation, Replica};
+use crate::partition::{self, FirstBatch, Replica};
 use crate::records::{self, batches};
 
 /// Records that are kept of a partition.
@@ -70,7 +70,7 @@ fn tail(replica: &Replica) -> Result<Vec<Value>, partition::Error> {
     let view = replica.view();
     let from = Offset((view.high_watermark.0 - RECORDS).max(view.log_start.0));
     let mut lines = Vec::new();
-    let Some(slice) = replica.read(from, Isolation::ReadUncommitted, BYTES, FirstBatch::Whole)? else { return Ok(lines) };
+    let Some(slice) = replica.read(from, BYTES, FirstBatch::Whole)? else { return Ok(lines) };
     let bytes = slice.check()?.read().unwrap_or_default();
     for batch in batches(&bytes) {
         // The last one may be cut.

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use super::configs::altered;
 use super::image::{TOPIC_RESOURCE, config_records};
-use super::{Alteration, Error, MetadataImage, MetadataRecord, PartitionImage, Resource};
+use super::{Alteration, Downgrade, Error, FEATURES, Feature, FeatureUpdate, MetadataImage, MetadataRecord, PartitionImage, Resource};
 use crate::model::{Uuid, is_internal_topic, is_legal_topic_name};
 use crate::partition::{Setting, SettingError, setting_named};
-use crate::protocol::generated::cluster_metadata::{ConfigRecord, ProducerIdsRecord, RegisterBrokerRecord, RemoveTopicRecord, TopicRecord};
+use crate::protocol::generated::cluster_metadata::{
+    ConfigRecord, FeatureLevelRecord, ProducerIdsRecord, RegisterBrokerRecord, RemoveTopicRecord, TopicRecord,
+};
 
 /// The most partitions that one request may create, as in Kafka.
 const PARTITIONS_PER_REQUEST_MAX: usize = 10_000;
@@ -107,6 +109,13 @@ pub enum Event {
         /// Write nothing.
         validate_only: bool,
     },
+    /// Change the levels of features, or only check: all of them or none.
+    UpdateFeatures {
+        /// Each feature once.
+        updates: Vec<FeatureUpdate>,
+        /// Write nothing.
+        validate_only: bool,
+    },
     /// Hand out a block of producer ids to a broker.
     AllocateProducerIds {
         /// Its id.
@@ -140,6 +149,8 @@ pub enum Response {
     Partitions(Vec<Result<(), Error>>),
     /// Altered, or why not.
     Altered(Vec<Result<(), Error>>),
+    /// The levels are changed, or why not.
+    Features(Result<(), Error>),
     /// The first and one more than the last of a block.
     ProducerIds(i64, i64),
 }
@@ -164,6 +175,10 @@ impl Controller {
             Event::RegisterBroker { id, incarnation } => {
                 let record = RegisterBrokerRecord { broker_id: *id, incarnation_id: *incarnation, fenced: false, ..Default::default() };
                 self.note(&mut records, vec![MetadataRecord::RegisterBroker(record)]);
+                if !self.image.has_features() {
+                    let newest = FEATURES.iter().map(|feature| feature_record(feature.name, feature.max)).collect();
+                    self.note(&mut records, newest);
+                }
                 Response::Done
             }
             Event::CreateTopics { topics, validate_only } => Response::Topics(self.create_topics(topics, *validate_only, &mut records)),
@@ -180,6 +195,14 @@ impl Controller {
                     Ok(())
                 });
                 Response::Altered(results.collect())
+            }
+            Event::UpdateFeatures { updates, validate_only } => {
+                let planned = updates.iter().map(|update| self.plan_feature(update)).collect::<Result<Vec<_>, _>>();
+                Response::Features(planned.map(|new| {
+                    if !validate_only {
+                        self.note(&mut records, new);
+                    }
+                }))
             }
             Event::AllocateProducerIds { broker } => {
                 let first = self.image.next_producer_id;
@@ -266,6 +289,22 @@ impl Controller {
             MetadataRecord::Config(ConfigRecord { resource_type, resource_name, name, value: None })
         }));
         Ok(records)
+    }
+
+    fn plan_feature(&self, update: &FeatureUpdate) -> Result<MetadataRecord, Error> {
+        let FeatureUpdate { name, level, downgrade } = update;
+        let refuse = |what: String| Err(Error::InvalidFeature(format!("Invalid update version {level} for feature {name}. {what}")));
+        let Some(feature) = Feature::named(name) else { return refuse("Does not support this feature.".into()) };
+        if !(feature.min..=feature.max).contains(level) {
+            return refuse(format!("The broker supports {}-{}.", feature.min, feature.max));
+        }
+        let current = self.image.feature(name).unwrap_or(0);
+        if *level < current && *downgrade == Downgrade::Refused {
+            return refuse(
+                "Can't downgrade the version of this feature without setting the upgrade type to either safe or unsafe downgrade.".into(),
+            );
+        }
+        Ok(feature_record(name, *level))
     }
 
     /// The value that a topic without its own has.
@@ -389,6 +428,10 @@ fn check_configs(configs: &[(String, Option<String>)]) -> Result<BTreeMap<String
             Ok((name.clone(), value))
         })
         .collect()
+}
+
+fn feature_record(name: &str, feature_level: i16) -> MetadataRecord {
+    MetadataRecord::FeatureLevel(FeatureLevelRecord { name: name.to_string(), feature_level })
 }
 
 /// The record of a new partition: its first replica leads, and all are in sync.

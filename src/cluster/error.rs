@@ -41,6 +41,9 @@ pub enum Error {
     /// A request that contradicts itself.
     #[error("{0}")]
     InvalidRequest(String),
+    /// A feature, or a level of it, that cannot be set.
+    #[error("{0}")]
+    InvalidFeature(String),
     /// More than a broker allows.
     #[error("{0}")]
     PolicyViolation(String),

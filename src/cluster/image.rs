@@ -124,9 +124,8 @@ impl MetadataImage {
             |id: &i32| MetadataRecord::RegisterBroker(RegisterBrokerRecord { broker_id: *id, fenced: false, ..Default::default() });
         let mut records: Vec<MetadataRecord> = self.brokers.iter().map(registered).collect();
         records.push(MetadataRecord::ProducerIds(ProducerIdsRecord { next_producer_id: self.next_producer_id, ..Default::default() }));
-        let level = |(name, level): (&String, &i16)| {
-            MetadataRecord::FeatureLevel(FeatureLevelRecord { name: name.clone(), feature_level: *level })
-        };
+        let level =
+            |(name, level): (&String, &i16)| MetadataRecord::FeatureLevel(FeatureLevelRecord { name: name.clone(), feature_level: *level });
         records.extend(self.features.iter().map(level));
         for topic in self.topics.values() {
             records.push(MetadataRecord::Topic(TopicRecord { name: topic.name.to_string(), topic_id: topic.id }));
@@ -192,6 +191,11 @@ impl MetadataImage {
     /// The level at which the cluster uses a feature; none where it was never set.
     pub fn feature(&self, name: &str) -> Option<i16> {
         self.features.get(name).copied()
+    }
+
+    /// Whether any level was ever set: not in the clusters of earlier releases.
+    pub fn has_features(&self) -> bool {
+        !self.features.is_empty()
     }
 
     /// The ids of the brokers.

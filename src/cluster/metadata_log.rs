@@ -11,8 +11,10 @@ use tracing::{info, warn};
 use super::{Error, MetadataRecord, takeover};
 use crate::env::{Clock, Disk, Env, Workers};
 use crate::model::{LeaderEpoch, NodeId, Offset};
-use crate::records::{self, BatchBuilder, BatchHeader, CheckedBatch, KeyRule, Look, NewRecord, Records, Rules, TimestampType, batches, check, layout};
-use crate::storage::{self, Log, LogConfig, OpenFiles, Policy, Recovery};
+use crate::records::{
+    self, BatchBuilder, BatchHeader, CheckedBatch, KeyRule, Look, NewRecord, Records, Rules, TimestampType, batches, check, layout,
+};
+use crate::storage::{self, Log, LogConfig, OpenFiles, Origin, Policy, Recovery};
 
 /// The name of the metadata log, as in Kafka; its one partition lies beside the others.
 pub const METADATA_TOPIC: &str = "__cluster_metadata";
@@ -291,7 +293,7 @@ impl LogFile {
         }
         let now_ms = self.clock.wall_ms();
         let batch = checked(&encode_batch(&records, now_ms), now_ms)?;
-        let index = self.log.append(batch, LeaderEpoch(self.term), now_ms)?.base_offset.0;
+        let index = self.log.append(batch, Origin::Coordinator, LeaderEpoch(self.term), now_ms)?.base_offset.0;
         self.log.flush().inspect_err(|_| self.failed = true)?;
         // Who follows may have stopped; what is committed stands all the same.
         let _ = self.committed.send(Committed::Entry(Entry { term: self.term, index, records }));

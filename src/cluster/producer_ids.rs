@@ -5,16 +5,27 @@ use tokio::sync::Mutex;
 use super::{ClusterHandle, Error, Event, Response};
 use crate::model::ProducerId;
 
-/// What is left of the current block.
-#[derive(Debug, Default)]
-pub struct ProducerIds(Mutex<(i64, i64)>);
+/// Hands them out one by one.
+#[derive(Debug)]
+pub struct ProducerIds {
+    cluster: ClusterHandle,
+    broker: i32,
+    /// What is left of the current block.
+    block: Mutex<(i64, i64)>,
+}
 
 impl ProducerIds {
+    /// Without a block yet.
+    pub fn new(cluster: ClusterHandle, broker: i32) -> ProducerIds {
+        ProducerIds { cluster, broker, block: Mutex::new((0, 0)) }
+    }
+
     /// An id that no producer has ever had.
-    pub async fn next(&self, cluster: &ClusterHandle, broker: i32) -> Result<ProducerId, Error> {
-        let mut block = self.0.lock().await;
+    pub async fn next(&self) -> Result<ProducerId, Error> {
+        let mut block = self.block.lock().await;
         if block.0 == block.1 {
-            match cluster.submit(Event::AllocateProducerIds { broker }).await? {
+            let broker = self.broker;
+            match self.cluster.submit(Event::AllocateProducerIds { broker }).await? {
                 Response::ProducerIds(first, end) => *block = (first, end),
                 other => unreachable!("the controller answers a request for ids with ids, not {other:?}"),
             }

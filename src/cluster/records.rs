@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 
-use crate::protocol::{Message, decode_whole};
 use crate::protocol::generated::cluster_metadata::{
     ConfigRecord, FeatureLevelRecord, PartitionRecord, ProducerIdsRecord, RegisterBrokerRecord, RemoveTopicRecord, TopicRecord,
 };
+use crate::protocol::{Message, decode_whole};
 use crate::wire::{self, Frame, Writer};
 
 /// The format of the frame.

@@ -163,7 +163,8 @@ impl State {
             _ if WITHOUT_MEANING.contains(&record.type_id) => {}
             _ => {
                 let known = LEFT_BEHIND.iter().find(|(id, _)| *id == record.type_id);
-                self.left_behind.insert(known.map_or_else(|| format!("records of type {}", record.type_id), |(_, words)| words.to_string()));
+                self.left_behind
+                    .insert(known.map_or_else(|| format!("records of type {}", record.type_id), |(_, words)| words.to_string()));
             }
         }
         Ok(())

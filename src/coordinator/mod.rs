@@ -1,17 +1,19 @@
 //! Groups and transactions: replicated state machines that live on a partition.
 //!
-//! Each partition of `__consumer_offsets` has an instance: [`Shard`] is its state machine, without clock, disk or tokio. An event gives
+//! Each partition of `__consumer_offsets` and of `__transaction_state` has an instance: [`Shard`] or [`TransactionShard`] is its state machine, without clock, disk or tokio. An event gives
 //! records and replies; the replies are held until the records are in the partition. State is what the partition's records add up to.
 
 mod consumer_protocol;
 mod group;
 mod history;
+mod instances;
 mod join;
 mod member;
 mod offsets;
 mod record;
 mod service;
 mod shard;
+mod transactions;
 
 pub use group::{GroupState, Now};
 pub use history::{Happening, HappeningKind};
@@ -20,4 +22,8 @@ pub use member::{LeavingMember, MemberView};
 pub use offsets::{CommitRequest, Committed, OffsetEntry};
 pub use record::GroupRecord;
 pub use service::{GroupCoordinator, OFFSETS_TOPIC, TopicOffsets};
-pub use shard::{GroupSettings, GroupView, Outcome, Reply, Shard, Token, partition_for};
+pub use shard::{Commits, GroupSettings, GroupView, Outcome, Place, Reply, Shard, Token, partition_for};
+pub use transactions::{
+    EpochRule, Identity, InitRequest, NewProducerIds, Pending, TRANSACTIONS_TOPIC, TransactionCoordinator, TransactionSettings,
+    TransactionShard, TransactionState, TransactionView,
+};

@@ -1,5 +1,8 @@
 //! Committed offsets.
 
+use std::collections::BTreeMap;
+
+use crate::model::{Offset, ProducerId};
 use crate::protocol::ErrorCode;
 
 /// A committed offset.
@@ -15,6 +18,62 @@ pub struct Committed {
     pub commit_ms: i64,
     /// Wall time at which it ends, for commits with an explicit retention.
     pub expire_ms: Option<i64>,
+    /// Where its record lies.
+    pub log_offset: Offset,
+}
+
+/// What names a committed offset: group, topic, partition.
+pub(super) type OffsetKey = (String, String, i32);
+
+/// Offsets that are part of transactions without an end: by producer.
+#[derive(Debug, Default)]
+pub(super) struct UndecidedOffsets {
+    by_producer: BTreeMap<ProducerId, BTreeMap<OffsetKey, Committed>>,
+    /// How many transactions have an offset of a key.
+    keys: BTreeMap<OffsetKey, usize>,
+}
+
+impl UndecidedOffsets {
+    /// A transaction commits an offset; a later one of the same transaction takes its place.
+    pub(super) fn add(&mut self, producer: ProducerId, key: OffsetKey, committed: Committed) {
+        if self.by_producer.entry(producer).or_default().insert(key.clone(), committed).is_none() {
+            *self.keys.entry(key).or_default() += 1;
+        }
+    }
+
+    /// A transaction ends: what it committed.
+    pub(super) fn end(&mut self, producer: ProducerId) -> BTreeMap<OffsetKey, Committed> {
+        let ended = self.by_producer.remove(&producer).unwrap_or_default();
+        for key in ended.keys() {
+            if let Some(count) = self.keys.get_mut(key) {
+                *count -= 1;
+                if *count == 0 {
+                    self.keys.remove(key);
+                }
+            }
+        }
+        ended
+    }
+
+    /// An offset is deleted, and what transactions were to make of it.
+    pub(super) fn forget(&mut self, key: &OffsetKey) {
+        if self.keys.remove(key).is_some() {
+            self.by_producer.values_mut().for_each(|offsets| drop(offsets.remove(key)));
+            self.by_producer.retain(|_, offsets| !offsets.is_empty());
+        }
+    }
+
+    /// Whether a transaction without an end has an offset of this key.
+    pub(super) fn contains(&self, key: &OffsetKey) -> bool {
+        self.keys.contains_key(key)
+    }
+
+    /// The keys of a group.
+    pub(super) fn of_group(&self, group: &str) -> impl Iterator<Item = &OffsetKey> {
+        let first = (group.to_string(), String::new(), i32::MIN);
+        let group = group.to_string();
+        self.keys.range(first..).map(|(key, _)| key).take_while(move |key| key.0 == group)
+    }
 }
 
 /// An offset that is to be committed.

@@ -69,14 +69,14 @@ impl GroupRecord {
 }
 
 /// A type or version, and what follows.
-fn typed(number: i16, encode: impl FnOnce(&mut Writer)) -> Bytes {
+pub(super) fn typed(number: i16, encode: impl FnOnce(&mut Writer)) -> Bytes {
     let mut writer = Writer::default();
     writer.int16(number);
     encode(&mut writer);
     writer.into_bytes()
 }
 
-fn versioned<M: Message>(bytes: &Bytes) -> Result<M, wire::Error> {
+pub(super) fn versioned<M: Message>(bytes: &Bytes) -> Result<M, wire::Error> {
     let frame = Frame::new(bytes.clone());
     let (rest, version): (Cursor<'_>, i16) = wire::int16(frame.cursor())?;
     if !(M::MIN_VERSION..=M::MAX_VERSION).contains(&version) {

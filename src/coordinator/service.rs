@@ -1,8 +1,8 @@
 //! Runs the shards: loads them from their partitions, stores their records, wakes them in time, and answers who waits.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,36 +13,30 @@ use tracing::{debug, error, info};
 
 use super::group::Now;
 use super::history::Happening;
+use super::instances::{self, InTransaction, Instances, KeyValue, settled, store};
 use super::join::{JoinReply, JoinRequest, SyncReply, SyncRequest};
 use super::member::LeavingMember;
 use super::offsets::{CommitRequest, Committed};
 use super::record::GroupRecord;
-use super::shard::{GroupSettings, GroupView, Outcome, Reply, Shard, Token, partition_for};
+use super::shard::{Commits, GroupSettings, GroupView, Outcome, Place, Reply, Shard, Token, partition_for};
+use super::transactions::Identity;
 use crate::env::Env;
-use crate::partition::{self, Partitions, Replica};
+use crate::model::{Offset, ProducerId, TopicPartition};
+use crate::partition::{self, Partitions, Replica, Verification};
 use crate::protocol::ErrorCode;
-use crate::records::{BatchBuilder, NewRecord};
+use crate::records::Marker;
 
 /// The topic that holds all groups.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
-/// Bytes of keys and values that one batch takes; a longer list of records becomes several.
-const BATCH_BYTES: usize = 256 * 1024;
 
-/// Where an instance stands.
-enum Status {
-    /// Reads its partition.
-    Loading,
-    /// Answers.
-    Active(Box<Active>),
-    /// The partition is not here, or not any more.
-    Resigned,
-}
-
-struct Active {
+/// The groups of a partition, and who waits for them.
+struct Groups {
     shard: Shard,
-    replica: Arc<Replica>,
     waiting: HashMap<Token, Waiter>,
 }
+
+type Active = instances::Active<Groups>;
+type Access<'a> = instances::Access<'a, Groups>;
 
 enum Waiter {
     Join(oneshot::Sender<JoinReply>),
@@ -54,8 +48,7 @@ pub type TopicOffsets = Vec<(i32, Committed)>;
 
 /// All instances of this broker.
 pub struct GroupCoordinator {
-    instances: Vec<Mutex<Status>>,
-    partitions: Arc<Partitions>,
+    instances: Instances<Groups>,
     settings: GroupSettings,
     env: Env,
     begin: Instant,
@@ -66,10 +59,8 @@ pub struct GroupCoordinator {
 impl GroupCoordinator {
     /// Instances that are still to be loaded.
     pub fn new(env: Env, partitions: Arc<Partitions>, settings: GroupSettings) -> Arc<GroupCoordinator> {
-        let instances = (0..settings.partitions).map(|_| Mutex::new(Status::Resigned)).collect();
         Arc::new(GroupCoordinator {
-            instances,
-            partitions,
+            instances: Instances::new(OFFSETS_TOPIC, partitions, settings.partitions),
             settings,
             env,
             begin: Instant::now(),
@@ -80,40 +71,29 @@ impl GroupCoordinator {
 
     /// Loads every instance whose partition is here and that is not active on it. Blocks while it reads.
     pub fn load(&self) {
-        let mut work = Vec::new();
-        for number in 0..self.settings.partitions {
-            let Some(replica) = self.partitions.get(OFFSETS_TOPIC, number) else { continue };
-            let mut status = self.lock(number);
-            let loaded = matches!(&*status, Status::Active(active) if Arc::ptr_eq(&active.replica, &replica));
-            if !loaded && !matches!(*status, Status::Loading) {
-                *status = Status::Loading;
-                work.push((number, replica));
-            }
-        }
-        for (number, replica) in work {
-            let loaded = self.load_one(replica);
-            *self.lock(number) = match loaded {
-                Ok(active) => Status::Active(Box::new(active)),
-                Err(error) => {
-                    error!(partition = number, %error, "groups could not be loaded");
-                    Status::Resigned
-                }
-            };
-        }
+        self.instances.load(|replica| self.load_one(replica));
         self.earlier.notify_one();
     }
 
-    fn load_one(&self, replica: Arc<Replica>) -> Result<Active, partition::Error> {
+    fn load_one(&self, replica: &Replica) -> Result<Groups, partition::Error> {
         let now = self.now();
         let mut shard = Shard::new(self.settings.clone(), now);
         let mut count = 0;
         replica.replay(|header, batch| {
+            if let Some(marker) = Marker::read(header, batch)? {
+                shard.end_transaction(marker.producer_id, marker.result);
+            }
+            if header.is_control() {
+                return Ok(());
+            }
+            let producer = header.is_transactional().then_some(header.producer_id);
             for record in header.open(batch, usize::MAX)?.records() {
                 let record = record?;
                 let Some(key) = record.key.map(Bytes::copy_from_slice) else { continue };
                 let value = record.value.map(Bytes::copy_from_slice);
+                let place = Place { offset: header.base_offset.plus(i64::from(record.offset_delta)), producer };
                 match GroupRecord::decode(&key, value.as_ref()) {
-                    Ok(Some(record)) => shard.replay(&record, now),
+                    Ok(Some(record)) => shard.replay(&record, place, now),
                     Ok(None) => debug!("a record type of later releases is passed over"),
                     Err(error) => error!(%error, partition = %replica.id(), "a record of a group is malformed and passed over"),
                 }
@@ -124,25 +104,12 @@ impl GroupCoordinator {
         if count > 0 {
             info!(partition = %replica.id(), records = count, "groups loaded");
         }
-        Ok(Active { shard, replica, waiting: HashMap::new() })
+        Ok(Groups { shard, waiting: HashMap::new() })
     }
 
     /// The instance of a group, where it answers here.
     fn access(&self, group: &str) -> Result<Access<'_>, ErrorCode> {
-        self.access_number(partition_for(group, self.settings.partitions))
-    }
-
-    fn access_number(&self, number: i32) -> Result<Access<'_>, ErrorCode> {
-        let status = self.lock(number);
-        match &*status {
-            Status::Active(active) if !active.replica.is_closed() => Ok(Access(status)),
-            Status::Loading => Err(ErrorCode::CoordinatorLoadInProgress),
-            Status::Active(_) | Status::Resigned => Err(ErrorCode::NotCoordinator),
-        }
-    }
-
-    fn lock(&self, number: i32) -> MutexGuard<'_, Status> {
-        self.instances[number as usize].lock().unwrap_or_else(PoisonError::into_inner)
+        self.instances.access(partition_for(group, self.instances.count()))
     }
 
     /// The present.
@@ -151,61 +118,31 @@ impl GroupCoordinator {
     }
 
     /// Stores an outcome's records and sends its replies. What cannot be stored is answered with an error, and its group rebalances.
-    fn carry_out(&self, active: &mut Active, outcome: Outcome) -> Result<(), ErrorCode> {
-        let stored = self.store(active, &outcome.records);
+    fn carry_out(&self, active: &mut Active, outcome: Outcome) -> Result<Vec<Offset>, ErrorCode> {
+        let stored = self.store(active, &outcome.records, None);
         if let Err(error) = stored {
-            let undone = active.shard.not_stored(&outcome.records, self.now());
+            let undone = active.state.shard.not_stored(&outcome.records, self.now());
             let replies = outcome.replies.into_iter().chain(undone.replies);
-            replies.for_each(|(token, _)| active.refuse(token, error));
+            replies.for_each(|(token, _)| active.state.refuse(token, error));
         } else {
-            outcome.replies.into_iter().for_each(|(token, reply)| active.answer(token, reply));
+            outcome.replies.into_iter().for_each(|(token, reply)| active.state.answer(token, reply));
         }
         self.earlier.notify_one();
         stored
     }
 
-    fn store(&self, active: &Active, records: &[GroupRecord]) -> Result<(), ErrorCode> {
-        let mut batch: Vec<(Bytes, Option<Bytes>)> = Vec::new();
-        let mut size = 0;
-        for record in records {
-            let (key, value) = (record.key(), record.value());
-            size += key.len() + value.as_ref().map_or(0, Bytes::len);
-            batch.push((key, value));
-            if size >= BATCH_BYTES {
-                self.store_batch(active, &std::mem::take(&mut batch))?;
-                size = 0;
-            }
-        }
-        self.store_batch(active, &batch)
+    fn store(&self, active: &Active, records: &[GroupRecord], of: Option<InTransaction<'_>>) -> Result<Vec<Offset>, ErrorCode> {
+        let pairs: Vec<KeyValue> = records.iter().map(|record| (record.key(), record.value())).collect();
+        store(&active.replica, &pairs, of, self.env.clock.wall_ms())
     }
 
-    /// Stores records that count only then.
-    fn store_and_apply(&self, active: &mut Active, records: &[GroupRecord]) -> Result<(), ErrorCode> {
-        self.store(active, records)?;
-        let now = self.now();
-        records.iter().for_each(|record| active.shard.replay(record, now));
+    /// Stores records that count only then, or where they are part of a transaction, once that is committed.
+    fn store_and_apply(&self, active: &mut Active, records: &[GroupRecord], of: Option<InTransaction<'_>>) -> Result<(), ErrorCode> {
+        let offsets = self.store(active, records, of)?;
+        let (now, producer) = (self.now(), of.map(|of| of.producer_id));
+        let places = offsets.into_iter().map(|offset| Place { offset, producer });
+        records.iter().zip(places).for_each(|(record, place)| active.state.shard.replay(record, place, now));
         Ok(())
-    }
-
-    fn store_batch(&self, active: &Active, records: &[(Bytes, Option<Bytes>)]) -> Result<(), ErrorCode> {
-        if records.is_empty() {
-            return Ok(());
-        }
-        let builder =
-            records.iter().fold(BatchBuilder::new(), |builder, (key, value)| builder.record(NewRecord::keyed(key, value.as_deref())));
-        let now_ms = self.env.clock.wall_ms();
-        match active.replica.produce(&builder.build(now_ms), now_ms) {
-            Ok(_) => Ok(()),
-            Err(partition::Error::Closed(_)) => Err(ErrorCode::NotCoordinator),
-            Err(partition::Error::Records(error)) => {
-                error!(%error, partition = %active.replica.id(), "a group's record was refused");
-                Err(ErrorCode::UnknownServerError)
-            }
-            Err(error) => {
-                error!(%error, partition = %active.replica.id(), "a group's record could not be stored");
-                Err(ErrorCode::CoordinatorNotAvailable)
-            }
-        }
     }
 
     /// A member joins; answers when the rebalance has gathered all members.
@@ -216,11 +153,11 @@ impl GroupCoordinator {
                 Ok(access) => access,
                 Err(error) => return JoinReply::failed(error, &member_id),
             };
-            let active = access.active();
+            let active = &mut *access;
             let (send, answer) = oneshot::channel();
             let token = self.tokens.fetch_add(1, Ordering::Relaxed);
-            active.waiting.insert(token, Waiter::Join(send));
-            let outcome = active.shard.join(token, request, self.now());
+            active.state.waiting.insert(token, Waiter::Join(send));
+            let outcome = active.state.shard.join(token, request, self.now());
             // Errors have been sent to who waits.
             let _ = self.carry_out(active, outcome);
             answer
@@ -237,11 +174,11 @@ impl GroupCoordinator {
                 Ok(access) => access,
                 Err(error) => return SyncReply::failed(error),
             };
-            let active = access.active();
+            let active = &mut *access;
             let (send, answer) = oneshot::channel();
             let token = self.tokens.fetch_add(1, Ordering::Relaxed);
-            active.waiting.insert(token, Waiter::Sync(send));
-            let outcome = active.shard.sync(token, request, self.now());
+            active.state.waiting.insert(token, Waiter::Sync(send));
+            let outcome = active.state.shard.sync(token, request, self.now());
             let _ = self.carry_out(active, outcome);
             answer
         };
@@ -252,7 +189,7 @@ impl GroupCoordinator {
     /// A member is alive. While the groups load the answer is yes.
     pub fn heartbeat(&self, group: &str, member: &str, instance: Option<&str>, generation: i32) -> ErrorCode {
         match self.access(group) {
-            Ok(mut access) => access.active().shard.heartbeat(group, member, instance, generation, self.now()),
+            Ok(mut access) => access.state.shard.heartbeat(group, member, instance, generation, self.now()),
             Err(ErrorCode::CoordinatorLoadInProgress) => ErrorCode::None,
             Err(error) => error,
         }
@@ -262,8 +199,8 @@ impl GroupCoordinator {
     pub async fn leave(&self, group: &str, members: &[LeavingMember]) -> Result<Vec<ErrorCode>, ErrorCode> {
         let results = {
             let mut access = self.access(group)?;
-            let active = access.active();
-            let (results, outcome) = active.shard.leave(group, members, self.now());
+            let active = &mut *access;
+            let (results, outcome) = active.state.shard.leave(group, members, self.now());
             self.carry_out(active, outcome)?;
             results
         };
@@ -274,7 +211,7 @@ impl GroupCoordinator {
     /// Stores offsets; the codes are in the order of the request.
     pub async fn commit(&self, request: &CommitRequest) -> Result<Vec<ErrorCode>, ErrorCode> {
         let now = self.now();
-        self.change(&request.group, |shard| shard.commit(request, now)).await
+        self.change(&request.group, |shard| shard.commit(request, Commits::Alone, now)).await
     }
 
     /// Deletes a group without members, and its offsets.
@@ -287,6 +224,51 @@ impl GroupCoordinator {
         self.change(group, |shard| shard.delete_offsets(group, partitions)).await
     }
 
+    /// Before the coordinator of a producer's transaction is asked whether it may commit offsets of this group; see
+    /// [`Replica::begin_verification`].
+    pub fn begin_verification(&self, group: &str, producer: ProducerId) -> Result<Option<Verification>, ErrorCode> {
+        Ok(self.access(group)?.replica.begin_verification(producer))
+    }
+
+    /// Stores offsets as part of a transaction: they count once it is committed. The codes are in the order of the request.
+    pub async fn commit_in_transaction(
+        &self,
+        request: &CommitRequest,
+        producer: Identity,
+        verification: Option<&Verification>,
+    ) -> Result<Vec<ErrorCode>, ErrorCode> {
+        let codes = {
+            let mut access = self.access(&request.group)?;
+            let (codes, records) = access.state.shard.commit(request, Commits::InTransaction, self.now())?;
+            let of = InTransaction { producer_id: producer.id, producer_epoch: producer.epoch, verification };
+            self.store_and_apply(&mut access, &records, Some(of))?;
+            codes
+        };
+        self.settled(&request.group).await?;
+        Ok(codes)
+    }
+
+    /// Ends a producer's transaction in a partition of the offsets topic: the marker is written there, and then the offsets of the transaction
+    /// count, or are forgotten. The outer error says that this partition does not answer here now.
+    pub fn end_transaction(
+        &self,
+        partition: i32,
+        marker: &Marker,
+        bumps: bool,
+    ) -> Result<Result<Option<Offset>, partition::Error>, ErrorCode> {
+        let mut access = self.instances.access(partition)?;
+        let ended = access.replica.end_transaction(marker, bumps, self.env.clock.wall_ms());
+        if ended.is_ok() {
+            access.state.shard.end_transaction(marker.producer_id, marker.result);
+        }
+        Ok(ended)
+    }
+
+    /// The partition that has a group.
+    pub fn partition_for(&self, group: &str) -> TopicPartition {
+        TopicPartition::new(OFFSETS_TOPIC, partition_for(group, self.instances.count()))
+    }
+
     /// Decides, stores, applies, and answers when all of it is committed.
     async fn change<T>(
         &self,
@@ -295,9 +277,9 @@ impl GroupCoordinator {
     ) -> Result<T, ErrorCode> {
         let answer = {
             let mut access = self.access(group)?;
-            let active = access.active();
-            let (answer, records) = decide(&mut active.shard)?;
-            self.store_and_apply(active, &records)?;
+            let active = &mut *access;
+            let (answer, records) = decide(&mut active.state.shard)?;
+            self.store_and_apply(active, &records, None)?;
             answer
         };
         self.settled(group).await?;
@@ -306,26 +288,28 @@ impl GroupCoordinator {
 
     /// Waits until everything that a group's instance has stored is committed, so that no power cut takes back what somebody was told.
     pub async fn settled(&self, group: &str) -> Result<(), ErrorCode> {
-        let replica = self.access(group)?.active().replica.clone();
-        let end = replica.view().log_end;
-        replica.committed(end).await.map_err(|error| match error {
-            partition::Error::Closed(_) => ErrorCode::NotCoordinator,
-            _ => ErrorCode::CoordinatorNotAvailable,
-        })
+        let replica = self.access(group)?.replica.clone();
+        settled(replica).await
     }
 
     /// Committed offsets of the partitions of one topic, in their order.
     pub fn committed(&self, group: &str, topic: &str, partitions: &[i32]) -> Result<Vec<Option<Committed>>, ErrorCode> {
-        let mut access = self.access(group)?;
-        let shard = &access.active().shard;
+        let access = self.access(group)?;
+        let shard = &access.state.shard;
         Ok(partitions.iter().map(|partition| shard.committed(group, topic, *partition).cloned()).collect())
+    }
+
+    /// Which partitions of a topic have an offset that is part of a transaction without an end.
+    pub fn undecided(&self, group: &str, topic: &str, partitions: &[i32]) -> Result<Vec<bool>, ErrorCode> {
+        let access = self.access(group)?;
+        Ok(partitions.iter().map(|partition| access.state.shard.is_undecided(group, topic, *partition)).collect())
     }
 
     /// All committed offsets of a group by topic.
     pub fn all_committed(&self, group: &str) -> Result<Vec<(String, TopicOffsets)>, ErrorCode> {
-        let mut access = self.access(group)?;
+        let access = self.access(group)?;
         let mut topics: Vec<(String, TopicOffsets)> = Vec::new();
-        for (topic, partition, committed) in access.active().shard.all_committed(group) {
+        for (topic, partition, committed) in access.state.shard.all_committed(group) {
             match topics.last_mut().filter(|(name, _)| name == topic) {
                 Some((_, offsets)) => offsets.push((partition, committed.clone())),
                 None => topics.push((topic.to_string(), vec![(partition, committed.clone())])),
@@ -339,20 +323,20 @@ impl GroupCoordinator {
         if group.is_empty() {
             return Err(ErrorCode::InvalidGroupId);
         }
-        Ok(self.access(group)?.active().shard.describe(group))
+        Ok(self.access(group)?.state.shard.describe(group))
     }
 
     /// What happened to a group since this broker coordinates it, oldest first; none where there is no such group.
     pub fn history(&self, group: &str) -> Result<Option<Vec<Happening>>, ErrorCode> {
-        Ok(self.access(group)?.active().shard.history(group))
+        Ok(self.access(group)?.state.shard.history(group))
     }
 
     /// All groups of this broker; an error while some of them load.
     pub fn list(&self) -> Result<Vec<GroupView>, ErrorCode> {
         let mut groups = Vec::new();
-        for number in 0..self.settings.partitions {
-            match self.access_number(number) {
-                Ok(mut access) => groups.extend(access.active().shard.list()),
+        for number in 0..self.instances.count() {
+            match self.instances.access(number) {
+                Ok(access) => groups.extend(access.state.shard.list()),
                 Err(ErrorCode::CoordinatorLoadInProgress) => return Err(ErrorCode::CoordinatorLoadInProgress),
                 Err(_) => {}
             }
@@ -362,12 +346,10 @@ impl GroupCoordinator {
 
     /// The offsets of deleted topics end.
     pub fn topics_deleted(&self, topics: &BTreeSet<&str>) {
-        for number in 0..self.settings.partitions {
-            let Ok(mut access) = self.access_number(number) else { continue };
-            let active = access.active();
-            let records = active.shard.topics_deleted(topics);
+        for (_, mut access) in self.instances.active() {
+            let records = access.state.shard.topics_deleted(topics);
             // What cannot be stored now goes when it expires.
-            let _ = self.store_and_apply(active, &records);
+            let _ = self.store_and_apply(&mut access, &records, None);
         }
     }
 
@@ -378,14 +360,13 @@ impl GroupCoordinator {
 
     /// The number of partitions of the offsets topic.
     pub fn partition_count(&self) -> i32 {
-        self.settings.partitions
+        self.instances.count()
     }
 
     /// Wakes the shards in time, until told to stop; then everybody who waits is told that this broker coordinates no more.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         loop {
-            let next =
-                (0..self.settings.partitions).filter_map(|n| Some(self.access_number(n).ok()?.active().shard.next_deadline_ms())).min();
+            let next = self.instances.active().map(|(_, access)| access.state.shard.next_deadline_ms()).min();
             let wake_at = next.map(|ms| self.begin + Duration::from_millis(ms.max(0) as u64));
             // Cancelling either wait loses nothing: the deadlines are computed anew.
             tokio::select! {
@@ -396,44 +377,28 @@ impl GroupCoordinator {
             }
             self.tick();
         }
-        for number in 0..self.settings.partitions {
-            *self.lock(number) = Status::Resigned;
-        }
+        self.instances.resign();
     }
 
     fn tick(&self) {
         let now = self.now();
-        for number in 0..self.settings.partitions {
-            let Ok(mut access) = self.access_number(number) else { continue };
-            let active = access.active();
-            if active.shard.next_deadline_ms() > now.mono_ms {
+        for (_, mut access) in self.instances.active() {
+            let active = &mut *access;
+            if active.state.shard.next_deadline_ms() > now.mono_ms {
                 continue;
             }
-            let outcome = active.shard.tick(now);
-            let expired: Vec<GroupRecord> = outcome.records.iter().filter(|r| r.value().is_none()).cloned().collect();
+            let outcome = active.state.shard.tick(now);
+            let records = outcome.records.clone();
             if !outcome.records.is_empty() || !outcome.replies.is_empty() {
-                let stored = self.carry_out(active, outcome);
-                if stored.is_ok() {
-                    expired.iter().for_each(|record| active.shard.replay(record, now));
-                }
+                let offsets = self.carry_out(active, outcome).unwrap_or_default();
+                let expired = records.iter().zip(offsets).filter(|(record, _)| record.value().is_none());
+                expired.for_each(|(record, offset)| active.state.shard.replay(record, Place { offset, producer: None }, now));
             }
         }
     }
 }
 
-/// A locked instance that is known to be active.
-struct Access<'a>(MutexGuard<'a, Status>);
-
-impl Access<'_> {
-    fn active(&mut self) -> &mut Active {
-        match &mut *self.0 {
-            Status::Active(active) => active,
-            Status::Loading | Status::Resigned => unreachable!("checked when the lock was taken"),
-        }
-    }
-}
-
-impl Active {
+impl Groups {
     fn answer(&mut self, token: Token, reply: Reply) {
         // Who waited may have hung up; its membership ends by time.
         match (self.waiting.remove(&token), reply) {

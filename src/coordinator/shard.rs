@@ -9,10 +9,12 @@ use super::group::{Group, GroupState, Now};
 use super::history::{Happening, HappeningKind};
 use super::join::{JoinReply, JoinRequest, JoinRules, SyncReply, SyncRequest};
 use super::member::{LeavingMember, MemberView};
-use super::offsets::{CommitRequest, Committed};
+use super::offsets::{CommitRequest, Committed, UndecidedOffsets};
 use super::record::{GroupRecord, offset_value};
+use crate::model::{Offset, ProducerId};
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::consumer_offsets::{GroupMetadataKey, OffsetCommitKey};
+use crate::records::TransactionResult;
 
 /// Names a request that waits for its reply.
 pub type Token = u64;
@@ -36,6 +38,24 @@ pub struct GroupSettings {
     pub retention_check_ms: i64,
     /// `offsets.topic.num.partitions`.
     pub partitions: i32,
+}
+
+/// Where a record lies, and whose transaction it is part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Its offset.
+    pub offset: Offset,
+    /// None where it is part of no transaction.
+    pub producer: Option<ProducerId>,
+}
+
+/// How offsets are committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Commits {
+    /// At once.
+    Alone,
+    /// As part of a producer's transaction.
+    InTransaction,
 }
 
 /// What a waiting request is answered with.
@@ -88,6 +108,7 @@ pub fn partition_for(group: &str, partitions: i32) -> i32 {
 #[derive(Debug)]
 pub struct Shard {
     groups: BTreeMap<String, Group>,
+    undecided: UndecidedOffsets,
     settings: GroupSettings,
     retention_check_at_ms: i64,
 }
@@ -95,11 +116,12 @@ pub struct Shard {
 impl Shard {
     /// No group yet.
     pub fn new(settings: GroupSettings, now: Now) -> Shard {
-        Shard { groups: BTreeMap::new(), retention_check_at_ms: now.mono_ms + settings.retention_check_ms, settings }
+        let retention_check_at_ms = now.mono_ms + settings.retention_check_ms;
+        Shard { groups: BTreeMap::new(), undecided: UndecidedOffsets::default(), retention_check_at_ms, settings }
     }
 
     /// Applies a record that is in the partition.
-    pub fn replay(&mut self, record: &GroupRecord, now: Now) {
+    pub fn replay(&mut self, record: &GroupRecord, place: Place, now: Now) {
         match record {
             GroupRecord::Offset(key, Some(value)) => {
                 let group = self.groups.entry(key.group.clone()).or_insert_with(|| Group::new(&key.group, now));
@@ -108,11 +130,18 @@ impl Shard {
                     leader_epoch: value.leader_epoch,
                     metadata: value.metadata.clone(),
                     commit_ms: value.commit_timestamp,
-                    expire_ms: (value.expire_timestamp >= 0).then_some(value.expire_timestamp),
+                    expire_ms: Some(value.expire_timestamp).filter(|ms| *ms >= 0),
+                    log_offset: place.offset,
                 };
-                group.offsets.insert((key.topic.clone(), key.partition), committed);
+                match place.producer {
+                    Some(producer) => {
+                        self.undecided.add(producer, (key.group.clone(), key.topic.clone(), key.partition), committed);
+                    }
+                    None => drop(group.offsets.insert((key.topic.clone(), key.partition), committed)),
+                }
             }
             GroupRecord::Offset(key, None) => {
+                self.undecided.forget(&(key.group.clone(), key.topic.clone(), key.partition));
                 if let Some(group) = self.groups.get_mut(&key.group) {
                     group.offsets.remove(&(key.topic.clone(), key.partition));
                     if group.offsets.is_empty() && group.generation == 0 && group.members.is_empty() && group.pending.is_empty() {
@@ -128,6 +157,23 @@ impl Shard {
                 self.groups.remove(&key.group);
             }
         }
+    }
+
+    /// A producer's transaction ends: where it is committed, its offsets count, but for those that somebody has committed later.
+    pub fn end_transaction(&mut self, producer: ProducerId, result: TransactionResult) {
+        for ((group, topic, partition), committed) in self.undecided.end(producer) {
+            let group = self.groups.get_mut(&group).filter(|_| result == TransactionResult::Commit);
+            let Some(group) = group else { continue };
+            let newer = group.offsets.get(&(topic.clone(), partition)).is_some_and(|known| known.log_offset > committed.log_offset);
+            if !newer {
+                group.offsets.insert((topic, partition), committed);
+            }
+        }
+    }
+
+    /// Whether an offset is part of a transaction without an end.
+    pub fn is_undecided(&self, group: &str, topic: &str, partition: i32) -> bool {
+        self.undecided.contains(&(group.to_string(), topic.to_string(), partition))
     }
 
     /// A member joins.
@@ -204,11 +250,11 @@ impl Shard {
     }
 
     /// Checks a commit and gives its records; they count once [`Shard::replay`] got them. Errors of single partitions are in the list.
-    pub fn commit(&mut self, request: &CommitRequest, now: Now) -> Result<(Vec<ErrorCode>, Vec<GroupRecord>), ErrorCode> {
+    pub fn commit(&mut self, request: &CommitRequest, how: Commits, now: Now) -> Result<(Vec<ErrorCode>, Vec<GroupRecord>), ErrorCode> {
         match self.groups.get_mut(&request.group) {
             None if request.generation < 0 => {}
             None => return Err(request.missing_group),
-            Some(group) => check_commit(group, request, now)?,
+            Some(group) => check_commit(group, request, how, now)?,
         }
         let expire_ms = request.retention_ms.map(|ms| now.wall_ms.saturating_add(ms));
         let mut records = Vec::with_capacity(request.offsets.len());
@@ -248,7 +294,9 @@ impl Shard {
         if group.state != GroupState::Empty || !group.pending.is_empty() {
             return Err(ErrorCode::NonEmptyGroup);
         }
-        let offsets = group.offsets.keys().map(|(topic, partition)| GroupRecord::offset_tombstone(&group.id, topic, *partition));
+        let undecided = self.undecided.of_group(&group.id).map(|(_, topic, partition)| (topic, partition));
+        let keys: BTreeSet<_> = group.offsets.keys().map(|(topic, partition)| (topic, partition)).chain(undecided).collect();
+        let offsets = keys.into_iter().map(|(topic, partition)| GroupRecord::offset_tombstone(&group.id, topic, *partition));
         Ok(offsets.chain([GroupRecord::Group(GroupMetadataKey { group: group.id.clone() }, None)]).collect())
     }
 
@@ -306,7 +354,10 @@ impl Shard {
         let mut records = Vec::new();
         for group in self.groups.values() {
             let subscribed = subscriptions(group);
-            let over = |(topic, committed): (&str, &Committed)| -> bool {
+            let over = |(topic, partition, committed): (&str, i32, &Committed)| -> bool {
+                if self.is_undecided(&group.id, topic, partition) {
+                    return false;
+                }
                 if let Some(expire_ms) = committed.expire_ms {
                     return now.wall_ms >= expire_ms;
                 }
@@ -320,9 +371,9 @@ impl Shard {
                 };
                 now.wall_ms.saturating_sub(since) >= self.settings.offsets_retention_ms
             };
-            let gone: Vec<_> =
-                group.offsets.iter().filter(|((topic, _), committed)| over((topic, committed))).map(|(key, _)| key).collect();
-            let nothing_left = gone.len() == group.offsets.len();
+            let is_over = |((topic, partition), committed): &(&(String, i32), &Committed)| over((topic, *partition, committed));
+            let gone: Vec<_> = group.offsets.iter().filter(is_over).map(|(key, _)| key).collect();
+            let nothing_left = gone.len() == group.offsets.len() && self.undecided.of_group(&group.id).next().is_none();
             records.extend(gone.into_iter().map(|(topic, partition)| GroupRecord::offset_tombstone(&group.id, topic, *partition)));
             if nothing_left && group.state == GroupState::Empty && group.members.is_empty() && group.pending.is_empty() {
                 records.push(GroupRecord::Group(GroupMetadataKey { group: group.id.clone() }, None));
@@ -403,15 +454,17 @@ fn leave_one(group: &mut Group, member: &LeavingMember, now: Now, outcome: &mut 
     ErrorCode::None
 }
 
-fn check_commit(group: &mut Group, request: &CommitRequest, now: Now) -> Result<(), ErrorCode> {
-    if request.generation < 0 && group.state == GroupState::Empty {
+fn check_commit(group: &mut Group, request: &CommitRequest, how: Commits, now: Now) -> Result<(), ErrorCode> {
+    // A transaction may leave out who it is.
+    let is_anonymous = request.generation < 0 && request.member_id.is_empty() && request.instance_id.is_none();
+    if request.generation < 0 && group.state == GroupState::Empty || how == Commits::InTransaction && is_anonymous {
         return Ok(());
     }
     group.check_member(&request.member_id, request.instance_id.as_deref())?;
     if request.generation != group.generation {
         return Err(ErrorCode::IllegalGeneration);
     }
-    if group.state == GroupState::CompletingRebalance {
+    if group.state == GroupState::CompletingRebalance && how == Commits::Alone {
         return Err(ErrorCode::RebalanceInProgress);
     }
     if let Some(member) = group.members.get_mut(&request.member_id).filter(|m| m.awaiting_join.is_none()) {

@@ -10,11 +10,15 @@ mod partitions;
 mod progress;
 mod replica;
 mod settings;
+mod verification;
 
-pub use crate::storage::{ActiveProducer, Appended, Error as StorageError, FirstBatch, FoundOffset, RecordsSlice};
+pub use crate::storage::{
+    AbortedTransaction, ActiveProducer, Appended, CommittedSlice, Error as StorageError, FirstBatch, FoundOffset, Origin, RecordsSlice,
+};
 pub use error::Error;
 pub use open_directory::Durability;
 pub use partitions::{DirectoryView, Keeping, NewReplica, Partitions, Recovered};
 pub use progress::{Subscription, Wake};
 pub use replica::{Isolation, Replica, Traffic, View};
 pub use settings::{CleanupPolicy, Kind, SETTINGS, Setting, SettingError, TopicSettings, setting_behind, setting_named};
+pub use verification::Verification;

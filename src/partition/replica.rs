@@ -9,13 +9,17 @@ use bytes::Bytes;
 
 use super::open_directory::{Durability, OpenDirectory};
 use super::progress::{Progress, Subscription, Wake};
+use super::verification::{Verification, Verifications};
 use super::{Error, NewReplica, TopicSettings};
-use crate::model::{LeaderEpoch, Offset, TopicPartition, Uuid};
-use crate::records::check;
+use crate::model::{LeaderEpoch, Offset, ProducerId, TopicPartition, Uuid};
+use crate::records::{CheckedBatch, Marker, check};
 use crate::storage::{
-    ActiveProducer, Appended, Cleaned, Cleaner, Cleaning, Error as StorageError, FirstBatch, FoundOffset, Log, LogReader, Pace,
-    RecordsSlice, Synced, Unflushed,
+    ActiveProducer, Appended, Cleaned, Cleaner, Cleaning, CommittedSlice, Error as StorageError, FirstBatch, FoundOffset, Log, LogReader,
+    Origin, Pace, RecordsSlice, Synced, Unflushed,
 };
+
+/// About what a marker takes.
+const MARKER_BYTES: u64 = 78;
 
 /// What a reader may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +67,7 @@ pub struct Traffic {
 }
 
 /// One replica. Today every partition has one, so the high watermark follows the log's end, or under [`Durability::Fsync`] what of it is
-/// durable, and the last stable offset follows the high watermark.
+/// durable, and the last stable offset follows the high watermark up to where the first open transaction begins.
 #[derive(Debug)]
 pub struct Replica {
     id: TopicPartition,
@@ -74,6 +78,8 @@ pub struct Replica {
     log_start: AtomicI64,
     log_end: AtomicI64,
     high_watermark: AtomicI64,
+    last_stable: AtomicI64,
+    verifications: Arc<Verifications>,
     settings: ArcSwap<TopicSettings>,
     progress: Arc<Progress>,
     closed: AtomicBool,
@@ -96,6 +102,8 @@ impl Replica {
             log_start: AtomicI64::new(0),
             log_end: AtomicI64::new(0),
             high_watermark: AtomicI64::new(0),
+            last_stable: AtomicI64::new(0),
+            verifications: Arc::default(),
             log: RwLock::new(log),
             settings: ArcSwap::from_pointee(settings),
             progress: Arc::default(),
@@ -109,17 +117,24 @@ impl Replica {
     }
 
     /// Checks what a producer sent and appends it. Readers see it, and it may be acknowledged, when it is [committed](Replica::committed).
-    pub fn produce(&self, bytes: &Bytes, now_ms: i64) -> Result<Appended, Error> {
+    /// A batch that begins a transaction here needs a [`Verification`] that was begun before the coordinator was asked.
+    pub fn produce(&self, bytes: &Bytes, origin: Origin, verification: Option<&Verification>, now_ms: i64) -> Result<Appended, Error> {
         let checked = check(bytes, &self.settings.load().rules(now_ms))?;
-        let (records, size) = (checked.header().records_count as u64, checked.header().size() as u64);
+        self.append(checked, origin, verification, now_ms)
+    }
+
+    /// Appends a batch of the broker's own, or one that was checked.
+    pub fn append(&self, batch: CheckedBatch, origin: Origin, verification: Option<&Verification>, now_ms: i64) -> Result<Appended, Error> {
+        let (records, size) = (batch.header().records_count as u64, batch.header().size() as u64);
+        let (producer, is_transactional) = (batch.header().producer_id, batch.header().is_transactional());
         let mut log = self.write();
         self.check_open()?;
-        let appended = log.append(checked, self.leader_epoch(), now_ms).inspect_err(|error| {
-            if matches!(error, StorageError::Io { source, .. } if source.kind() == ErrorKind::StorageFull) {
-                self.home.signals.full.notify_one();
-            }
-            self.home.judge(error);
-        })?;
+        let begins = is_transactional && !log.producers().has_open_transaction(producer);
+        if begins && !verification.is_some_and(|verification| verification.holds_for(producer)) {
+            let what = "its coordinator does not know that it has a transaction in this partition";
+            return Err(StorageError::TransactionState { producer, what }.into());
+        }
+        let appended = log.append(batch, origin, self.leader_epoch(), now_ms).inspect_err(|error| self.failed(error))?;
         if log.holds_too_many() {
             // It waits within the append, as in Kafka: who sets flush.messages wants that.
             self.home.sync(|| log.flush())?;
@@ -133,6 +148,35 @@ impl Replica {
             self.progress.step();
         }
         Ok(appended)
+    }
+
+    /// To be begun before the coordinator of a producer's transaction is asked; none where the transaction is open here already, so that nobody
+    /// needs to be asked.
+    pub fn begin_verification(&self, producer: ProducerId) -> Option<Verification> {
+        let log = self.log();
+        (!log.producers().has_open_transaction(producer)).then(|| self.verifications.begin(producer))
+    }
+
+    /// Ends a producer's transaction; see [`Log::end_transaction`]. It counts when it is [committed](Replica::committed).
+    pub fn end_transaction(&self, marker: &Marker, bumps: bool, now_ms: i64) -> Result<Option<Offset>, Error> {
+        let mut log = self.write();
+        self.check_open()?;
+        self.verifications.end(marker.producer_id);
+        let ended = log.end_transaction(marker, bumps, self.leader_epoch(), now_ms).inspect_err(|error| self.failed(error))?;
+        self.publish(&log);
+        drop(log);
+        if ended.is_some() {
+            self.home.appended(MARKER_BYTES);
+            self.progress.step();
+        }
+        Ok(ended)
+    }
+
+    fn failed(&self, error: &StorageError) {
+        if matches!(error, StorageError::Io { source, .. } if source.kind() == ErrorKind::StorageFull) {
+            self.home.signals.full.notify_one();
+        }
+        self.home.judge(error);
     }
 
     /// Waits until everything below `offset`, which must not lie above the log's end, is committed: never, under [`Durability::Default`].
@@ -155,9 +199,15 @@ impl Replica {
     }
 
     /// Reads for a consumer; see [`LogReader::read`].
-    pub fn read(&self, offset: Offset, isolation: Isolation, bytes_max: usize, first: FirstBatch) -> Result<Option<RecordsSlice>, Error> {
+    pub fn read(&self, offset: Offset, bytes_max: usize, first: FirstBatch) -> Result<Option<RecordsSlice>, Error> {
         self.check_open()?;
-        Ok(self.reader.read(offset, self.view().end_for(isolation), bytes_max, first)?)
+        Ok(self.reader.read(offset, self.view().high_watermark, bytes_max, first)?)
+    }
+
+    /// Reads for a consumer that wants committed records alone; see [`LogReader::read_committed`].
+    pub fn read_committed(&self, offset: Offset, bytes_max: usize, first: FirstBatch) -> Result<Option<CommittedSlice>, Error> {
+        self.check_open()?;
+        Ok(self.reader.read_committed(offset, self.view().last_stable, bytes_max, first)?)
     }
 
     /// Counts bytes that are sent to consumers.
@@ -173,10 +223,11 @@ impl Replica {
 
     /// Where the partition stands.
     pub fn view(&self) -> View {
+        let last_stable = Offset(self.last_stable.load(Ordering::Acquire));
         let high_watermark = Offset(self.high_watermark.load(Ordering::Acquire));
         let log_end = Offset(self.log_end.load(Ordering::Acquire));
         let log_start = Offset(self.log_start.load(Ordering::Acquire));
-        View { log_start, log_end, high_watermark, last_stable: high_watermark, leader_epoch: self.leader_epoch() }
+        View { log_start, log_end, high_watermark, last_stable, leader_epoch: self.leader_epoch() }
     }
 
     /// Compares the epoch that a client believes in; -1 is not compared.
@@ -374,7 +425,9 @@ impl Replica {
             Durability::Default => log.log_end(),
             Durability::Fsync => log.recovery_point(),
         };
+        // In this order, and read in the other: a reader never sees a last stable offset above the high watermark.
         self.high_watermark.store(high_watermark.0, Ordering::Release);
+        self.last_stable.store(log.last_stable(high_watermark).0, Ordering::Release);
     }
 
     fn log(&self) -> RwLockReadGuard<'_, Log> {

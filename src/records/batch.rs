@@ -10,8 +10,8 @@ use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 const LENGTH_PREFIX_BYTES: usize = layout::PARTITION_LEADER_EPOCH;
 
 const TIMESTAMP_TYPE_BIT: i16 = 1 << 3;
-const TRANSACTIONAL_BIT: i16 = 1 << 4;
-const CONTROL_BIT: i16 = 1 << 5;
+pub(super) const TRANSACTIONAL_BIT: i16 = 1 << 4;
+pub(super) const CONTROL_BIT: i16 = 1 << 5;
 const DELETE_HORIZON_BIT: i16 = 1 << 6;
 const CODEC_BITS: i16 = 7;
 

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{BatchHeader, Codec, TimestampType, compress, layout};
+use super::{BatchHeader, CheckedBatch, Codec, TimestampType, batch, compress, layout};
 use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 use crate::wire::{put_varint, put_varlong, varint_size, varlong_size};
 
@@ -63,6 +63,17 @@ impl<'a> BatchBuilder<'a> {
     pub fn producer(mut self, id: i64, epoch: i16, base_sequence: i32) -> Self {
         self.producer = (id, epoch, base_sequence);
         self
+    }
+
+    /// Makes the batch part of its producer's transaction.
+    pub fn transactional(self) -> Self {
+        let bits = self.attributes | batch::TRANSACTIONAL_BIT;
+        self.attributes(bits)
+    }
+
+    /// A batch of the broker's own records, which needs no check at the door.
+    pub fn build_own(self, now_ms: i64) -> CheckedBatch {
+        CheckedBatch::own(self.build(now_ms))
     }
 
     /// Sets bits of the attributes besides the codec's.

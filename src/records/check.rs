@@ -58,6 +58,10 @@ pub struct CheckedBatch {
 }
 
 impl CheckedBatch {
+    pub(super) fn of(header: BatchHeader, body: Bytes) -> CheckedBatch {
+        CheckedBatch { header, body }
+    }
+
     /// The header.
     pub fn header(&self) -> &BatchHeader {
         &self.header
@@ -146,7 +150,7 @@ impl Checker<'_> {
         if self.header != before {
             self.header.crc = self.header.compute_crc(&body);
         }
-        Ok(CheckedBatch { header: self.header, body })
+        Ok(CheckedBatch::of(self.header, body))
     }
 
     fn must_open(&self) -> bool {

@@ -11,6 +11,7 @@ mod error;
 mod legacy;
 #[rustfmt::skip]
 pub mod layout;
+mod marker;
 mod record;
 mod retain;
 
@@ -19,5 +20,6 @@ pub use build::{BatchBuilder, NewRecord};
 pub use check::{CheckedBatch, KeyRule, Look, Rules, check};
 pub use compression::{Codec, compress, decompress};
 pub use error::Error;
+pub use marker::{Marker, TransactionResult};
 pub use record::{Header, Record, Records};
-pub use retain::{Retained, Rewrite, WhenEmpty, retain};
+pub use retain::{HorizonFor, Retained, Rewrite, WhenEmpty, retain};

@@ -19,13 +19,24 @@ pub enum WhenEmpty {
     KeepHeader,
 }
 
+/// Which records make a batch get a delete horizon, if it has none yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HorizonFor {
+    /// Those with a null value.
+    Tombstones,
+    /// Any: a marker with nothing left to mark.
+    All,
+}
+
 /// How a batch is rewritten.
 #[derive(Debug, Clone, Copy)]
 pub struct Rewrite {
     /// The most bytes that the records may decompress to.
     pub decompressed_bytes_max: usize,
-    /// The delete horizon that a batch with a tombstone gets if it has none yet, in milliseconds since 1970.
+    /// The delete horizon that a batch gets if it has none yet, in milliseconds since 1970.
     pub horizon_ms: i64,
+    /// For which records.
+    pub horizon_for: HorizonFor,
     /// For a batch that loses all its records.
     pub when_empty: WhenEmpty,
 }
@@ -68,7 +79,8 @@ pub fn retain<'a>(
             WhenEmpty::KeepHeader => empty(header),
         });
     }
-    let horizon_ms = (header.delete_horizon_ms().is_none() && kept.iter().any(|r| r.value.is_none())).then_some(how.horizon_ms);
+    let waits = |record: &Record<'_>| how.horizon_for == HorizonFor::All || record.value.is_none();
+    let horizon_ms = (header.delete_horizon_ms().is_none() && kept.iter().any(waits)).then_some(how.horizon_ms);
     if kept.len() == header.records_count.max(0) as usize && horizon_ms.is_none() {
         return Ok(Retained::Batch(*header, Cow::Borrowed(batch)));
     }
@@ -128,7 +140,12 @@ mod tests {
     use super::*;
     use crate::records::{BatchBuilder, NewRecord};
 
-    const HOW: Rewrite = Rewrite { decompressed_bytes_max: 1 << 20, horizon_ms: 9000, when_empty: WhenEmpty::KeepHeader };
+    const HOW: Rewrite = Rewrite {
+        decompressed_bytes_max: 1 << 20,
+        horizon_ms: 9000,
+        horizon_for: HorizonFor::Tombstones,
+        when_empty: WhenEmpty::KeepHeader,
+    };
 
     /// Keys a, b, c at 100, 110, 120; b is a tombstone.
     fn three(codec: Codec) -> (BatchHeader, Vec<u8>) {

@@ -12,6 +12,7 @@ use super::services::Caller;
 use crate::env::Part;
 use crate::partition::RecordsSlice;
 use crate::protocol::generated::headers::{RequestHeader, ResponseHeader};
+use crate::protocol::generated::produce::ProduceRequest;
 use crate::protocol::{ApiKey, Message, Request, request_header_version, response_header_version};
 use crate::wire::{self, Cursor, Frame, Writer};
 
@@ -47,6 +48,11 @@ pub const SERVED: &[Served] = &[
     Served { key: ApiKey::DeleteRecords, min: 0, max: 2 },
     Served { key: ApiKey::InitProducerId, min: 0, max: 5 },
     Served { key: ApiKey::OffsetForLeaderEpoch, min: 2, max: 4 },
+    Served { key: ApiKey::AddPartitionsToTxn, min: 0, max: 5 },
+    Served { key: ApiKey::AddOffsetsToTxn, min: 0, max: 4 },
+    Served { key: ApiKey::EndTxn, min: 0, max: 5 },
+    Served { key: ApiKey::WriteTxnMarkers, min: 1, max: 2 },
+    Served { key: ApiKey::TxnOffsetCommit, min: 0, max: 5 },
     Served { key: ApiKey::DescribeConfigs, min: 1, max: 4 },
     Served { key: ApiKey::AlterConfigs, min: 0, max: 2 },
     Served { key: ApiKey::DescribeLogDirs, min: 1, max: 4 },
@@ -56,8 +62,11 @@ pub const SERVED: &[Served] = &[
     Served { key: ApiKey::IncrementalAlterConfigs, min: 0, max: 1 },
     Served { key: ApiKey::ListPartitionReassignments, min: 0, max: 0 },
     Served { key: ApiKey::OffsetDelete, min: 0, max: 0 },
+    Served { key: ApiKey::UpdateFeatures, min: 0, max: 2 },
     Served { key: ApiKey::DescribeCluster, min: 0, max: 2 },
     Served { key: ApiKey::DescribeProducers, min: 0, max: 0 },
+    Served { key: ApiKey::DescribeTransactions, min: 0, max: 0 },
+    Served { key: ApiKey::ListTransactions, min: 0, max: 2 },
     Served { key: ApiKey::DescribeTopicPartitions, min: 0, max: 0 },
 ];
 
@@ -107,7 +116,8 @@ pub(super) type Running = Pin<Box<dyn Future<Output = Result<Answer, Refusal>> +
 pub(super) enum Waits {
     /// They run; their answers leave after its own.
     Apart,
-    /// They are not read. A client that gave up a join sends another one: as in Kafka that must find the first one done.
+    /// They are not read. A client that gave up a join sends another one: as in Kafka that must find the first one done. And the batches of a
+    /// transaction go into the log as they were sent, also where the first one waits for the transaction's coordinator.
     InLine,
 }
 
@@ -125,8 +135,7 @@ pub(super) fn dispatch(caller: Caller, bytes: Bytes) -> Result<(Running, Waits),
         }
         return Err(Refusal::Version(key, version));
     }
-    let waits = if matches!(key, ApiKey::JoinGroup | ApiKey::SyncGroup) { Waits::InLine } else { Waits::Apart };
-    Ok((route(key, caller, version, header, body)?, waits))
+    route(key, caller, version, header, body)
 }
 
 /// The histogram of an API. Looking it up by its labels at each request would cost more than recording.
@@ -150,31 +159,37 @@ fn call<R: Request>(caller: Caller, version: i16, header: &RequestHeader, body: 
 
 /// Decodes now; later runs the handler, encodes its response and takes the time.
 macro_rules! handle {
-    ($key:ident, $caller:ident, $version:ident, $header:ident, $body:ident, $handler:expr) => {{
+    ($key:ident, $caller:ident, $version:ident, $header:ident, $body:ident, $waits:expr, $handler:expr) => {{
         let call = call($caller, $version, &$header, $body)?;
-        Ok(Box::pin(async move {
+        let waits = $waits(&call);
+        let running: Running = Box::pin(async move {
             let begin = Instant::now();
             let handler = $handler;
             let answer = handler(call, $key, $header.correlation_id).await;
             request_seconds($key).record(begin.elapsed().as_secs_f64());
             answer
-        }))
+        });
+        Ok((running, waits))
     }};
-    ($module:ident: $key:ident, $caller:ident, $version:ident, $header:ident, $body:ident) => {
-        handle!($key, $caller, $version, $header, $body, async |call, key, correlation_id| {
+    ($module:ident: $key:ident, $caller:ident, $version:ident, $header:ident, $body:ident, $waits:expr) => {
+        handle!($key, $caller, $version, $header, $body, |_: &Call<_>| $waits, async |call, key, correlation_id| {
             let response = handlers::$module::handle(call).await;
             Ok(encode(key, $version, correlation_id, &response, &[]))
         })
     };
+    ($module:ident: $key:ident, $caller:ident, $version:ident, $header:ident, $body:ident) => {
+        handle!($module: $key, $caller, $version, $header, $body, Waits::Apart)
+    };
 }
 
-fn route(key: ApiKey, caller: Caller, version: i16, header: RequestHeader, body: Cursor<'_>) -> Result<Running, Refusal> {
+fn route(key: ApiKey, caller: Caller, version: i16, header: RequestHeader, body: Cursor<'_>) -> Result<(Running, Waits), Refusal> {
+    let in_line = |call: &Call<ProduceRequest>| if call.request.transactional_id.is_some() { Waits::InLine } else { Waits::Apart };
     match key {
-        ApiKey::Produce => handle!(key, caller, version, header, body, async |call, key, correlation_id| {
+        ApiKey::Produce => handle!(key, caller, version, header, body, in_line, async |call, key, correlation_id| {
             let response = handlers::produce::handle(call).await?;
             Ok(response.map_or(Answer::None, |response| encode(key, version, correlation_id, &response, &[])))
         }),
-        ApiKey::Fetch => handle!(key, caller, version, header, body, async |call, key, correlation_id| {
+        ApiKey::Fetch => handle!(key, caller, version, header, body, |_: &Call<_>| Waits::Apart, async |call, key, correlation_id| {
             let (response, slices) = handlers::fetch::handle(call).await;
             Ok(encode(key, version, correlation_id, &response, &slices))
         }),
@@ -183,10 +198,10 @@ fn route(key: ApiKey, caller: Caller, version: i16, header: RequestHeader, body:
         ApiKey::OffsetCommit => handle!(offset_commit: key, caller, version, header, body),
         ApiKey::OffsetFetch => handle!(offset_fetch: key, caller, version, header, body),
         ApiKey::FindCoordinator => handle!(find_coordinator: key, caller, version, header, body),
-        ApiKey::JoinGroup => handle!(join_group: key, caller, version, header, body),
+        ApiKey::JoinGroup => handle!(join_group: key, caller, version, header, body, Waits::InLine),
         ApiKey::Heartbeat => handle!(heartbeat: key, caller, version, header, body),
         ApiKey::LeaveGroup => handle!(leave_group: key, caller, version, header, body),
-        ApiKey::SyncGroup => handle!(sync_group: key, caller, version, header, body),
+        ApiKey::SyncGroup => handle!(sync_group: key, caller, version, header, body, Waits::InLine),
         ApiKey::DescribeGroups => handle!(describe_groups: key, caller, version, header, body),
         ApiKey::ListGroups => handle!(list_groups: key, caller, version, header, body),
         ApiKey::ApiVersions => handle!(api_versions: key, caller, version, header, body),
@@ -207,6 +222,14 @@ fn route(key: ApiKey, caller: Caller, version: i16, header: RequestHeader, body:
         ApiKey::OffsetDelete => handle!(offset_delete: key, caller, version, header, body),
         ApiKey::DescribeProducers => handle!(describe_producers: key, caller, version, header, body),
         ApiKey::DescribeTopicPartitions => handle!(describe_topic_partitions: key, caller, version, header, body),
+        ApiKey::AddPartitionsToTxn => handle!(add_partitions_to_txn: key, caller, version, header, body),
+        ApiKey::AddOffsetsToTxn => handle!(add_offsets_to_txn: key, caller, version, header, body),
+        ApiKey::EndTxn => handle!(end_txn: key, caller, version, header, body),
+        ApiKey::WriteTxnMarkers => handle!(write_txn_markers: key, caller, version, header, body),
+        ApiKey::TxnOffsetCommit => handle!(txn_offset_commit: key, caller, version, header, body),
+        ApiKey::DescribeTransactions => handle!(describe_transactions: key, caller, version, header, body),
+        ApiKey::ListTransactions => handle!(list_transactions: key, caller, version, header, body),
+        ApiKey::UpdateFeatures => handle!(update_features: key, caller, version, header, body),
         other => Err(Refusal::Api(other as i16)),
     }
 }

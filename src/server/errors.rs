@@ -24,6 +24,8 @@ fn of_storage(error: &StorageError) -> ErrorCode {
         StorageError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
         StorageError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
         StorageError::ProducerFenced { .. } => ErrorCode::InvalidProducerEpoch,
+        StorageError::TransactionState { .. } => ErrorCode::InvalidTxnState,
+        StorageError::CoordinatorFenced { .. } => ErrorCode::TransactionCoordinatorFenced,
         StorageError::Stopping => ErrorCode::NotLeaderOrFollower,
         StorageError::Offline(_)
         | StorageError::Io { .. }
@@ -59,6 +61,11 @@ pub(super) fn record_index(error: &partition::Error) -> Option<usize> {
     }
 }
 
+/// A coordinator's error for a producer, whose requests know of fenced producers from a version on.
+pub(super) fn of_producer(error: ErrorCode, version: i16, fenced_from: i16) -> ErrorCode {
+    if error == ErrorCode::ProducerFenced && version < fenced_from { ErrorCode::InvalidProducerEpoch } else { error }
+}
+
 /// The code of a refused change of the cluster.
 pub(super) fn of_cluster(error: &cluster::Error) -> ErrorCode {
     match error {
@@ -71,6 +78,7 @@ pub(super) fn of_cluster(error: &cluster::Error) -> ErrorCode {
         cluster::Error::InvalidReplicaAssignment(_) => ErrorCode::InvalidReplicaAssignment,
         cluster::Error::InvalidConfig(_) => ErrorCode::InvalidConfig,
         cluster::Error::InvalidRequest(_) => ErrorCode::InvalidRequest,
+        cluster::Error::InvalidFeature(_) => ErrorCode::InvalidUpdateVersion,
         cluster::Error::PolicyViolation(_) => ErrorCode::PolicyViolation,
         cluster::Error::Storage(_) => ErrorCode::KafkaStorageError,
         cluster::Error::NotController => ErrorCode::NotController,

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use super::fetch_sessions::FetchSessions;
 use super::limits::{Budgets, ServerLimits};
 use crate::cluster::{ClusterHandle, ProducerIds};
-use crate::coordinator::GroupCoordinator;
+use crate::coordinator::{GroupCoordinator, TransactionCoordinator};
 use crate::env::Env;
 use crate::partition::{Kind, Partitions};
 
@@ -94,8 +94,10 @@ pub struct Services {
     pub partitions: Arc<Partitions>,
     /// Groups.
     pub groups: Arc<GroupCoordinator>,
+    /// Transactions.
+    pub transactions: Arc<TransactionCoordinator>,
     /// Producer ids.
-    pub producer_ids: ProducerIds,
+    pub producer_ids: Arc<ProducerIds>,
     /// Settings.
     pub settings: ServerSettings,
     pub(super) sessions: FetchSessions,
@@ -112,12 +114,12 @@ impl Services {
         cluster_id: String,
         cluster: ClusterHandle,
         partitions: Arc<Partitions>,
-        groups: Arc<GroupCoordinator>,
+        (groups, transactions): (Arc<GroupCoordinator>, Arc<TransactionCoordinator>),
+        producer_ids: Arc<ProducerIds>,
         settings: ServerSettings,
     ) -> Arc<Services> {
         let sessions = FetchSessions::new(settings.fetch_sessions_max);
         let budgets = Budgets::of(&settings.limits);
-        let producer_ids = ProducerIds::default();
         Arc::new(Services {
             env,
             node_id,
@@ -125,6 +127,7 @@ impl Services {
             cluster,
             partitions,
             groups,
+            transactions,
             producer_ids,
             settings,
             sessions,

@@ -17,12 +17,15 @@ use std::sync::Arc;
 use siphasher::sip128::SipHasher13;
 
 use super::files::OpenFiles;
+use super::index::AbortedEntry;
+use super::producers::LastBatches;
 use super::scan::walk_batches;
 use super::segment::Segment;
+use super::transactions::Transactions;
 use super::{Dirty, Error};
 use crate::env::Entropy;
-use crate::model::{Offset, ProducerId};
-use crate::records::{self, BatchHeader, Record, Retained, Rewrite, WhenEmpty, retain};
+use crate::model::Offset;
+use crate::records::{self, BatchHeader, HorizonFor, Marker, Record, Retained, Rewrite, WhenEmpty, retain};
 
 /// Bytes of a map's slot, and half of it again while the map grows.
 const SLOT_BYTES: usize = 38;
@@ -43,8 +46,10 @@ pub struct Cleaning {
     pub(super) index_interval_bytes: u64,
     pub(super) delete_retention_ms: i64,
     pub(super) decompressed_bytes_max: usize,
-    /// The last batch of each idempotent producer.
-    pub(super) last_batches: HashSet<(ProducerId, Offset)>,
+    /// What says where producers stand.
+    pub(super) last_batches: LastBatches,
+    /// Aborted transactions, in the order in which they began.
+    pub(super) aborted: Vec<AbortedEntry>,
 }
 
 impl Cleaning {
@@ -121,6 +126,7 @@ impl Cleaner {
         cleaned: &mut Cleaned,
     ) -> Result<(), Error> {
         let map = self.map(cleaning, pace)?;
+        let mut transactions = Transactions::new(&cleaning.aborted);
         let mut rest = &cleaning.sources[..];
         for count in &cleaning.groups {
             let (sources, after) = rest.split_at(*count);
@@ -128,7 +134,7 @@ impl Cleaner {
             if sources[0].base >= map.end {
                 break;
             }
-            let replacement = rewrite(files, cleaning, sources, &map, now_ms, pace)?;
+            let replacement = rewrite(files, cleaning, sources, &map, &mut transactions, now_ms, pace)?;
             let bytes_after = replacement.segment.size();
             if !replace(replacement)? {
                 break;
@@ -145,9 +151,14 @@ impl Cleaner {
     /// Maps the keys of the dirty part.
     fn map(&self, cleaning: &Cleaning, pace: &mut Pace<'_>) -> Result<KeyMap, Error> {
         let mut map = KeyMap { key: self.key, offsets: HashMap::new(), end: cleaning.dirty.end };
+        let mut transactions = Transactions::new(&cleaning.aborted);
         for source in cleaning.sources.iter().filter(|s| s.next_offset() > cleaning.dirty.first_dirty) {
             let full = walk(source, pace, |header, batch| {
-                if header.is_control() || header.last_offset() < cleaning.dirty.first_dirty {
+                if let Some(marker) = Marker::read(header, batch).map_err(source.corrupt())? {
+                    transactions.is_idle(header, &marker);
+                    return Ok(false);
+                }
+                if header.is_control() || transactions.is_aborted(header) || header.last_offset() < cleaning.dirty.first_dirty {
                     return Ok(false);
                 }
                 self.map_batch(&mut map, cleaning, header, batch).map_err(source.corrupt())
@@ -182,6 +193,7 @@ fn rewrite(
     cleaning: &Cleaning,
     sources: &[Arc<Segment>],
     map: &KeyMap,
+    transactions: &mut Transactions<'_>,
     now_ms: i64,
     pace: &mut Pace<'_>,
 ) -> Result<Replacement, Error> {
@@ -189,31 +201,60 @@ fn rewrite(
     let last = sources.last().map(|s| s.next_offset().plus(-1));
     let mut modified_ms = 0;
     for source in sources {
+        let mut markers = HashSet::new();
         walk(source, pace, |header, batch| {
-            let stays = last == Some(header.last_offset()) || cleaning.last_batches.contains(&(header.producer_id, header.last_offset()));
-            let how = Rewrite {
+            let stays = last == Some(header.last_offset()) || cleaning.last_batches.hold(header);
+            let is_over = header.delete_horizon_ms().is_some_and(|horizon_ms| now_ms > horizon_ms);
+            let mut how = Rewrite {
                 decompressed_bytes_max: cleaning.decompressed_bytes_max,
                 horizon_ms: now_ms.saturating_add(cleaning.delete_retention_ms),
+                horizon_for: HorizonFor::Tombstones,
                 when_empty: if stays { WhenEmpty::KeepHeader } else { WhenEmpty::Drop },
             };
-            let tombstones_stay = header.delete_horizon_ms().is_none_or(|horizon_ms| now_ms <= horizon_ms);
+            let marker = Marker::read(header, batch).map_err(source.corrupt())?;
+            let what = match &marker {
+                // A marker that marks nothing any more goes as a tombstone goes, after its delete horizon.
+                Some(marker) if transactions.is_idle(header, marker) => {
+                    how.horizon_for = HorizonFor::All;
+                    if is_over { Fate::Goes } else { Fate::Stays }
+                }
+                Some(_) => Fate::Stays,
+                // Of a control batch without a marker nothing is known.
+                None if header.is_control() && header.records_count > 0 => Fate::Stays,
+                None if header.is_control() || transactions.is_aborted(header) => Fate::Goes,
+                None => Fate::ByKey,
+            };
             let keep = |record: &Record<'_>| {
                 let offset = header.base_offset.plus(i64::from(record.offset_delta));
-                offset >= map.end || (map.is_last(record.key, offset) && (record.value.is_some() || tombstones_stay))
+                match what {
+                    Fate::Stays => true,
+                    Fate::Goes => false,
+                    Fate::ByKey => offset >= map.end || (map.is_last(record.key, offset) && (record.value.is_some() || !is_over)),
+                }
             };
-            // Markers of transactions are all kept.
-            let retained = match header.is_control() {
-                true => Retained::Batch(*header, batch.into()),
-                false => retain(header, batch, &how, keep).map_err(source.corrupt())?,
-            };
-            if let Retained::Batch(header, bytes) = retained {
+            if let Retained::Batch(header, bytes) = retain(header, batch, &how, keep).map_err(source.corrupt())? {
                 output.push(&header, &bytes)?;
+                if marker.is_some() && header.records_count > 0 {
+                    markers.insert(header.last_offset().0);
+                }
             }
             Ok(false)
         })?;
         modified_ms = modified_ms.max(source.file()?.modified_ms().map_err(Error::io("read", &source.path("log")))?);
+        // Without its marker a reader would not know where an aborted transaction ends.
+        let aborted = source.aborted_from(Offset(0)).into_iter().filter(|entry| markers.contains(&entry.last_offset));
+        aborted.for_each(|entry| output.segment.note_aborted(entry));
     }
     Ok(Replacement { segment: output.finish(modified_ms)?, sources: sources.to_vec() })
+}
+
+/// What becomes of the records of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Stays,
+    Goes,
+    /// Each by whether it is the last one of its key.
+    ByKey,
 }
 
 /// The last offset of each key in the dirty part of a log.

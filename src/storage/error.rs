@@ -70,6 +70,24 @@ pub enum Error {
         /// The newest.
         current: ProducerEpoch,
     },
+    /// A batch does not fit to its producer's transaction.
+    #[error("producer {producer}: {what}")]
+    TransactionState {
+        /// Who.
+        producer: ProducerId,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A newer coordinator has decided before.
+    #[error("the coordinator of producer {producer} has epoch {current}, and one with epoch {got} sent a marker")]
+    CoordinatorFenced {
+        /// Whose transaction.
+        producer: ProducerId,
+        /// What came.
+        got: i32,
+        /// The newest.
+        current: i32,
+    },
     /// A sync has failed before.
     #[error("{} is offline after a disk error; mend the disk and start the broker again", .0.display())]
     Offline(PathBuf),

@@ -1,14 +1,18 @@
-//! Sparse indexes: offset to position, and timestamp to offset.
+//! Sparse indexes: offset to position, and timestamp to offset; and the list of aborted transactions.
 //!
 //! | file | entry | bytes |
 //! |---|---|---|
 //! | `.index` | offset of a batch's last record, relative to the base offset (int32); position of the batch (int32) | 8 |
+//! | `.txnindex` | version (int16, 0); producer id (int64); first offset and marker's offset of an aborted transaction (int64 each); last stable offset then (int64) | 34 |
 //! | `.timeindex` | largest timestamp so far (int64); offset of its record's batch end, relative (int32) | 12 |
 
 use std::path::Path;
 
 use super::Error;
 use crate::env::{Disk, Map, OpenMode};
+
+/// The format of an entry of `.txnindex`.
+pub(super) const ABORTED_VERSION: i16 = 0;
 
 /// What an index holds.
 pub(super) trait Entry: Copy {
@@ -42,6 +46,15 @@ pub(super) struct PositionEntry {
 pub(super) struct TimeEntry {
     pub(super) timestamp_ms: i64,
     pub(super) relative_offset: u32,
+}
+
+/// An aborted transaction, in the segment that holds its marker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AbortedEntry {
+    pub(super) producer_id: i64,
+    pub(super) first_offset: i64,
+    pub(super) last_offset: i64,
+    pub(super) last_stable: i64,
 }
 
 fn number<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
@@ -86,6 +99,27 @@ impl Entry for TimeEntry {
     }
 }
 
+impl Entry for AbortedEntry {
+    const SIZE: usize = 34;
+    type Key = i64;
+
+    fn key(&self) -> i64 {
+        self.last_offset
+    }
+
+    fn read(bytes: &[u8]) -> Self {
+        let field = |at| i64::from_be_bytes(number(bytes, at));
+        AbortedEntry { producer_id: field(2), first_offset: field(10), last_offset: field(18), last_stable: field(26) }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&ABORTED_VERSION.to_be_bytes());
+        for field in [self.producer_id, self.first_offset, self.last_offset, self.last_stable] {
+            out.extend_from_slice(&field.to_be_bytes());
+        }
+    }
+}
+
 /// An index in memory, while its segment is active, or mapped from its file.
 #[derive(Debug)]
 pub(super) enum Index<E> {
@@ -114,7 +148,7 @@ impl<E: Entry> Index<E> {
     /// The same entries in memory, where more can be added.
     pub(super) fn into_memory(self) -> Self {
         match self {
-            Index::Mapped(_) => Index::Memory((0..self.len()).filter_map(|at| self.get(at)).collect()),
+            Index::Mapped(_) => Index::Memory(self.iter().collect()),
             memory => memory,
         }
     }
@@ -158,6 +192,11 @@ impl<E: Entry> Index<E> {
         }
     }
 
+    /// All entries.
+    pub(super) fn iter(&self) -> impl Iterator<Item = E> {
+        (0..self.len()).filter_map(|at| self.get(at))
+    }
+
     pub(super) fn last(&self) -> Option<E> {
         self.len().checked_sub(1).and_then(|at| self.get(at))
     }
@@ -172,12 +211,22 @@ impl<E: Entry> Index<E> {
 
     /// The last entry for which `holds`, which must hold for a front part of the entries only: a binary search.
     pub(super) fn last_where(&self, holds: impl Fn(E) -> bool) -> Option<E> {
+        self.count_where(holds).checked_sub(1).and_then(|at| self.get(at))
+    }
+
+    /// The first entry for which `holds`, which must hold for a back part of the entries only: a binary search.
+    pub(super) fn first_where(&self, holds: impl Fn(E) -> bool) -> Option<E> {
+        self.get(self.count_where(|entry| !holds(entry)))
+    }
+
+    /// How many entries at the front `holds` for.
+    fn count_where(&self, holds: impl Fn(E) -> bool) -> usize {
         let (mut low, mut high) = (0, self.len());
         while low < high {
             let middle = low + (high - low) / 2;
             if self.get(middle).is_some_and(&holds) { low = middle + 1 } else { high = middle }
         }
-        low.checked_sub(1).and_then(|at| self.get(at))
+        low
     }
 }
 

@@ -12,15 +12,15 @@ use super::cleaner::{Cleaning, Replacement};
 use super::compaction::{Compaction, choose_dirty, group};
 use super::epochs::{LeaderEpochs, epochs_path};
 use super::files::OpenFiles;
-use super::index::Durable;
-use super::producers::{ProducerState, Verdict};
+use super::index::{AbortedEntry, Durable};
+use super::producers::{Ended, Origin, ProducerState, Verdict};
 use super::reader::LogReader;
 use super::recovery::{Recovery, Report, finish_swap, recover};
 use super::retention::{Deed, Policy, SegmentFacts, choose};
 use super::segment::{RollLimits, Segment, file_name};
 use crate::env::{Disk, File, OpenMode};
 use crate::model::{LeaderEpoch, Offset};
-use crate::records::CheckedBatch;
+use crate::records::{BatchHeader, CheckedBatch, Marker, TransactionResult};
 
 /// Producer snapshots that are kept: the two newest, so that one that is damaged does no harm.
 const SNAPSHOTS_KEPT: usize = 2;
@@ -96,6 +96,20 @@ pub fn sync_logs(disk: &dyn Disk, root: &Path, logs: Vec<Unflushed>) -> Result<V
     Ok(logs.iter().map(|log| Synced(log.end)).collect())
 }
 
+/// Notes a transaction that has ended in a segment: where it was aborted, its readers have to know.
+pub(super) fn note_ended(segment: &Segment, producers: &ProducerState, ended: &Ended) {
+    if ended.result == TransactionResult::Abort {
+        let after = ended.last_offset.plus(1);
+        segment.note_aborted(AbortedEntry {
+            producer_id: ended.producer_id.0,
+            first_offset: ended.first_offset.0,
+            last_offset: ended.last_offset.0,
+            // As if its own marker were committed already.
+            last_stable: producers.first_open().map_or(after, |first| first.min(after)).0,
+        });
+    }
+}
+
 impl Unflushed {
     fn sync(&self, disk: &dyn Disk) -> Result<(), Error> {
         for (path, file) in &self.files {
@@ -167,10 +181,30 @@ impl Log {
     }
 
     /// Appends a batch of the leader of `epoch`, unless it is a duplicate.
-    pub fn append(&mut self, mut batch: CheckedBatch, epoch: LeaderEpoch, now_ms: i64) -> Result<Appended, Error> {
-        if let Verdict::Duplicate { base_offset, timestamp_ms } = self.producers.judge(batch.header())? {
+    pub fn append(&mut self, batch: CheckedBatch, origin: Origin, epoch: LeaderEpoch, now_ms: i64) -> Result<Appended, Error> {
+        if let Verdict::Duplicate { base_offset, timestamp_ms } = self.producers.judge(batch.header(), origin)? {
             return Ok(Appended { base_offset, max_timestamp: timestamp_ms, duplicate: true });
         }
+        let header = self.write(batch, epoch, now_ms)?;
+        self.producers.note(&header);
+        Ok(Appended { base_offset: header.base_offset, max_timestamp: header.max_timestamp, duplicate: false })
+    }
+
+    /// Ends a producer's transaction, and says where the marker lies; none where it was written before. See
+    /// [`ProducerState::judge_marker`] for `bumps`.
+    pub fn end_transaction(&mut self, marker: &Marker, bumps: bool, epoch: LeaderEpoch, now_ms: i64) -> Result<Option<Offset>, Error> {
+        if !self.producers.judge_marker(marker, bumps)? {
+            return Ok(None);
+        }
+        let header = self.write(marker.to_batch(now_ms), epoch, now_ms)?;
+        if let Some(ended) = self.producers.note_marker(marker, &header) {
+            note_ended(self.active(), &self.producers, &ended);
+        }
+        Ok(Some(header.base_offset))
+    }
+
+    /// Writes a batch at the end; its header says where.
+    fn write(&mut self, mut batch: CheckedBatch, epoch: LeaderEpoch, now_ms: i64) -> Result<BatchHeader, Error> {
         let size = batch.header().size();
         if size as u64 > self.config.segment_bytes {
             return Err(Error::LargerThanSegment { size, segment_bytes: self.config.segment_bytes });
@@ -185,9 +219,15 @@ impl Log {
         let interval = self.config.index_interval_bytes;
         self.active().append(&header, &[IoSlice::new(&bytes), IoSlice::new(batch.body())], interval)?;
         self.epochs.note(epoch, base_offset);
-        self.producers.note(&header);
         self.unflushed_since_ms.get_or_insert(now_ms);
-        Ok(Appended { base_offset, max_timestamp: header.max_timestamp, duplicate: false })
+        Ok(header)
+    }
+
+    /// Up to where a reader of committed records may read: what is committed and belongs to no transaction that is open, or whose marker is not
+    /// committed.
+    pub fn last_stable(&self, high_watermark: Offset) -> Offset {
+        let unstable = self.producers.first_unstable(high_watermark).map(|first| first.max(self.log_start));
+        unstable.map_or(high_watermark, |first| first.min(high_watermark))
     }
 
     /// Deletes what the policy allows; returns the number of deleted segments.
@@ -235,8 +275,17 @@ impl Log {
             index_interval_bytes: self.config.index_interval_bytes,
             delete_retention_ms: policy.delete_retention_ms,
             decompressed_bytes_max: self.config.decompressed_bytes_max,
-            last_batches: self.producers.last_batches().collect(),
+            last_batches: self.producers.last_batches(),
+            aborted: self.aborted_below(dirty.end),
         }))
+    }
+
+    /// The transactions that were aborted and began before `end`, in the order in which they began.
+    fn aborted_below(&self, end: Offset) -> Vec<AbortedEntry> {
+        let all = self.segments.iter().flat_map(|s| s.aborted_from(Offset(0)));
+        let mut aborted: Vec<_> = all.filter(|entry| entry.first_offset < end.0).collect();
+        aborted.sort_by_key(|entry| entry.first_offset);
+        aborted
     }
 
     /// Puts a compacted segment in the place of those that it was made from. Where they are not all there any more nothing is changed.
@@ -321,6 +370,7 @@ impl Log {
         let newly = self.segments.iter().filter(|s| s.next_offset() > self.recovery_point && s.next_offset() <= synced.0);
         newly.for_each(|segment| segment.is_durable());
         self.recovery_point = self.recovery_point.max(synced.0);
+        self.producers.committed(self.recovery_point);
         if self.recovery_point >= self.log_end() {
             self.unflushed_since_ms = None;
         }
@@ -405,12 +455,22 @@ impl Log {
         }
         self.disk().write(&path, &self.producers.to_snapshot()).map_err(Error::io("write", &path))?;
         let names = self.disk().list(&self.directory).map_err(Error::io("list", &self.directory))?;
-        let snapshots: Vec<_> = names.iter().filter(|n| n.ends_with(".snapshot")).collect();
-        for old in snapshots.iter().rev().skip(SNAPSHOTS_KEPT) {
-            let path = self.directory.join(old);
+        let offsets: Vec<Offset> = names.iter().filter_map(|n| n.strip_suffix(".snapshot")?.parse().ok()).map(Offset).collect();
+        for old in self.outdated_snapshots(&offsets) {
+            let path = self.directory.join(file_name(old, "snapshot"));
             self.disk().remove_file(&path).map_err(Error::io("remove", &path))?;
         }
         Ok(())
+    }
+
+    /// The snapshots that no recovery will need, of all in order: recovery begins at the segment of the recovery point, and goes on from its
+    /// snapshot. The newest two are kept too, so that one that is damaged does no harm.
+    fn outdated_snapshots(&self, all: &[Offset]) -> Vec<Offset> {
+        let begin = self.segments.iter().rfind(|s| s.base <= self.recovery_point).map_or(self.log_start, |s| s.base);
+        let oldest = all.iter().rfind(|offset| **offset <= begin).copied().unwrap_or(Offset(0));
+        let older = &all[..all.len().saturating_sub(SNAPSHOTS_KEPT)];
+        let is_needed = |offset: &&Offset| **offset >= oldest && self.segments.iter().any(|s| s.base == **offset);
+        older.iter().filter(|offset| !is_needed(offset)).copied().collect()
     }
 
     fn facts(&self) -> Result<Vec<SegmentFacts>, Error> {

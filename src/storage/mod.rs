@@ -1,7 +1,7 @@
 //! The log on disk: segments, indexes, recovery, retention, compaction.
 //!
 //! Byte for byte Kafka's layout, so that Kafka's own `DumpLogSegments` reads it: a directory `topic-partition` with segments named by their
-//! base offset (`.log`, and once sealed `.index` and `.timeindex`), producer snapshots, the leader-epoch checkpoint and
+//! base offset (`.log`, and once sealed `.index`, `.timeindex`, and `.txnindex` where transactions were aborted), producer snapshots, the leader-epoch checkpoint and
 //! `partition.metadata`. The indexes of the active segment live in memory and are written when it is sealed or closed. Ownership is
 //! `LogDirectory`, `Log`, `Segment`; a reader gets a [`RecordsSlice`], which stays readable whatever happens to the log afterwards.
 //!
@@ -25,6 +25,7 @@ mod recovery;
 mod retention;
 mod scan;
 mod segment;
+mod transactions;
 mod verify;
 
 pub use cleaner::{Cleaned, Cleaner, Cleaning, Pace, Replacement};
@@ -35,8 +36,8 @@ pub use epochs::LeaderEpochs;
 pub use error::Error;
 pub use files::OpenFiles;
 pub use log::{Appended, Log, LogConfig, Synced, Unflushed, sync_logs};
-pub use producers::{ActiveProducer, ProducerState, Verdict};
-pub use reader::{FirstBatch, FoundOffset, LogReader, RecordsSlice};
+pub use producers::{ActiveProducer, Origin, ProducerState, Verdict};
+pub use reader::{AbortedTransaction, CommittedSlice, FirstBatch, FoundOffset, LogReader, RecordsSlice};
 pub use recovery::{Recovery, Report};
 pub use retention::{Deed, Policy, SegmentFacts, choose};
 pub use verify::{Finding, Severity, Verified, verify};

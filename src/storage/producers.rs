@@ -1,10 +1,10 @@
-//! What a log remembers of idempotent producers (KIP-98), so that a retry is stored once.
+//! What a log remembers of producers (KIP-98): their last batches, so that a retry is stored once, and their open transactions.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::Error;
 use crate::model::{Offset, ProducerEpoch, ProducerId};
-use crate::records::BatchHeader;
+use crate::records::{BatchHeader, Marker, TransactionResult};
 use crate::wire::Writer;
 
 /// Batches of a producer that are remembered: as many as it may have in flight.
@@ -15,6 +15,17 @@ const SNAPSHOT_VERSION: i16 = 1;
 const SNAPSHOT_HEADER_BYTES: usize = 10;
 /// Bytes of an entry: id, epoch, last sequence, last offset, offset delta, timestamp, coordinator epoch, first offset of the transaction.
 const SNAPSHOT_ENTRY_BYTES: usize = 8 + 2 + 4 + 8 + 4 + 8 + 4 + 8;
+
+/// Who appends a batch, which decides what is expected of its sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A producer.
+    Client,
+    /// A producer whose epoch grows with each transaction (KIP-890): where nothing is known of it, it begins with sequence 0.
+    BumpingClient,
+    /// One of the broker's coordinators for a producer. Its batches have no sequence.
+    Coordinator,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Batch {
@@ -28,8 +39,13 @@ struct Batch {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Producer {
     epoch: ProducerEpoch,
+    /// Empty after a marker that raised the epoch.
     batches: VecDeque<Batch>,
     last_append_ms: i64,
+    /// Of the last marker, or -1.
+    coordinator_epoch: i32,
+    /// Where its open transaction begins.
+    transaction_start: Option<Offset>,
 }
 
 /// What to do with a batch.
@@ -57,19 +73,63 @@ pub struct ActiveProducer {
     pub last_sequence: i32,
     /// The timestamp of its last batch.
     pub last_timestamp_ms: i64,
+    /// The coordinator's epoch in the last marker, or -1.
+    pub coordinator_epoch: i32,
+    /// Where its open transaction begins.
+    pub transaction_start: Option<Offset>,
+}
+
+/// A transaction that has ended in a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ended {
+    pub(super) producer_id: ProducerId,
+    pub(super) first_offset: Offset,
+    /// That of the marker.
+    pub(super) last_offset: Offset,
+    pub(super) result: TransactionResult,
+}
+
+/// The batches that compaction must leave, if only as headers, because they say where producers stand.
+#[derive(Debug, Default)]
+pub(super) struct LastBatches(HashMap<ProducerId, (Option<Offset>, ProducerEpoch)>);
+
+impl LastBatches {
+    /// Whether a batch is the last one of its producer: its last data, or where it has none, the marker with its epoch.
+    pub(super) fn hold(&self, header: &BatchHeader) -> bool {
+        match self.0.get(&header.producer_id) {
+            Some((Some(offset), _)) => header.last_offset() == *offset,
+            Some((None, epoch)) => header.is_control() && header.producer_epoch == *epoch,
+            None => false,
+        }
+    }
 }
 
 /// The producers of one log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ProducerState(BTreeMap<ProducerId, Producer>);
+pub struct ProducerState {
+    producers: BTreeMap<ProducerId, Producer>,
+    /// Open transactions by where they begin.
+    open: BTreeMap<Offset, ProducerId>,
+    /// First offset and marker of transactions that have ended, whose markers may not be committed.
+    ended: VecDeque<(Offset, Offset)>,
+}
 
 impl ProducerState {
-    /// Decides about a batch, in Kafka's order: duplicate, epoch, sequence. Changes nothing.
-    pub fn judge(&self, header: &BatchHeader) -> Result<Verdict, Error> {
+    /// Decides about a batch, in Kafka's order: duplicate, epoch, sequence, transaction. Changes nothing.
+    pub fn judge(&self, header: &BatchHeader, origin: Origin) -> Result<Verdict, Error> {
         let (id, epoch) = (header.producer_id, header.producer_epoch);
-        let Some(known) = self.0.get(&id).filter(|_| id.0 >= 0) else { return Ok(Verdict::Append) };
+        if id.0 < 0 {
+            return Ok(Verdict::Append);
+        }
         let (first, last) = (header.base_sequence, header.last_sequence());
-        if let Some(batch) = known.batches.iter().find(|b| known.epoch == epoch && (b.first_sequence, b.last_sequence) == (first, last)) {
+        let Some(known) = self.producers.get(&id) else {
+            if origin == Origin::BumpingClient && header.is_transactional() && first != 0 {
+                return Err(Error::OutOfOrderSequence { producer: id, got: first, expected: 0 });
+            }
+            return Ok(Verdict::Append);
+        };
+        let is_repeated = |b: &&Batch| known.epoch == epoch && (b.first_sequence, b.last_sequence) == (first, last);
+        if let Some(batch) = known.batches.iter().find(|batch| origin != Origin::Coordinator && is_repeated(batch)) {
             let base_offset = batch.last_offset.plus(-i64::from(batch.offset_delta));
             return Ok(Verdict::Duplicate { base_offset, timestamp_ms: batch.timestamp_ms });
         }
@@ -77,27 +137,43 @@ impl ProducerState {
             return Err(Error::ProducerFenced { producer: id, got: epoch, current: known.epoch });
         }
         let expected = match known.batches.back() {
+            _ if origin == Origin::Coordinator => first,
             Some(batch) if epoch == known.epoch => batch.last_sequence.checked_add(1).unwrap_or(0),
-            Some(_) => 0,
-            None => first,
+            _ => 0,
         };
         if first != expected {
             return Err(Error::OutOfOrderSequence { producer: id, got: first, expected });
         }
+        if known.transaction_start.is_some() && !header.is_transactional() {
+            return Err(Error::TransactionState { producer: id, what: "it has an open transaction, and this batch is not part of it" });
+        }
         Ok(Verdict::Append)
     }
 
-    /// Remembers a batch that is stored.
+    /// Decides whether a marker is to be written; one that repeats what is so already is not. With `bumps` its epoch must be a new one where
+    /// a transaction is open (KIP-890): an older marker that was late must not end a newer transaction.
+    pub fn judge_marker(&self, marker: &Marker, bumps: bool) -> Result<bool, Error> {
+        let Some(known) = self.producers.get(&marker.producer_id) else { return Ok(true) };
+        let (producer, got, current) = (marker.producer_id, marker.producer_epoch, known.epoch);
+        if marker.coordinator_epoch < known.coordinator_epoch {
+            return Err(Error::CoordinatorFenced { producer, got: marker.coordinator_epoch, current: known.coordinator_epoch });
+        }
+        let is_open = known.transaction_start.is_some();
+        if bumps && !is_open && got == current {
+            return Ok(false);
+        }
+        if got < current || (bumps && is_open && got == current) {
+            return Err(Error::ProducerFenced { producer, got, current });
+        }
+        Ok(true)
+    }
+
+    /// Remembers a batch of data that is stored.
     pub fn note(&mut self, header: &BatchHeader) {
         if header.producer_id.0 < 0 || header.is_control() {
             return;
         }
-        let epoch = header.producer_epoch;
-        let producer = self.0.entry(header.producer_id).or_insert_with(|| Producer { epoch, batches: VecDeque::new(), last_append_ms: 0 });
-        if producer.epoch != epoch {
-            producer.epoch = epoch;
-            producer.batches.clear();
-        }
+        let producer = self.producer(header.producer_id, header.producer_epoch);
         if producer.batches.len() == BATCHES_KEPT {
             producer.batches.pop_front();
         }
@@ -109,53 +185,102 @@ impl ProducerState {
             offset_delta: header.last_offset_delta,
             timestamp_ms: header.max_timestamp,
         });
+        if header.is_transactional() && producer.transaction_start.is_none() {
+            producer.transaction_start = Some(header.base_offset);
+            self.open.insert(header.base_offset, header.producer_id);
+        }
     }
 
-    /// Forgets producers whose last append is older than `expiration_ms`.
+    /// Remembers a marker that is stored; says which transaction it ends, if there was any.
+    pub(super) fn note_marker(&mut self, marker: &Marker, header: &BatchHeader) -> Option<Ended> {
+        let producer = self.producer(marker.producer_id, marker.producer_epoch);
+        producer.coordinator_epoch = marker.coordinator_epoch;
+        producer.last_append_ms = header.max_timestamp;
+        let first_offset = producer.transaction_start.take()?;
+        self.open.remove(&first_offset);
+        let last_offset = header.last_offset();
+        self.ended.push_back((first_offset, last_offset));
+        Some(Ended { producer_id: marker.producer_id, first_offset, last_offset, result: marker.result })
+    }
+
+    fn producer(&mut self, id: ProducerId, epoch: ProducerEpoch) -> &mut Producer {
+        let new = || Producer { epoch, batches: VecDeque::new(), last_append_ms: 0, coordinator_epoch: -1, transaction_start: None };
+        let producer = self.producers.entry(id).or_insert_with(new);
+        if producer.epoch != epoch {
+            producer.epoch = epoch;
+            producer.batches.clear();
+        }
+        producer
+    }
+
+    /// The first offset that belongs to a transaction without a marker below the high watermark.
+    pub fn first_unstable(&self, high_watermark: Offset) -> Option<Offset> {
+        let ended = self.ended.iter().filter(|(_, marker)| *marker >= high_watermark).map(|(first, _)| *first);
+        ended.chain(self.first_open()).min()
+    }
+
+    /// Where the oldest open transaction begins.
+    pub(super) fn first_open(&self) -> Option<Offset> {
+        self.open.keys().next().copied()
+    }
+
+    /// Markers below the high watermark need no further care.
+    pub(super) fn committed(&mut self, high_watermark: Offset) {
+        while self.ended.pop_front_if(|(_, marker)| *marker < high_watermark).is_some() {}
+    }
+
+    /// Whether a producer's transaction is open here.
+    pub fn has_open_transaction(&self, id: ProducerId) -> bool {
+        self.producers.get(&id).is_some_and(|producer| producer.transaction_start.is_some())
+    }
+
+    /// Forgets producers whose last append is older than `expiration_ms`, but for those with an open transaction.
     pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
-        self.0.retain(|_, producer| now_ms.saturating_sub(producer.last_append_ms) <= expiration_ms);
+        self.producers.retain(|_, p| p.transaction_start.is_some() || now_ms.saturating_sub(p.last_append_ms) <= expiration_ms);
     }
 
     /// All producers, by id.
     pub fn active(&self) -> impl Iterator<Item = ActiveProducer> {
-        self.0.iter().map(|(id, producer)| ActiveProducer {
+        self.producers.iter().map(|(id, producer)| ActiveProducer {
             id: *id,
             epoch: producer.epoch,
             last_sequence: producer.batches.back().map_or(-1, |batch| batch.last_sequence),
             last_timestamp_ms: producer.last_append_ms,
+            coordinator_epoch: producer.coordinator_epoch,
+            transaction_start: producer.transaction_start,
         })
     }
 
-    /// Each producer with the last offset of its last batch.
-    pub(super) fn last_batches(&self) -> impl Iterator<Item = (ProducerId, Offset)> {
-        self.0.iter().filter_map(|(id, producer)| Some((*id, producer.batches.back()?.last_offset)))
+    /// What compaction must leave.
+    pub(super) fn last_batches(&self) -> LastBatches {
+        let last = |(id, producer): (&ProducerId, &Producer)| (*id, (producer.batches.back().map(|b| b.last_offset), producer.epoch));
+        LastBatches(self.producers.iter().map(last).collect())
     }
 
     /// The number of producers.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.producers.len()
     }
 
     /// Whether no producer is known.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.producers.is_empty()
     }
 
     /// Kafka's snapshot file: version, CRC-32C of what follows, count, entries. Only the last batch of each producer is in it.
     pub(super) fn to_snapshot(&self) -> Vec<u8> {
         let mut entries = Writer::default();
-        let with_batch = self.0.iter().filter_map(|(id, producer)| Some((id, producer, producer.batches.back()?)));
-        let list: Vec<_> = with_batch.collect();
-        entries.int32(list.len() as i32);
-        for (id, producer, batch) in list {
+        entries.int32(self.producers.len() as i32);
+        for (id, producer) in &self.producers {
+            let batch = producer.batches.back();
             entries.int64(id.0);
             entries.int16(producer.epoch.0);
-            entries.int32(batch.last_sequence);
-            entries.int64(batch.last_offset.0);
-            entries.int32(batch.offset_delta);
-            entries.int64(batch.timestamp_ms);
-            entries.int32(-1);
-            entries.int64(-1);
+            entries.int32(batch.map_or(-1, |b| b.last_sequence));
+            entries.int64(batch.map_or(-1, |b| b.last_offset.0));
+            entries.int32(batch.map_or(0, |b| b.offset_delta));
+            entries.int64(producer.last_append_ms);
+            entries.int32(producer.coordinator_epoch);
+            entries.int64(producer.transaction_start.map_or(-1, |offset| offset.0));
         }
         let entries = entries.into_bytes();
         let mut bytes = SNAPSHOT_VERSION.to_be_bytes().to_vec();
@@ -177,18 +302,28 @@ impl ProducerState {
         if int(0, 2)? != i64::from(SNAPSHOT_VERSION) || crc32c::crc32c(&bytes[6..]) != crc || !right_size {
             return None;
         }
-        let mut producers = BTreeMap::new();
+        let mut state = ProducerState::default();
         for entry in 0..count {
             let at = SNAPSHOT_HEADER_BYTES + entry * SNAPSHOT_ENTRY_BYTES;
+            let (id, last_offset, timestamp_ms) = (ProducerId(int(at, 8)?), Offset(int(at + 14, 8)?), int(at + 26, 8)?);
             let (last_sequence, offset_delta) = (int(at + 10, 4)? as i32, int(at + 22, 4)? as i32);
-            let first_sequence = (i64::from(last_sequence) - i64::from(offset_delta)).rem_euclid(i64::from(i32::MAX) + 1) as i32;
-            let timestamp_ms = int(at + 26, 8)?;
-            let batch = Batch { first_sequence, last_sequence, last_offset: Offset(int(at + 14, 8)?), offset_delta, timestamp_ms };
-            let producer =
-                Producer { epoch: ProducerEpoch(int(at + 8, 2)? as i16), batches: VecDeque::from([batch]), last_append_ms: timestamp_ms };
-            producers.insert(ProducerId(int(at, 8)?), producer);
+            let first_sequence = match last_sequence {
+                -1 => -1,
+                last => (i64::from(last) - i64::from(offset_delta)).rem_euclid(i64::from(i32::MAX) + 1) as i32,
+            };
+            let batch = Batch { first_sequence, last_sequence, last_offset, offset_delta, timestamp_ms };
+            let transaction_start = Some(Offset(int(at + 38, 8)?)).filter(|offset| offset.0 >= 0);
+            state.open.extend(transaction_start.map(|offset| (offset, id)));
+            let producer = Producer {
+                epoch: ProducerEpoch(int(at + 8, 2)? as i16),
+                batches: (last_offset.0 >= 0).then_some(batch).into_iter().collect(),
+                last_append_ms: timestamp_ms,
+                coordinator_epoch: int(at + 34, 4)? as i32,
+                transaction_start,
+            };
+            state.producers.insert(id, producer);
         }
-        Some(ProducerState(producers))
+        Some(state)
     }
 }
 
@@ -212,25 +347,25 @@ mod tests {
     fn the_last_five_batches_are_recognized_with_their_offsets() {
         let mut state = ProducerState::default();
         for at in 0..7 {
-            assert_eq!(state.judge(&batch(0, at * 2, 2, 0)).unwrap(), Verdict::Append);
+            assert_eq!(state.judge(&batch(0, at * 2, 2, 0), Origin::Client).unwrap(), Verdict::Append);
             state.note(&batch(0, at * 2, 2, i64::from(at) * 2));
         }
         for at in 2..7 {
             let duplicate = Verdict::Duplicate { base_offset: Offset(i64::from(at) * 2), timestamp_ms: 1000 };
-            assert_eq!(state.judge(&batch(0, at * 2, 2, 0)).unwrap(), duplicate);
+            assert_eq!(state.judge(&batch(0, at * 2, 2, 0), Origin::Client).unwrap(), duplicate);
         }
-        assert!(matches!(state.judge(&batch(0, 2, 2, 0)), Err(Error::OutOfOrderSequence { got: 2, expected: 14, .. })));
+        assert!(matches!(state.judge(&batch(0, 2, 2, 0), Origin::Client), Err(Error::OutOfOrderSequence { got: 2, expected: 14, .. })));
     }
 
     #[test]
     fn sequences_and_epochs_follow_kafkas_rules() {
         let mut state = ProducerState::default();
-        assert_eq!(state.judge(&batch(3, 50, 1, 0)).unwrap(), Verdict::Append, "an unknown producer may begin anywhere");
+        assert_eq!(state.judge(&batch(3, 50, 1, 0), Origin::Client).unwrap(), Verdict::Append, "an unknown producer may begin anywhere");
         state.note(&batch(3, 50, 1, 0));
         let cases: [(i16, i32, &str); 5] =
             [(3, 51, "next"), (3, 53, "gap"), (2, 51, "old epoch"), (4, 0, "new epoch"), (4, 51, "new epoch, old sequence")];
         for (epoch, sequence, what) in cases {
-            let verdict = state.judge(&batch(epoch, sequence, 1, 0));
+            let verdict = state.judge(&batch(epoch, sequence, 1, 0), Origin::Client);
             match what {
                 "next" | "new epoch" => assert_eq!(verdict.unwrap(), Verdict::Append, "{what}"),
                 "old epoch" => assert!(matches!(verdict, Err(Error::ProducerFenced { .. })), "{what}"),
@@ -238,7 +373,7 @@ mod tests {
             }
         }
         state.note(&batch(4, i32::MAX, 1, 1));
-        assert_eq!(state.judge(&batch(4, 0, 1, 0)).unwrap(), Verdict::Append, "sequences wrap to 0");
+        assert_eq!(state.judge(&batch(4, 0, 1, 0), Origin::Client).unwrap(), Verdict::Append, "sequences wrap to 0");
     }
 
     #[test]
@@ -248,7 +383,10 @@ mod tests {
         state.note(&batch(1, 3, 3, 3));
         let bytes = state.to_snapshot();
         let back = ProducerState::from_snapshot(&bytes).unwrap();
-        assert_eq!(back.judge(&batch(1, 3, 3, 0)).unwrap(), Verdict::Duplicate { base_offset: Offset(3), timestamp_ms: 1000 });
+        assert_eq!(
+            back.judge(&batch(1, 3, 3, 0), Origin::Client).unwrap(),
+            Verdict::Duplicate { base_offset: Offset(3), timestamp_ms: 1000 }
+        );
         for at in 0..bytes.len() {
             let mut flipped = bytes.clone();
             flipped[at] ^= 1;

@@ -8,10 +8,14 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::Error;
+use super::index::AbortedEntry;
 use super::segment::Segment;
 use crate::env::File;
-use crate::model::{LeaderEpoch, Offset};
-use crate::records::{BatchHeader, TimestampType};
+use crate::model::{LeaderEpoch, Offset, ProducerId};
+use crate::records::{self, BatchHeader, TimestampType};
+
+/// What is wrong with a list of aborted transactions that the log contradicts.
+const ABORTED_LIES: records::Error = records::Error::Contradiction("the list of aborted transactions does not fit to the log");
 
 /// A record that was looked for by time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +66,24 @@ impl RecordsSlice {
     }
 }
 
+/// A transaction whose records a reader of committed records must leave out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AbortedTransaction {
+    /// Whose.
+    pub producer_id: ProducerId,
+    /// Its first record.
+    pub first_offset: Offset,
+}
+
+/// What a reader of committed records gets.
+#[derive(Debug, Clone)]
+pub struct CommittedSlice {
+    /// The bytes.
+    pub slice: RecordsSlice,
+    /// The aborted transactions that have records in it, in the order of their markers.
+    pub aborted: Vec<AbortedTransaction>,
+}
+
 /// What a read does with a first batch above its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FirstBatch {
@@ -94,7 +116,23 @@ impl LogReader {
     /// Finds the bytes of up to `bytes_max` from the batch on that holds `offset`, none of them at or above `end`. Where even the first
     /// batch is larger it is given whole if `first` says so, and else nothing. Never crosses a segment.
     pub fn read(&self, offset: Offset, end: Offset, bytes_max: usize, first: FirstBatch) -> Result<Option<RecordsSlice>, Error> {
-        self.on_shown(|shown| shown.read(offset, end, bytes_max, first))
+        self.on_shown(|shown| Ok(shown.read(offset, end, bytes_max, first)?.map(|(_, slice)| slice)))
+    }
+
+    /// As [`LogReader::read`], with the aborted transactions of what was found. `end` must not lie above the last stable offset.
+    pub fn read_committed(
+        &self,
+        offset: Offset,
+        end: Offset,
+        bytes_max: usize,
+        first: FirstBatch,
+    ) -> Result<Option<CommittedSlice>, Error> {
+        self.on_shown(|shown| {
+            let Some((at, slice)) = shown.read(offset, end, bytes_max, first)? else { return Ok(None) };
+            let end = end.min(shown.segments[at].offset_above(slice.position + slice.length as u64));
+            let aborted = shown.aborted(at, offset, end)?;
+            Ok(Some(CommittedSlice { slice, aborted }))
+        })
     }
 
     /// The first record, in the order of offsets, that is as new as `timestamp_ms`; looks inside compressed batches.
@@ -146,14 +184,15 @@ impl LogReader {
 }
 
 impl Shown {
-    fn read(&self, offset: Offset, end: Offset, bytes_max: usize, first: FirstBatch) -> Result<Option<RecordsSlice>, Error> {
+    /// The slice, and which segment it is of.
+    fn read(&self, offset: Offset, end: Offset, bytes_max: usize, first: FirstBatch) -> Result<Option<(usize, RecordsSlice)>, Error> {
         let log_start = self.log_start;
         let log_end = self.segments.last().map_or(log_start, |active| active.next_offset());
         if offset < log_start || offset > log_end {
             return Err(Error::OffsetOutOfRange { offset, log_start, log_end });
         }
         let at = self.segments.partition_point(|s| s.base <= offset).saturating_sub(1);
-        for segment in self.segments[at..].iter().take_while(|s| s.base.max(offset) < end) {
+        for (at, segment) in self.segments.iter().enumerate().skip(at).take_while(|(_, s)| s.base.max(offset) < end) {
             let Some((position, header)) = segment.find(offset)?.filter(|(_, header)| header.base_offset < end) else { continue };
             let (next_offset, size) = segment.extent();
             let limit = if end >= next_offset { size } else { segment.find(end)?.map_or(size, |(position, _)| position) };
@@ -164,9 +203,49 @@ impl Shown {
                 FirstBatch::IfItFits => available.min(bytes_max),
             };
             let unchecked = (!segment.is_checked(position, length)).then(|| segment.clone());
-            return Ok(Some(RecordsSlice { file: segment.file()?, position, length, unchecked }));
+            return Ok(Some((at, RecordsSlice { file: segment.file()?, position, length, unchecked })));
         }
         Ok(None)
+    }
+
+    /// The aborted transactions that end at `from` or behind it, and begin before `end`. Their markers may lie in later segments: an entry
+    /// whose last stable offset is not below `end` says that nothing that was open there is left.
+    fn aborted(&self, at: usize, from: Offset, end: Offset) -> Result<Vec<AbortedTransaction>, Error> {
+        let mut found = Vec::new();
+        for segment in &self.segments[at..] {
+            for entry in segment.aborted_from(from) {
+                if entry.first_offset < end.0 {
+                    self.check_aborted(segment, &entry)?;
+                    let AbortedEntry { producer_id, first_offset, .. } = entry;
+                    found.push(AbortedTransaction { producer_id: ProducerId(producer_id), first_offset: Offset(first_offset) });
+                }
+                if entry.last_stable >= end.0 {
+                    return Ok(found);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// No checksum covers the list of a segment: what it says must be found in the log. Records of the transaction may be gone, its marker
+    /// goes last.
+    fn check_aborted(&self, segment: &Segment, entry: &AbortedEntry) -> Result<(), Error> {
+        if segment.is_checked(0, 1) {
+            return Ok(());
+        }
+        let is_of = |found: Option<(u64, BatchHeader)>, offset: i64, is_control: bool| {
+            found.is_none_or(|(_, header)| {
+                header.base_offset.0 != offset || (header.producer_id.0 == entry.producer_id && header.is_control() == is_control)
+            })
+        };
+        let marker = segment.find(Offset(entry.last_offset))?;
+        let home = self.segments.iter().rfind(|s| s.base.0 <= entry.first_offset);
+        let first = home.map_or(Ok(None), |home| home.find(Offset(entry.first_offset)))?;
+        let is_sound = entry.first_offset <= entry.last_offset
+            && marker.is_some_and(|(_, h)| h.base_offset.0 == entry.last_offset)
+            && is_of(marker, entry.last_offset, true)
+            && is_of(first, entry.first_offset, false);
+        if is_sound { Ok(()) } else { Err(segment.corrupt()(ABORTED_LIES)) }
     }
 
     fn find_by_time(&self, timestamp_ms: i64) -> Result<Option<FoundOffset>, Error> {

@@ -1,5 +1,6 @@
 //! Opens a log's directory: what was cleanly closed is trusted, the rest is read and checked, and a torn tail is cut off.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,12 +9,13 @@ use super::Error;
 use super::epochs::LeaderEpochs;
 use super::files::OpenFiles;
 use super::index::Durable;
-use super::log::LogConfig;
+use super::log::{LogConfig, note_ended};
 use super::producers::ProducerState;
 use super::scan::{Headers, Stop, walk_batches};
 use super::segment::{Segment, file_name};
 use crate::env::{Disk, OpenMode};
 use crate::model::Offset;
+use crate::records::Marker;
 
 /// How a log was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,11 +67,15 @@ pub(super) fn recover(
     bases.sort();
     let mut work = Work { files, directory, config, now_ms, epochs: LeaderEpochs::load(disk, directory), report: Report::default() };
     let mut segments: Vec<Segment> = Vec::new();
+    let mut walked = BTreeSet::new();
     for (at, base) in bases.iter().enumerate() {
         let sealed_below = bases.get(at + 1).copied();
-        let (segment, torn) = work.open(*base, sealed_below, how)?;
+        let Opened { segment, is_walked, is_torn } = work.open(*base, sealed_below, how)?;
         segments.push(segment);
-        if torn {
+        if is_walked {
+            walked.insert(*base);
+        }
+        if is_torn {
             for later in &bases[at + 1..] {
                 let segment = Segment::open_blank(files, directory, *later, now_ms)?;
                 work.report.cut_bytes += segment.file()?.size().map_err(Error::io("read", directory))?;
@@ -87,7 +93,9 @@ pub(super) fn recover(
     let log_end = segments.last().map_or(Offset(0), Segment::next_offset);
     let log_start = segments.first().map_or(Offset(0), |s| s.base);
     work.epochs.truncate(log_start, log_end);
-    let producers = producers(disk, directory, &names, &segments)?;
+    let producers = producers(disk, directory, &names, &segments, &walked)?;
+    let (_, sealed) = segments.split_last().expect("there is a segment now");
+    sealed.iter().filter(|s| walked.contains(&s.base)).try_for_each(|s| s.seal_aborted(disk, Durable::Now))?;
     Ok(Recovered { segments, epochs: work.epochs, producers, report: work.report })
 }
 
@@ -151,15 +159,23 @@ struct Work<'a> {
     report: Report,
 }
 
+/// A segment as recovery opened it.
+struct Opened {
+    segment: Segment,
+    /// Whether it was read, and its indexes were made anew.
+    is_walked: bool,
+    /// Then nothing may come after it.
+    is_torn: bool,
+}
+
 impl Work<'_> {
-    /// Opens one segment, and says whether it was torn: then nothing may come after it.
-    fn open(&mut self, base: Offset, next_base: Option<Offset>, how: Recovery) -> Result<(Segment, bool), Error> {
+    fn open(&mut self, base: Offset, next_base: Option<Offset>, how: Recovery) -> Result<Opened, Error> {
         let trusted = match how {
             Recovery::New | Recovery::Clean => true,
             Recovery::From(offset) => next_base.is_some_and(|next| next <= offset),
         };
         if trusted && let Some(segment) = Segment::open_trusted(self.files, self.directory, base, self.now_ms)? {
-            return Ok((segment, false));
+            return Ok(Opened { segment, is_walked: false, is_torn: false });
         }
         let segment = Segment::open_blank(self.files, self.directory, base, self.now_ms)?;
         let torn = self.walk(&segment)?;
@@ -168,7 +184,7 @@ impl Work<'_> {
         }
         // A power cut can leave a file short, or empty, and a later one whole.
         let short = next_base.is_some_and(|next| segment.next_offset() < next);
-        Ok((segment, torn || short))
+        Ok(Opened { segment, is_walked: true, is_torn: torn || short })
     }
 
     /// Checks every batch and rebuilds the indexes; cuts the segment at the first that is not sound.
@@ -200,9 +216,17 @@ impl Work<'_> {
     }
 }
 
-/// The newest snapshot that the log reaches, and what was appended after it.
-fn producers(disk: &dyn Disk, directory: &Path, names: &[String], segments: &[Segment]) -> Result<ProducerState, Error> {
+/// What the newest snapshot says that the log reaches, and what was appended after it. Segments that were walked get their lists of aborted
+/// transactions on the way, so the snapshot must not lie behind the first of them.
+fn producers(
+    disk: &dyn Disk,
+    directory: &Path,
+    names: &[String],
+    segments: &[Segment],
+    walked: &BTreeSet<Offset>,
+) -> Result<ProducerState, Error> {
     let log_end = segments.last().map_or(Offset(0), Segment::next_offset);
+    let needed_from = walked.first().map_or(log_end, |base| *base);
     let mut snapshots: Vec<Offset> = names.iter().filter_map(|n| n.strip_suffix(".snapshot")?.parse().ok()).map(Offset).collect();
     snapshots.sort();
     let mut from = segments.first().map_or(Offset(0), |s| s.base);
@@ -211,6 +235,8 @@ fn producers(disk: &dyn Disk, directory: &Path, names: &[String], segments: &[Se
         let path = directory.join(file_name(offset, "snapshot"));
         if offset > log_end {
             disk.remove_file(&path).map_err(Error::io("remove", &path))?;
+        } else if offset > needed_from {
+            continue;
         } else if let Some(read) = disk.read(&path).ok().and_then(|bytes| ProducerState::from_snapshot(&bytes)) {
             (state, from) = (read, offset);
             break;
@@ -219,9 +245,19 @@ fn producers(disk: &dyn Disk, directory: &Path, names: &[String], segments: &[Se
     for segment in segments.iter().filter(|s| s.next_offset() > from) {
         let Some((position, _)) = segment.find(from)? else { continue };
         for step in Headers::new(&*segment.file()?, position, segment.size()) {
-            let (_, header) = step.map_err(|stop| segment.stopped(stop))?;
-            if header.base_offset >= from {
+            let (position, header) = step.map_err(|stop| segment.stopped(stop))?;
+            if header.base_offset < from {
+                continue;
+            }
+            if !header.is_control() {
                 state.note(&header);
+                continue;
+            }
+            let batch = segment.read_sound(position, &header)?;
+            let marker = Marker::read(&header, &batch).map_err(segment.corrupt())?;
+            let ended = marker.and_then(|marker| state.note_marker(&marker, &header));
+            if let Some(ended) = ended.filter(|_| walked.contains(&segment.base)) {
+                note_ended(segment, &state, &ended);
             }
         }
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::Error;
 use super::files::{OpenFiles, SegmentFile};
-use super::index::{Durable, Entry, Index, PositionEntry, TimeEntry};
+use super::index::{AbortedEntry, Durable, Entry, Index, PositionEntry, TimeEntry};
 use super::ranges::Ranges;
 use super::scan::{Headers, Stop, read_batch, walk_batches};
 use crate::env::{Disk, File};
@@ -40,6 +40,8 @@ struct Known {
     next_offset: Offset,
     positions: Index<PositionEntry>,
     times: Index<TimeEntry>,
+    /// Transactions whose abort markers are here.
+    aborted: Index<AbortedEntry>,
     /// The largest timestamp, and the end of the first batch that has it.
     largest: Option<(i64, Offset)>,
     first_timestamp_ms: Option<i64>,
@@ -74,7 +76,15 @@ impl Segment {
             (None, times) if size <= u64::from(u16::MAX) => (Index::new(), times.unwrap_or(Index::new())),
             _ => return Ok(None),
         };
+        let aborted_path = segment.path("txnindex");
+        // There is none where no transaction was aborted.
+        let aborted = match files.disk().exists(&aborted_path) {
+            true => Index::map(&**files.disk(), &aborted_path),
+            false => Some(Index::new()),
+        };
+        let Some(aborted) = aborted else { return Ok(None) };
         let known = segment.known.get_mut().unwrap_or_else(PoisonError::into_inner);
+        known.aborted = aborted;
         (known.size, known.unchecked) = (size, size);
         known.largest = times.last().map(|e: TimeEntry| (e.timestamp_ms, base.plus(i64::from(e.relative_offset))));
         let last = positions.last();
@@ -116,6 +126,7 @@ impl Segment {
             next_offset: base,
             positions: Index::new(),
             times: Index::new(),
+            aborted: Index::new(),
             largest: None,
             first_timestamp_ms: None,
             bytes_since_entry: 0,
@@ -141,9 +152,31 @@ impl Segment {
         self.change().note(self.base, header, index_interval_bytes);
     }
 
+    /// Accounts for a transaction whose abort marker lies here.
+    pub(super) fn note_aborted(&self, entry: AbortedEntry) {
+        self.change().aborted.push(entry);
+    }
+
+    /// Writes the list of aborted transactions, where there are any.
+    pub(super) fn seal_aborted(&self, disk: &dyn Disk, durable: Durable) -> Result<(), Error> {
+        let path = self.path("txnindex");
+        let bytes = self.known().aborted.bytes();
+        match bytes {
+            Some(bytes) if bytes.is_empty() => disk.remove_file(&path).map_err(Error::io("remove", &path)),
+            Some(bytes) => {
+                if let Some(aborted) = Index::write(disk, &path, &bytes, durable)? {
+                    self.change().aborted = aborted;
+                }
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Writes the indexes, so that the segment can be opened without a walk. More can be appended after [`Segment::unseal`].
     pub(super) fn seal(&self, disk: &dyn Disk, durable: Durable) -> Result<(), Error> {
-        let [positions_path, times_path] = self.index_paths();
+        self.seal_aborted(disk, durable)?;
+        let [positions_path, times_path] = ["index", "timeindex"].map(|suffix| self.path(suffix));
         let (positions, times) = {
             let mut known = self.change();
             known.note_time(self.base);
@@ -166,6 +199,7 @@ impl Segment {
         let mut known = self.change();
         known.positions = known.positions.take().into_memory();
         known.times = known.times.take().into_memory();
+        known.aborted = known.aborted.take().into_memory();
     }
 
     /// Cuts the file behind what is known.
@@ -297,9 +331,23 @@ impl Segment {
         (sound, walked)
     }
 
-    /// Where its indexes lie.
-    pub(super) fn index_paths(&self) -> [PathBuf; 2] {
-        ["index", "timeindex"].map(|suffix| self.path(suffix))
+    /// Where its indexes lie once it is sealed.
+    pub(super) fn index_paths(&self) -> impl Iterator<Item = PathBuf> {
+        let has_aborted = self.known().aborted.len() > 0;
+        ["index", "timeindex"].into_iter().chain(has_aborted.then_some("txnindex")).map(|suffix| self.path(suffix))
+    }
+
+    /// The aborted transactions whose markers lie here at `from` or behind it.
+    pub(super) fn aborted_from(&self, from: Offset) -> Vec<AbortedEntry> {
+        let known = self.known();
+        known.aborted.iter().filter(|entry| entry.last_offset >= from.0).collect()
+    }
+
+    /// An offset that none of the records before `position` reaches, as far as the index tells.
+    pub(super) fn offset_above(&self, position: u64) -> Offset {
+        let known = self.known();
+        let entry = known.positions.first_where(|e| u64::from(e.position) >= position);
+        entry.map_or(known.next_offset, |e| self.base.plus(i64::from(e.relative_offset)))
     }
 
     /// The error of a walk.

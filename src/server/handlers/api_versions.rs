@@ -1,15 +1,35 @@
 //! ApiVersions: what this broker serves.
 
-use crate::protocol::generated::api_versions::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
+use crate::cluster::{FEATURES, Feature};
+use crate::protocol::generated::api_versions::{
+    ApiVersion, ApiVersionsRequest, ApiVersionsResponse, FinalizedFeatureKey, SupportedFeatureKey,
+};
 use crate::protocol::{ApiKey, ErrorCode};
 use crate::server::dispatch::{Call, SERVED, Served};
+
+/// The first version in which a feature's lowest level may be 0.
+const LEVEL_ZERO_FROM: i16 = 4;
 
 pub(in crate::server) async fn handle(call: Call<ApiVersionsRequest>) -> ApiVersionsResponse {
     let request = &call.request;
     if call.version >= 3 && !(is_software_word(&request.client_software_name) && is_software_word(&request.client_software_version)) {
         return ApiVersionsResponse { error_code: ErrorCode::InvalidRequest.code(), ..Default::default() };
     }
-    ApiVersionsResponse { api_keys: SERVED.iter().map(advertised).collect(), ..Default::default() }
+    let image = call.caller.services.cluster.image();
+    // Clients of earlier releases take a lowest level of 0 for malformed (KIP-1022).
+    let shown = FEATURES.iter().filter(|feature| feature.min > 0 || call.version >= LEVEL_ZERO_FROM);
+    let supported = |f: &Feature| SupportedFeatureKey { name: f.name.to_string(), min_version: f.min, max_version: f.max };
+    let finalized = |f: &Feature| {
+        let level = image.feature(f.name).filter(|level| *level > 0)?;
+        Some(FinalizedFeatureKey { name: f.name.to_string(), max_version_level: level, min_version_level: level })
+    };
+    ApiVersionsResponse {
+        api_keys: SERVED.iter().map(advertised).collect(),
+        supported_features: shown.map(supported).collect(),
+        finalized_features_epoch: image.index,
+        finalized_features: FEATURES.iter().filter_map(finalized).collect(),
+        ..Default::default()
+    }
 }
 
 /// The answer, in version 0, to a version that is not known (KIP-511): the client tries again with our newest.

@@ -1,4 +1,4 @@
-//! DescribeProducers: what partitions remember of idempotent producers (KIP-664).
+//! DescribeProducers: what partitions remember of producers (KIP-664).
 
 use crate::partition::{ActiveProducer, Replica};
 use crate::protocol::ErrorCode;
@@ -6,9 +6,6 @@ use crate::protocol::generated::describe_producers::{
     DescribeProducersRequest, DescribeProducersResponse, PartitionResponse, ProducerState, TopicResponse,
 };
 use crate::server::dispatch::Call;
-
-/// No coordinator has written a marker yet.
-const NO_COORDINATOR: i32 = -1;
 
 pub(in crate::server) async fn handle(call: Call<DescribeProducersRequest>) -> DescribeProducersResponse {
     let partition = |topic: &str, partition_index: i32| match call.caller.services.partitions.get(topic, partition_index) {
@@ -28,8 +25,8 @@ fn described(partition_index: i32, replica: &Replica) -> PartitionResponse {
         producer_epoch: i32::from(p.epoch.0),
         last_sequence: p.last_sequence,
         last_timestamp: p.last_timestamp_ms,
-        coordinator_epoch: NO_COORDINATOR,
-        ..Default::default()
+        coordinator_epoch: p.coordinator_epoch,
+        current_txn_start_offset: p.transaction_start.map_or(-1, |offset| offset.0),
     };
     let active_producers = replica.producers().into_iter().map(producer).collect();
     PartitionResponse { partition_index, error_code: ErrorCode::None.code(), active_producers, ..Default::default() }

@@ -8,10 +8,12 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
 use crate::env::Workers;
-use crate::model::{LeaderEpoch, Uuid};
-use crate::partition::{Error, FirstBatch, Isolation, RecordsSlice, Replica, Subscription, Wake};
+use crate::model::{LeaderEpoch, Offset, Uuid};
+use crate::partition::{self, Error, FirstBatch, Isolation, RecordsSlice, Replica, Subscription, Wake};
 use crate::protocol::ErrorCode;
-use crate::protocol::generated::fetch::{EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData};
+use crate::protocol::generated::fetch::{
+    AbortedTransaction, EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
+};
 use crate::server::dispatch::Call;
 use crate::server::errors;
 use crate::server::fetch_sessions::{Answered, Key, Opened, Wanted};
@@ -119,7 +121,7 @@ impl<'a> Fetch<'a> {
             high_watermark: view.high_watermark.0,
             last_stable_offset: view.last_stable.0,
             log_start_offset: view.log_start.0,
-            aborted_transactions: (self.isolation == Isolation::ReadCommitted).then(Vec::new),
+            aborted_transactions: None,
             ..Default::default()
         };
         if let Some(diverging) = diverging(replica, fetch.last_fetched_epoch, fetch.fetch_offset) {
@@ -127,7 +129,15 @@ impl<'a> Fetch<'a> {
             return Ok(Read { data, slice: None, replica: None });
         }
         let bytes_max = left.min(fetch.partition_max_bytes.max(0) as usize);
-        let slice = replica.read(crate::model::Offset(fetch.fetch_offset), self.isolation, bytes_max, first)?;
+        let offset = Offset(fetch.fetch_offset);
+        let slice = match self.isolation {
+            Isolation::ReadUncommitted => replica.read(offset, bytes_max, first)?,
+            Isolation::ReadCommitted => {
+                let (slice, aborted) = replica.read_committed(offset, bytes_max, first)?.map(|c| (c.slice, c.aborted)).unzip();
+                data.aborted_transactions = Some(aborted.unwrap_or_default().into_iter().map(aborted_transaction).collect());
+                slice
+            }
+        };
         Ok(Read { data, slice, replica: None })
     }
 
@@ -164,6 +174,10 @@ impl<'a> Fetch<'a> {
         let tells = |r: &Read| r.data.error_code != 0 || r.data.diverging_epoch != EpochEndOffset::default();
         !self.may_wait || read.is_empty() || bytes >= self.bytes_min || read.iter().any(tells)
     }
+}
+
+fn aborted_transaction(aborted: partition::AbortedTransaction) -> AbortedTransaction {
+    AbortedTransaction { producer_id: aborted.producer_id.0, first_offset: aborted.first_offset.0 }
 }
 
 /// Where the reader's history leaves ours (KIP-595): its last epoch ended here before the offset at which it wants to go on.

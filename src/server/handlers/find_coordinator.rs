@@ -1,6 +1,6 @@
-//! FindCoordinator: who coordinates a group.
+//! FindCoordinator: who coordinates a group or a transactional id.
 
-use super::topics::ensure_offsets_topic;
+use super::topics::{ensure_offsets_topic, ensure_transactions_topic};
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::find_coordinator::{Coordinator, FindCoordinatorRequest, FindCoordinatorResponse};
 use crate::server::dispatch::Call;
@@ -13,8 +13,7 @@ const KEYS_FROM: i16 = 4;
 pub(in crate::server) async fn handle(call: Call<FindCoordinatorRequest>) -> FindCoordinatorResponse {
     let outcome = match call.request.key_type {
         GROUP => ensure_offsets_topic(&call.caller.services).await.map_err(|error| (error, None)),
-        // A fatal error for the producer, at once: until there are transactions it must not go on and wait.
-        TRANSACTION => Err((ErrorCode::TransactionalIdAuthorizationFailed, Some("transactions are not supported yet".to_string()))),
+        TRANSACTION => ensure_transactions_topic(&call.caller.services).await.map_err(|error| (error, None)),
         other => Err((ErrorCode::InvalidRequest, Some(format!("there is no coordinator of type {other}")))),
     };
     let coordinator = |key: String| match &outcome {

@@ -1,28 +1,35 @@
-//! InitProducerId: ids for idempotent producers. A transactional id is refused with a fatal error until there are transactions.
+//! InitProducerId: who a producer is. With a transactional id it takes over from whoever used the id before.
 
-use tracing::warn;
-
+use crate::coordinator::{Identity, InitRequest};
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 use crate::server::dispatch::Call;
 use crate::server::errors;
 
+/// The first version that knows of fenced producers.
+const FENCED_FROM: i16 = 4;
+
 pub(in crate::server) async fn handle(call: Call<InitProducerIdRequest>) -> InitProducerIdResponse {
     let failed =
         |error: ErrorCode| InitProducerIdResponse { error_code: error.code(), producer_id: -1, producer_epoch: -1, ..Default::default() };
-    if let Some(id) = &call.request.transactional_id {
-        if id.is_empty() {
-            return failed(ErrorCode::InvalidRequest);
-        }
-        warn!(transactional_id = %id, "transactions are not supported yet: the producer is refused");
-        return failed(ErrorCode::TransactionalIdAuthorizationFailed);
+    match init(&call).await {
+        Ok(Identity { id, epoch }) => InitProducerIdResponse { producer_id: id.0, producer_epoch: epoch.0, ..Default::default() },
+        Err(error) => failed(errors::of_producer(error, call.version, FENCED_FROM)),
     }
-    if (call.request.producer_id < 0) != (call.request.producer_epoch < 0) {
-        return failed(ErrorCode::InvalidRequest);
+}
+
+async fn init(call: &Call<InitProducerIdRequest>) -> Result<Identity, ErrorCode> {
+    let (services, request) = (&call.caller.services, &call.request);
+    if (request.producer_id < 0) != (request.producer_epoch < 0) {
+        return Err(ErrorCode::InvalidRequest);
     }
-    let services = &call.caller.services;
-    match services.producer_ids.next(&services.cluster, services.node_id).await {
-        Ok(id) => InitProducerIdResponse { producer_id: id.0, producer_epoch: 0, ..Default::default() },
-        Err(error) => failed(errors::of_cluster(&error)),
-    }
+    let Some(id) = &request.transactional_id else {
+        return match services.producer_ids.next().await {
+            Ok(id) => Ok(Identity::new(id.0, 0)),
+            Err(error) => Err(errors::of_cluster(&error)),
+        };
+    };
+    let expected = (request.producer_id >= 0).then(|| Identity::new(request.producer_id, request.producer_epoch));
+    let init = InitRequest { transactional_id: id.clone(), timeout_ms: request.transaction_timeout_ms, expected };
+    services.transactions.init(init).await
 }

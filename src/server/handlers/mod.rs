@@ -1,5 +1,8 @@
 //! One file per API: request in, response out.
 
+pub(super) mod add_offsets_to_txn;
+pub(super) mod add_partitions_to_txn;
+mod admission;
 pub(super) mod alter_configs;
 pub(super) mod api_versions;
 mod configs;
@@ -14,7 +17,9 @@ pub(super) mod describe_groups;
 pub(super) mod describe_log_dirs;
 pub(super) mod describe_producers;
 pub(super) mod describe_topic_partitions;
+pub(super) mod describe_transactions;
 pub(super) mod elect_leaders;
+pub(super) mod end_txn;
 pub(super) mod fetch;
 pub(super) mod find_coordinator;
 pub(super) mod heartbeat;
@@ -25,6 +30,7 @@ pub(super) mod leave_group;
 pub(super) mod list_groups;
 pub(super) mod list_offsets;
 pub(super) mod list_partition_reassignments;
+pub(super) mod list_transactions;
 pub(super) mod metadata;
 pub(super) mod offset_commit;
 pub(super) mod offset_delete;
@@ -33,3 +39,6 @@ pub(super) mod offset_for_leader_epoch;
 pub(super) mod produce;
 pub(super) mod sync_group;
 mod topics;
+pub(super) mod txn_offset_commit;
+pub(super) mod update_features;
+pub(super) mod write_txn_markers;

@@ -21,10 +21,11 @@ const BY_ID_FROM: i16 = 10;
 pub(in crate::server) async fn handle(call: Call<OffsetFetchRequest>) -> OffsetFetchResponse {
     let services = &call.caller.services;
     let request = &call.request;
+    let wants = if request.require_stable { Wants::Stable } else { Wants::Committed };
     if call.version >= GROUPS_FROM {
         let mut groups = Vec::with_capacity(request.groups.len());
         for g in &request.groups {
-            let (error, topics) = fetch(services, call.version, &g.group_id, g.topics.as_deref()).await;
+            let (error, topics) = fetch(services, call.version, &g.group_id, g.topics.as_deref(), wants).await;
             groups.push(OffsetFetchResponseGroup { group_id: g.group_id.clone(), topics, error_code: error.code() });
         }
         return OffsetFetchResponse { groups, ..Default::default() };
@@ -35,7 +36,7 @@ pub(in crate::server) async fn handle(call: Call<OffsetFetchRequest>) -> OffsetF
         partition_indexes: t.partition_indexes.clone(),
     };
     let wanted: Option<Vec<_>> = request.topics.as_ref().map(|topics| topics.iter().map(by_name).collect());
-    let (error, mut topics) = fetch(services, call.version, &request.group_id, wanted.as_deref()).await;
+    let (error, mut topics) = fetch(services, call.version, &request.group_id, wanted.as_deref(), wants).await;
     if error != ErrorCode::None && call.version < TOP_LEVEL_ERROR_FROM {
         // An empty list would be read as "nothing is committed".
         topics = wanted.unwrap_or_default().iter().map(|t| all_partitions(t, |index| partition(index, None, error))).collect();
@@ -57,22 +58,55 @@ fn older_partition(p: OffsetFetchResponsePartitions) -> OffsetFetchResponseParti
     }
 }
 
+/// What a client makes of offsets that are part of a transaction without an end (KIP-447).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wants {
+    /// It waits until they are decided.
+    Stable,
+    /// It takes what was committed before them.
+    Committed,
+}
+
 /// The answer leaves when nothing in it can be taken back.
 async fn fetch(
     services: &Services,
     version: i16,
     group: &str,
     topics: Option<&[OffsetFetchRequestTopics]>,
+    wants: Wants,
 ) -> (ErrorCode, Vec<OffsetFetchResponseTopics>) {
     let image = services.cluster.image();
-    let result = match topics {
+    let mut result = match topics {
         None => all(services, version, group, &image),
         Some(topics) => topics.iter().map(|topic| one_topic(services, version, group, topic, &image)).collect(),
     };
+    if let (Ok(topics), Wants::Stable) = (&mut result, wants) {
+        result = hold_back(services, group, std::mem::take(topics), &image);
+    }
     match services.groups.settled(group).await.and(result) {
         Ok(topics) => (ErrorCode::None, topics),
         Err(error) => (error, Vec::new()),
     }
+}
+
+/// Puts an error in the place of what may change soon.
+fn hold_back(
+    services: &Services,
+    group: &str,
+    mut topics: Vec<OffsetFetchResponseTopics>,
+    image: &MetadataImage,
+) -> Result<Vec<OffsetFetchResponseTopics>, ErrorCode> {
+    for topic in &mut topics {
+        let by_id = image.topic_by_id(topic.topic_id).map(|t| t.name.to_string());
+        let name = if topic.name.is_empty() { by_id.unwrap_or_default() } else { topic.name.clone() };
+        let numbers: Vec<i32> = topic.partitions.iter().map(|p| p.partition_index).collect();
+        for (p, undecided) in topic.partitions.iter_mut().zip(services.groups.undecided(group, &name, &numbers)?) {
+            if undecided {
+                *p = partition(p.partition_index, None, ErrorCode::UnstableOffsetCommit);
+            }
+        }
+    }
+    Ok(topics)
 }
 
 fn all(services: &Services, version: i16, group: &str, image: &MetadataImage) -> Result<Vec<OffsetFetchResponseTopics>, ErrorCode> {

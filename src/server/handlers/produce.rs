@@ -8,8 +8,9 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
+use super::admission::{Admission, Knows};
 use crate::model::{Offset, is_internal_topic};
-use crate::partition::Replica;
+use crate::partition::{Origin, Replica, Verification};
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::produce::{
     BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
@@ -26,20 +27,26 @@ const ZSTD_FROM: i16 = 7;
 /// The client id of Kafka's own admin tools, which may write into internal topics.
 const ADMIN_CLIENT: &str = "__admin_client";
 
+/// The first versions that tell a producer to abort, and that let the broker add partitions to transactions (KIP-890).
+const ABORTABLE_FROM: i16 = 11;
+const ADDS_FROM: i16 = 12;
+
 /// None where the client wants no answer.
 pub(in crate::server) async fn handle(call: Call<ProduceRequest>) -> Result<Option<ProduceResponse>, Refusal> {
     let acks = call.request.acks;
-    let refused = if !matches!(acks, -1..=1) {
-        Some(ErrorCode::InvalidRequiredAcks)
-    } else if call.request.transactional_id.is_some() {
-        Some(ErrorCode::TransactionalIdAuthorizationFailed)
-    } else {
-        None
-    };
+    let mut refused = (!matches!(acks, -1..=1)).then_some(ErrorCode::InvalidRequiredAcks);
+    let mut admission = Admission::default();
+    match &call.request.transactional_id {
+        Some(id) if refused.is_none() => admission = Admission::ask(&call.caller.services, id, batches(&call), knows(&call)).await,
+        None if batches_of(&call).any(|(_, _, header)| header.is_transactional()) => {
+            refused = refused.or(Some(ErrorCode::TransactionalIdAuthorizationFailed));
+        }
+        _ => {}
+    }
     let mut responses = Vec::with_capacity(call.request.topic_data.len());
     let mut uncommitted = Vec::new();
     for topic in &call.request.topic_data {
-        responses.push(produce_topic(&call, topic, refused, &mut uncommitted));
+        responses.push(produce_topic(&call, topic, refused, &admission, &mut uncommitted));
     }
     if acks != 0 && !uncommitted.is_empty() {
         await_commits(&call, &uncommitted, &mut responses).await;
@@ -52,6 +59,36 @@ pub(in crate::server) async fn handle(call: Call<ProduceRequest>) -> Result<Opti
         return failed.map_or(Ok(None), |error| Err(Refusal::Unacknowledged(error.name())));
     }
     Ok(Some(ProduceResponse { responses, ..Default::default() }))
+}
+
+fn knows(call: &Call<ProduceRequest>) -> Knows {
+    match call.version {
+        ADDS_FROM.. => Knows::Adding,
+        ABORTABLE_FROM.. => Knows::Abortable,
+        _ => Knows::Little,
+    }
+}
+
+/// The headers of a request's batches, as far as they can be read.
+fn batches_of(call: &Call<ProduceRequest>) -> impl Iterator<Item = (&TopicProduceData, i32, BatchHeader)> {
+    call.request.topic_data.iter().flat_map(|topic| {
+        let header = |data: &PartitionProduceData| BatchHeader::read(data.records.as_ref()?.bytes()?).ok();
+        topic.partition_data.iter().filter_map(move |data| Some((topic, data.index, header(data)?)))
+    })
+}
+
+/// The batches that go to partitions which are here.
+fn batches(call: &Call<ProduceRequest>) -> Vec<(Arc<Replica>, BatchHeader)> {
+    let replica = |topic: &TopicProduceData, index: i32| call.caller.services.partitions.find(&topic_name(call, topic)?, index).ok();
+    batches_of(call).filter_map(|(topic, index, header)| Some((replica(topic, index)?, header))).collect()
+}
+
+fn topic_name(call: &Call<ProduceRequest>, topic: &TopicProduceData) -> Option<Arc<str>> {
+    if call.version >= BY_ID_FROM {
+        call.caller.services.cluster.image().topic_by_id(topic.topic_id).map(|t| t.name.clone())
+    } else {
+        Some(Arc::from(topic.name.as_str()))
+    }
 }
 
 /// What was appended and may not be acknowledged yet.
@@ -85,13 +122,10 @@ fn produce_topic(
     call: &Call<ProduceRequest>,
     topic: &TopicProduceData,
     refused: Option<ErrorCode>,
+    admission: &Admission,
     uncommitted: &mut Vec<Uncommitted>,
 ) -> TopicProduceResponse {
-    let name = if call.version >= BY_ID_FROM {
-        call.caller.services.cluster.image().topic_by_id(topic.topic_id).map(|t| t.name.clone())
-    } else {
-        Some(Arc::from(topic.name.as_str()))
-    };
+    let name = topic_name(call, topic);
     let refused = refused.or(match &name {
         None => Some(ErrorCode::UnknownTopicId),
         Some(name) if is_internal_topic(name) && call.client_id != ADMIN_CLIENT => Some(ErrorCode::InvalidTopicException),
@@ -102,7 +136,10 @@ fn produce_topic(
         match (refused, &name) {
             (Some(error), _) => refusal(error),
             (None, Some(name)) => match call.caller.services.partitions.find(name, data.index) {
-                Ok(replica) => produce_partition(call, &replica, data, uncommitted),
+                Ok(replica) => match admission.of(replica.id()) {
+                    Ok(verification) => produce_partition(call, &replica, data, verification, uncommitted),
+                    Err(error) => refusal(error),
+                },
                 Err(error) => refusal(errors::of_partition(&error)),
             },
             (None, None) => refusal(ErrorCode::UnknownTopicId),
@@ -119,27 +156,19 @@ fn produce_partition(
     call: &Call<ProduceRequest>,
     replica: &Arc<Replica>,
     data: &PartitionProduceData,
+    verification: Option<&Verification>,
     uncommitted: &mut Vec<Uncommitted>,
 ) -> PartitionProduceResponse {
     let Some(bytes) = data.records.as_ref().and_then(|r| r.bytes()).filter(|b| !b.is_empty()) else {
         return failed(data.index, ErrorCode::InvalidRecord, Some("there is no record batch".into()), None);
     };
-    if let Ok(header) = BatchHeader::read(bytes) {
-        if call.version < ZSTD_FROM && header.codec() == Ok(Codec::Zstd) {
-            return failed(data.index, ErrorCode::UnsupportedCompressionType, None, None);
-        }
-        if header.is_transactional() {
-            return failed(
-                data.index,
-                ErrorCode::TransactionalIdAuthorizationFailed,
-                Some("transactions are not supported yet".into()),
-                None,
-            );
-        }
+    if call.version < ZSTD_FROM && BatchHeader::read(bytes).is_ok_and(|header| header.codec() == Ok(Codec::Zstd)) {
+        return failed(data.index, ErrorCode::UnsupportedCompressionType, None, None);
     }
+    let origin = if call.version >= ADDS_FROM { Origin::BumpingClient } else { Origin::Client };
     let settings = replica.settings();
     let now_ms = call.caller.services.env.clock.wall_ms();
-    match replica.produce(bytes, now_ms) {
+    match replica.produce(bytes, origin, verification, now_ms) {
         Ok(appended) => {
             let view = replica.view();
             if view.high_watermark < view.log_end {

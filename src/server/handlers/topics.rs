@@ -3,7 +3,7 @@
 use tracing::warn;
 
 use crate::cluster::{Error, Event, NewTopic, Response};
-use crate::coordinator::OFFSETS_TOPIC;
+use crate::coordinator::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::protocol::ErrorCode;
 use crate::server::services::Services;
 
@@ -16,24 +16,50 @@ pub(super) async fn create_missing(services: &Services, names: Vec<String>) -> R
 
 /// Makes sure that the offsets topic is there and its groups are loaded.
 pub(super) async fn ensure_offsets_topic(services: &Services) -> Result<(), ErrorCode> {
-    if services.cluster.image().topic(OFFSETS_TOPIC).is_some() {
-        return Ok(());
-    }
     let configs = [("cleanup.policy", "compact"), ("compression.type", "producer"), ("segment.bytes", "104857600")];
+    if ensure(services, OFFSETS_TOPIC, services.groups.partition_count(), &configs).await? == Was::Missing {
+        let groups = services.groups.clone();
+        services.env.workers.blocking(move || groups.load()).await.map_err(|_| ErrorCode::CoordinatorNotAvailable)?;
+    }
+    Ok(())
+}
+
+/// Makes sure that the transactions' topic is there and its transactional ids are loaded.
+pub(super) async fn ensure_transactions_topic(services: &Services) -> Result<(), ErrorCode> {
+    let configs = [("cleanup.policy", "compact"), ("compression.type", "uncompressed"), ("segment.bytes", "104857600")];
+    if ensure(services, TRANSACTIONS_TOPIC, services.transactions.partition_count(), &configs).await? == Was::Missing {
+        let transactions = services.transactions.clone();
+        services.env.workers.blocking(move || transactions.load()).await.map_err(|_| ErrorCode::CoordinatorNotAvailable)?;
+    }
+    Ok(())
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Was {
+    There,
+    Missing,
+}
+
+/// Creates an internal topic where it is missing.
+async fn ensure(services: &Services, name: &str, partitions: i32, configs: &[(&str, &str)]) -> Result<Was, ErrorCode> {
+    if services.cluster.image().topic(name).is_some() {
+        return Ok(Was::There);
+    }
     let topic = NewTopic {
-        name: OFFSETS_TOPIC.into(),
+        name: name.into(),
         id: services.env.entropy.uuid(),
-        partitions: services.groups.partition_count(),
+        partitions,
         replication_factor: 3,
         configs: configs.iter().map(|(name, value)| (name.to_string(), Some(value.to_string()))).collect(),
         ..NewTopic::default()
     };
-    if let Err(error) = submit(services, vec![topic]).await {
-        warn!(%error, "the offsets topic could not be created");
-        return Err(ErrorCode::CoordinatorNotAvailable);
+    match submit(services, vec![topic]).await {
+        Ok(()) => Ok(Was::Missing),
+        Err(error) => {
+            warn!(%error, topic = name, "an internal topic could not be created");
+            Err(ErrorCode::CoordinatorNotAvailable)
+        }
     }
-    let groups = services.groups.clone();
-    services.env.workers.blocking(move || groups.load()).await.map_err(|_| ErrorCode::CoordinatorNotAvailable)
 }
 
 async fn submit(services: &Services, topics: Vec<NewTopic>) -> Result<(), Error> {

@@ -13,9 +13,9 @@ use bytes::Bytes;
 use dlog::env::{Disk, ManualClock, MemoryDisk, SystemEntropy};
 use dlog::model::{LeaderEpoch, NodeId, Offset, TopicPartition, Uuid};
 use dlog::records::{
-    BatchBuilder, Codec, KeyRule, Look, NewRecord, Retained, Rewrite, WhenEmpty, batches, check, compress, decompress, layout, retain,
+    BatchBuilder, Codec, HorizonFor, KeyRule, Look, NewRecord, Retained, Rewrite, WhenEmpty, batches, check, compress, decompress, layout, retain,
 };
-use dlog::storage::{FirstBatch, Log, LogConfig, LogDirectory, OpenFiles, Recovery};
+use dlog::storage::{FirstBatch, Log, LogConfig, LogDirectory, OpenFiles, Origin, Recovery};
 use logs::{NOW, log_config, rules};
 
 /// The most bytes that a block may decompress to.
@@ -71,7 +71,7 @@ pub fn batch(data: &[u8]) {
     if rules.look == Look::Full {
         assert_eq!(sound, header.records_count as usize);
     }
-    let how = Rewrite { decompressed_bytes_max: DECOMPRESSED_MAX, horizon_ms: NOW, when_empty: WhenEmpty::KeepHeader };
+    let how = Rewrite { decompressed_bytes_max: DECOMPRESSED_MAX, horizon_ms: NOW, horizon_for: HorizonFor::Tombstones, when_empty: WhenEmpty::KeepHeader };
     let mut at = 0;
     let kept = retain(&header, whole, &how, |_| {
         at += 1;
@@ -192,7 +192,7 @@ fn whole() -> &'static [(PathBuf, Vec<u8>)] {
             let record = NewRecord { timestamp_ms: Some(NOW + at), ..NewRecord::value(&[7; 20]) };
             let sent = BatchBuilder::new().producer(PRODUCER, 0, at as i32).record(record).build(NOW);
             let checked = check(&sent, &rules(KeyRule::Optional, Look::Full)).expect("a good batch");
-            log.append(checked, LeaderEpoch(at as i32 / 8), NOW).expect("an append");
+            log.append(checked, Origin::Client, LeaderEpoch(at as i32 / 8), NOW).expect("an append");
         }
         log.close().expect("it closes");
         directory.save_recovery_points(&[(partition(), log.log_end())]).expect("a checkpoint");

@@ -1,0 +1,419 @@
+//! Runs the shards of transactions: loads them, stores what they decide, and tells the partitions.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, error, info, warn};
+
+use super::record::{decode, encode};
+use super::shard::{InitRequest, ToComplete, TransactionSettings, TransactionShard, TransactionView};
+use super::transaction::{End, EpochRule, Identity, Init, Transaction};
+use crate::coordinator::instances::{Access, Instances, settled, store};
+use crate::coordinator::{GroupCoordinator, Now, OFFSETS_TOPIC, partition_for};
+use crate::env::Env;
+use crate::model::{ProducerId, TopicPartition};
+use crate::partition::{self, Partitions, Replica};
+use crate::protocol::ErrorCode;
+use crate::records::{Marker, TransactionResult};
+
+/// The topic that holds all transactional ids.
+pub const TRANSACTIONS_TOPIC: &str = "__transaction_state";
+/// How often a broker looks for decided transactions whose partitions could not all be told.
+const COMPLETE_AGAIN: Duration = Duration::from_secs(1);
+/// A producer whose previous transaction is still ending waits within the broker for this long, so often looking.
+const PATIENCE: Duration = Duration::from_millis(100);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// A call on its way.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, ErrorCode>> + Send + 'a>>;
+
+/// Where producer ids come from that nobody has had.
+pub trait NewProducerIds: Send + Sync {
+    /// The next one.
+    fn next(&self) -> Pending<'_, ProducerId>;
+}
+
+/// All instances of this broker.
+pub struct TransactionCoordinator {
+    instances: Instances<TransactionShard>,
+    partitions: Arc<Partitions>,
+    groups: Arc<GroupCoordinator>,
+    producer_ids: Box<dyn NewProducerIds>,
+    settings: TransactionSettings,
+    env: Env,
+    begin: Instant,
+    /// Transactions whose partitions are being told.
+    completing: TaskTracker,
+    again: Notify,
+}
+
+impl TransactionCoordinator {
+    /// Instances that are still to be loaded.
+    pub fn new(
+        env: Env,
+        partitions: Arc<Partitions>,
+        groups: Arc<GroupCoordinator>,
+        producer_ids: Box<dyn NewProducerIds>,
+        settings: TransactionSettings,
+    ) -> Arc<TransactionCoordinator> {
+        Arc::new(TransactionCoordinator {
+            instances: Instances::new(TRANSACTIONS_TOPIC, partitions.clone(), settings.partitions),
+            partitions,
+            groups,
+            producer_ids,
+            settings,
+            env,
+            begin: Instant::now(),
+            completing: TaskTracker::new(),
+            again: Notify::new(),
+        })
+    }
+
+    /// Loads every instance whose partition is here and that is not active on it. Blocks while it reads.
+    pub fn load(&self) {
+        self.instances.load(|replica| self.load_one(replica));
+        self.again.notify_one();
+    }
+
+    fn load_one(&self, replica: &Replica) -> Result<TransactionShard, partition::Error> {
+        let now = self.now();
+        let mut shard = TransactionShard::default();
+        let mut count = 0;
+        replica.replay(|header, batch| {
+            if header.is_control() {
+                return Ok(());
+            }
+            for record in header.open(batch, usize::MAX)?.records() {
+                let record = record?;
+                let Some(key) = record.key.map(Bytes::copy_from_slice) else { continue };
+                let value = record.value.map(Bytes::copy_from_slice);
+                match decode(&key, value.as_ref()) {
+                    Ok(Some((id, value))) => shard.replay(id, value.as_ref(), now),
+                    Ok(None) => debug!("a record type of later releases is passed over"),
+                    Err(error) => error!(%error, partition = %replica.id(), "a record of a transaction is malformed and passed over"),
+                }
+                count += 1;
+            }
+            Ok::<(), partition::Error>(())
+        })?;
+        if count > 0 {
+            info!(partition = %replica.id(), records = count, "transactions loaded");
+        }
+        Ok(shard)
+    }
+
+    /// Aborts what is open in partitions and known to no coordinator: a power cut can take from `__transaction_state` what it left in a
+    /// partition, and then nobody would ever end it. To be called once after a start, when everything is loaded; does nothing where not all
+    /// could be.
+    pub fn abort_orphans(&self) {
+        let Some(all) = (0..self.instances.count()).map(|number| self.instances.access(number).ok()).collect::<Option<Vec<_>>>() else {
+            return;
+        };
+        for replica in self.partitions.all() {
+            let open = replica.producers().into_iter().filter(|p| p.transaction_start.is_some());
+            for producer in open.filter(|p| !all.iter().any(|shard| shard.state.has(p.id, replica.id()))) {
+                let marker = Marker {
+                    producer_id: producer.id,
+                    producer_epoch: producer.epoch,
+                    result: TransactionResult::Abort,
+                    coordinator_epoch: producer.coordinator_epoch.max(0),
+                };
+                match self.write_marker(replica.id(), &marker, false) {
+                    Ok(_) => warn!(partition = %replica.id(), producer = %producer.id, "aborted a transaction that no coordinator knows"),
+                    Err(error) => {
+                        let error = error.name();
+                        error!(error, partition = %replica.id(), producer = %producer.id, "a transaction that no coordinator knows is open");
+                    }
+                }
+            }
+        }
+    }
+
+    /// A producer begins to use a transactional id: the answer is who it is from now on. What the id had open is aborted first.
+    pub async fn init(self: &Arc<Self>, request: InitRequest) -> Result<Identity, ErrorCode> {
+        if request.transactional_id.is_empty() {
+            return Err(ErrorCode::InvalidRequest);
+        }
+        if request.timeout_ms <= 0 || request.timeout_ms > self.settings.timeout_max_ms {
+            return Err(ErrorCode::InvalidTransactionTimeout);
+        }
+        let id = &request.transactional_id;
+        let (mut fresh, mut has_aborted) = (None, false);
+        loop {
+            let decided = {
+                let mut access = self.access(id)?;
+                let decided = access.state.init(&request, fresh, self.now())?;
+                match &decided {
+                    Init::Ready(next) | Init::Aborts(next) => self.store(&mut access, id, next)?,
+                    Init::NeedsProducerId => {}
+                }
+                decided
+            };
+            match decided {
+                Init::Ready(next) => return self.settled(id).await.map(|()| next.producer),
+                Init::NeedsProducerId => fresh = Some(self.producer_ids.next().await?),
+                Init::Aborts(_) if has_aborted => return Err(ErrorCode::ConcurrentTransactions),
+                Init::Aborts(_) => {
+                    self.settled(id).await?;
+                    self.complete(id).await;
+                    has_aborted = true;
+                }
+            }
+        }
+    }
+
+    /// Adds partitions to a transaction, which begins with the first.
+    pub async fn add(&self, id: &str, producer: Identity, partitions: &[TopicPartition], rule: EpochRule) -> Result<(), ErrorCode> {
+        {
+            let mut access = self.access(id)?;
+            let client_version = if rule == EpochRule::Grows { 2 } else { 0 };
+            if let Some(next) = access.state.add(id, producer, partitions, client_version, self.now())? {
+                self.store(&mut access, id, &next)?;
+            }
+        }
+        self.settled(id).await
+    }
+
+    /// Whether partitions are part of the open transaction, one by one.
+    pub fn verify(&self, id: &str, producer: Identity, partitions: &[TopicPartition]) -> Result<Vec<ErrorCode>, ErrorCode> {
+        if !self.settings.verify_partitions {
+            return Ok(vec![ErrorCode::None; partitions.len()]);
+        }
+        self.access(id)?.state.verify(id, producer, partitions)
+    }
+
+    /// Before the first batch of a transaction goes into partitions: a producer whose epoch grows has them added here, of any other it must
+    /// be known that it has added them. The codes are one for each partition. (KIP-890)
+    pub async fn admit(
+        &self,
+        id: &str,
+        producer: Identity,
+        partitions: &[TopicPartition],
+        rule: EpochRule,
+    ) -> Result<Vec<ErrorCode>, ErrorCode> {
+        if rule == EpochRule::Stays {
+            return self.verify(id, producer, partitions);
+        }
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.add(id, producer, partitions, rule).await {
+                Err(ErrorCode::ConcurrentTransactions) if Instant::now() < deadline => tokio::time::sleep(LOOK_EVERY).await,
+                added => return added.map(|()| vec![ErrorCode::None; partitions.len()]),
+            }
+        }
+    }
+
+    /// A producer ends its transaction; the answer is who it is in the next one. It is decided when this returns; the partitions are told before
+    /// that or soon after.
+    pub async fn end(
+        self: &Arc<Self>,
+        id: &str,
+        producer: Identity,
+        result: TransactionResult,
+        rule: EpochRule,
+    ) -> Result<Identity, ErrorCode> {
+        let mut fresh = None;
+        loop {
+            let decided = {
+                let mut access = self.access(id)?;
+                let decided = access.state.end(id, producer, result, rule, fresh, self.now())?;
+                if let End::Prepared(next, _) = &decided {
+                    self.store(&mut access, id, next)?;
+                }
+                decided
+            };
+            match decided {
+                End::NeedsProducerId => fresh = Some(self.producer_ids.next().await?),
+                End::Done(identity) => return self.settled(id).await.map(|()| identity),
+                End::Prepared(_, identity) => {
+                    // No partition is told before the decision can not be taken back.
+                    self.settled(id).await?;
+                    self.complete_soon(id).await;
+                    return Ok(identity);
+                }
+            }
+        }
+    }
+
+    /// Tells the partitions without a wait where nothing has to be waited for, and else beside the caller.
+    async fn complete_soon(self: &Arc<Self>, id: &str) {
+        let (this, id) = (self.clone(), id.to_string());
+        let mut completing: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move { this.complete(&id).await });
+        let done = poll_fn(|context| Poll::Ready(completing.as_mut().poll(context).is_ready())).await;
+        if !done {
+            self.completing.spawn(completing);
+        }
+    }
+
+    /// Tells all partitions of a decided transaction how it ends, and stores that they are told. What cannot be told now is tried again later.
+    async fn complete(&self, id: &str) {
+        let Ok(Some(work)) = self.access(id).map(|mut access| {
+            let epoch = access.replica.leader_epoch().0;
+            access.state.begin_completing(id, epoch)
+        }) else {
+            return;
+        };
+        let told = self.tell(&work).await;
+        let Ok(mut access) = self.access(id) else { return };
+        if let Err(error) = told {
+            debug!(error = error.name(), transactional_id = id, "not all partitions of a transaction could be told");
+            return access.state.stop_completing(id);
+        }
+        let Some(next) = access.state.completed(id, self.now()) else { return };
+        if self.store(&mut access, id, &next).is_err() {
+            access.state.stop_completing(id);
+        }
+    }
+
+    async fn tell(&self, work: &ToComplete) -> Result<(), ErrorCode> {
+        let mut written = Vec::with_capacity(work.partitions.len());
+        let mut outcome = Ok(());
+        for partition in &work.partitions {
+            match self.write_marker(partition, &work.marker, work.bumps) {
+                Ok(replica) => written.extend(replica),
+                // A newer marker was there first.
+                Err(ErrorCode::InvalidProducerEpoch) => {}
+                Err(error) => outcome = Err(error),
+            }
+        }
+        for replica in written {
+            settled(replica).await?;
+        }
+        outcome
+    }
+
+    /// Writes a marker into a partition here; none where there is no such partition any more. A marker that a newer one of its producer has
+    /// overtaken is done.
+    pub fn write_marker(&self, id: &TopicPartition, marker: &Marker, bumps: bool) -> Result<Option<Arc<Replica>>, ErrorCode> {
+        let replica = match self.partitions.find(&id.topic, id.partition) {
+            Ok(replica) => replica,
+            Err(partition::Error::Unknown(_)) => return Ok(None),
+            Err(_) => return Err(ErrorCode::KafkaStorageError),
+        };
+        let ended = match &*id.topic {
+            OFFSETS_TOPIC => self.groups.end_transaction(id.partition, marker, bumps)?,
+            _ => replica.end_transaction(marker, bumps, self.env.clock.wall_ms()),
+        };
+        match ended {
+            Ok(_) => Ok(Some(replica)),
+            Err(partition::Error::Closed(_)) => Err(ErrorCode::NotLeaderOrFollower),
+            Err(partition::Error::Storage(partition::StorageError::ProducerFenced { .. })) => Err(ErrorCode::InvalidProducerEpoch),
+            Err(partition::Error::Storage(partition::StorageError::CoordinatorFenced { .. })) => {
+                Err(ErrorCode::TransactionCoordinatorFenced)
+            }
+            Err(error) => {
+                error!(%error, partition = %id, "the marker of a transaction could not be written; it is tried again");
+                Err(ErrorCode::KafkaStorageError)
+            }
+        }
+    }
+
+    /// One transactional id; none where it is not known.
+    pub fn describe(&self, id: &str) -> Result<Option<TransactionView>, ErrorCode> {
+        Ok(self.access(id)?.state.describe(id))
+    }
+
+    /// All transactional ids of this broker; an error while some of them load.
+    pub fn list(&self) -> Result<Vec<TransactionView>, ErrorCode> {
+        let mut all = Vec::new();
+        for number in 0..self.instances.count() {
+            match self.instances.access(number) {
+                Ok(access) => all.extend(access.state.list()),
+                Err(ErrorCode::CoordinatorLoadInProgress) => return Err(ErrorCode::CoordinatorLoadInProgress),
+                Err(_) => {}
+            }
+        }
+        Ok(all)
+    }
+
+    /// How long ago a transaction began, by its wall time.
+    pub fn age_ms(&self, start_ms: i64) -> i64 {
+        self.env.clock.wall_ms().saturating_sub(start_ms)
+    }
+
+    /// The number of partitions of the transactions' topic.
+    pub fn partition_count(&self) -> i32 {
+        self.instances.count()
+    }
+
+    /// Aborts what takes too long, takes up what was cut short, and forgets ids that nobody uses, until told to stop.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let every = |ms: i64| tokio::time::interval(Duration::from_millis(ms.max(1) as u64));
+        let mut late = every(self.settings.abort_check_ms);
+        let mut expired = every(self.settings.expiration_check_ms);
+        let mut again = tokio::time::interval(COMPLETE_AGAIN);
+        loop {
+            // Cancelling a wait loses nothing: what is due is looked for anew.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                _ = late.tick() => self.abort_late(),
+                _ = expired.tick() => self.expire(),
+                _ = again.tick() => {}
+                () = self.again.notified() => {}
+            }
+            let waiting: Vec<String> = self.instances.active().flat_map(|(_, access)| access.state.to_complete()).collect();
+            for id in waiting {
+                // Only what is stored and cannot be taken back is told.
+                if self.settled(&id).await.is_ok() {
+                    self.complete_soon(&id).await;
+                }
+            }
+        }
+        self.instances.resign();
+        self.completing.close();
+        self.completing.wait().await;
+    }
+
+    fn abort_late(&self) {
+        let now = self.now();
+        for (_, mut access) in self.instances.active() {
+            for (id, next) in access.state.timed_out(now) {
+                info!(transactional_id = id, timeout_ms = next.timeout_ms, "a transaction takes too long and is aborted");
+                // What cannot be stored now is late the next time too.
+                let _ = self.store(&mut access, &id, &next);
+            }
+        }
+    }
+
+    fn expire(&self) {
+        let now = self.now();
+        for (_, mut access) in self.instances.active() {
+            for id in access.state.expired(self.settings.expiration_ms, now) {
+                if store(&access.replica, &[encode(&id, None)], None, now.wall_ms).is_ok() {
+                    access.state.remove(&id);
+                    debug!(transactional_id = id, "a transactional id that nobody uses is forgotten");
+                }
+            }
+        }
+    }
+
+    /// Stores a decision, which counts from then on.
+    fn store(&self, access: &mut Access<'_, TransactionShard>, id: &str, next: &Transaction) -> Result<(), ErrorCode> {
+        store(&access.replica, &[encode(id, Some(next))], None, self.now().wall_ms)?;
+        access.state.put(id, next.clone());
+        Ok(())
+    }
+
+    fn access(&self, id: &str) -> Result<Access<'_, TransactionShard>, ErrorCode> {
+        self.instances.access(partition_for(id, self.instances.count()))
+    }
+
+    /// Waits until everything that an id's instance has stored is committed.
+    async fn settled(&self, id: &str) -> Result<(), ErrorCode> {
+        let replica = self.access(id)?.replica.clone();
+        settled(replica).await
+    }
+
+    fn now(&self) -> Now {
+        Now { mono_ms: self.begin.elapsed().as_millis() as i64, wall_ms: self.env.clock.wall_ms() }
+    }
+}

@@ -1,0 +1,431 @@
+//! One transactional id: who its producer is, and where its transaction stands.
+//!
+//! | from | to | when |
+//! |---|---|---|
+//! | Empty, CompleteCommit, CompleteAbort | Empty | a producer begins to use the id |
+//! | Empty, CompleteCommit, CompleteAbort | Ongoing | a partition is added |
+//! | Ongoing | PrepareCommit, PrepareAbort | the producer ends it, it takes too long, or another producer begins to use the id |
+//! | Empty, CompleteCommit, CompleteAbort | PrepareAbort | a producer that bumps its epoch aborts what has no partition (KIP-890) |
+//! | PrepareCommit | CompleteCommit | every partition has its marker |
+//! | PrepareAbort | CompleteAbort | every partition has its marker |
+//!
+//! A transition is stored before it counts, so Kafka's transitions that are pending have no counterpart here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::coordinator::Now;
+use crate::model::{ProducerEpoch, ProducerId, TopicPartition};
+use crate::protocol::ErrorCode;
+use crate::protocol::generated::transaction_state::{PartitionsSchema, TransactionLogValue};
+use crate::records::{Marker, TransactionResult};
+
+/// The last epoch that a producer may have; the one above it only fences.
+const EPOCH_LAST: i16 = i16::MAX - 1;
+/// No producer id, or no epoch.
+const NONE: i16 = -1;
+/// The level of `transaction.version` from which on the epoch grows with each transaction.
+const BUMPS_FROM: i16 = 2;
+
+/// The states, with their numbers in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum TransactionState {
+    Empty = 0,
+    Ongoing = 1,
+    PrepareCommit = 2,
+    PrepareAbort = 3,
+    CompleteCommit = 4,
+    CompleteAbort = 5,
+}
+
+impl TransactionState {
+    /// All of them.
+    pub const ALL: [TransactionState; 6] = [
+        TransactionState::Empty,
+        TransactionState::Ongoing,
+        TransactionState::PrepareCommit,
+        TransactionState::PrepareAbort,
+        TransactionState::CompleteCommit,
+        TransactionState::CompleteAbort,
+    ];
+    /// Kafka's states that no transaction here is ever in, by name.
+    pub const OTHERS: [&str; 2] = ["Dead", "PrepareEpochFence"];
+
+    /// Kafka's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            TransactionState::Empty => "Empty",
+            TransactionState::Ongoing => "Ongoing",
+            TransactionState::PrepareCommit => "PrepareCommit",
+            TransactionState::PrepareAbort => "PrepareAbort",
+            TransactionState::CompleteCommit => "CompleteCommit",
+            TransactionState::CompleteAbort => "CompleteAbort",
+        }
+    }
+
+    fn of_number(number: i8) -> Option<TransactionState> {
+        TransactionState::ALL.into_iter().find(|state| *state as i8 == number)
+    }
+}
+
+/// How a producer ends its transactions, by the version of its requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EpochRule {
+    /// Its epoch stays.
+    Stays,
+    /// Its epoch grows with each transaction (KIP-890), so that nothing of an earlier one can be taken for part of a later one.
+    Grows,
+}
+
+/// A producer id with its epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The id.
+    pub id: ProducerId,
+    /// The epoch.
+    pub epoch: ProducerEpoch,
+}
+
+impl Identity {
+    /// Id and epoch.
+    pub fn new(id: i64, epoch: i16) -> Identity {
+        Identity { id: ProducerId(id), epoch: ProducerEpoch(epoch) }
+    }
+}
+
+/// A transactional id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Transaction {
+    /// Its producer; epoch -1 before its first use.
+    pub(super) producer: Identity,
+    /// The producer id before this one, where the epochs of that one were used up.
+    previous_id: ProducerId,
+    /// The producer id that comes after this transaction, where the epochs of this one are used up.
+    next_id: ProducerId,
+    /// The epoch before this one, while the broker runs: by it a request that is sent again is known.
+    last_epoch: i16,
+    pub(super) timeout_ms: i32,
+    pub(super) state: TransactionState,
+    pub(super) partitions: BTreeSet<TopicPartition>,
+    /// Wall time at which the transaction began; -1 where none is.
+    pub(super) start_ms: i64,
+    /// Wall time of the last change.
+    updated_ms: i64,
+    client_version: i16,
+    /// Monotonic time of the beginning, and of the last change.
+    start_mono_ms: i64,
+    updated_mono_ms: i64,
+    /// Somebody is writing markers.
+    pub(super) is_completing: bool,
+}
+
+/// How a request to end a transaction is answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// It is so already: the identity of the next transaction.
+    Done(Identity),
+    /// It is decided once this is stored: the identity of the next transaction.
+    Prepared(Box<Transaction>, Identity),
+    /// A new producer id is needed first.
+    NeedsProducerId,
+}
+
+/// How a request to use a transactional id is answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Init {
+    /// It is its producer's once this is stored.
+    Ready(Box<Transaction>),
+    /// What is open has to be aborted first: it is decided once this is stored.
+    Aborts(Box<Transaction>),
+    /// A new producer id is needed first.
+    NeedsProducerId,
+}
+
+impl Transaction {
+    /// A new transactional id, with a producer id that nobody has had.
+    pub(super) fn new(producer_id: ProducerId, timeout_ms: i32, now: Now) -> Transaction {
+        Transaction {
+            producer: Identity { id: producer_id, epoch: ProducerEpoch(NONE) },
+            previous_id: ProducerId::NONE,
+            next_id: ProducerId::NONE,
+            last_epoch: NONE,
+            timeout_ms,
+            state: TransactionState::Empty,
+            partitions: BTreeSet::new(),
+            start_ms: -1,
+            updated_ms: now.wall_ms,
+            client_version: 0,
+            start_mono_ms: now.mono_ms,
+            updated_mono_ms: now.mono_ms,
+            is_completing: false,
+        }
+    }
+
+    /// The transaction of a stored value; none where its state is none that we know. Times that have passed since it was stored are taken from
+    /// the wall clock once, here, and not where that was set back.
+    pub(super) fn restore(value: &TransactionLogValue, now: Now) -> Option<Transaction> {
+        let ago = |wall_ms: i64| now.mono_ms - (now.wall_ms - wall_ms).max(0);
+        let (start_ms, updated_ms) = (value.transaction_start_timestamp_ms, value.transaction_last_update_timestamp_ms);
+        let partition = |topic: &PartitionsSchema| {
+            let topic_name: std::sync::Arc<str> = topic.topic.as_str().into();
+            topic.partition_ids.iter().map(|number| TopicPartition::new(topic_name.clone(), *number)).collect::<Vec<_>>()
+        };
+        Some(Transaction {
+            producer: Identity::new(value.producer_id, value.producer_epoch),
+            previous_id: ProducerId(value.previous_producer_id),
+            next_id: ProducerId(value.next_producer_id),
+            last_epoch: NONE,
+            timeout_ms: value.transaction_timeout_ms,
+            state: TransactionState::of_number(value.transaction_status)?,
+            partitions: value.transaction_partitions.iter().flatten().flat_map(partition).collect(),
+            start_ms,
+            updated_ms,
+            client_version: value.client_transaction_version,
+            start_mono_ms: ago(start_ms),
+            updated_mono_ms: ago(updated_ms),
+            is_completing: false,
+        })
+    }
+
+    /// What is stored. Kafka writes no list of partitions where the state is Empty.
+    pub(super) fn value(&self) -> TransactionLogValue {
+        let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
+        for partition in &self.partitions {
+            topics.entry(&partition.topic).or_default().push(partition.partition);
+        }
+        let topic = |(topic, partition_ids): (&str, Vec<i32>)| PartitionsSchema { topic: topic.to_string(), partition_ids };
+        let partitions = topics.into_iter().map(topic).collect();
+        TransactionLogValue {
+            producer_id: self.producer.id.0,
+            previous_producer_id: self.previous_id.0,
+            next_producer_id: self.next_id.0,
+            producer_epoch: self.producer.epoch.0,
+            transaction_timeout_ms: self.timeout_ms,
+            transaction_status: self.state as i8,
+            transaction_partitions: (self.state != TransactionState::Empty).then_some(partitions),
+            transaction_last_update_timestamp_ms: self.updated_ms,
+            transaction_start_timestamp_ms: self.start_ms,
+            client_transaction_version: self.client_version,
+            ..Default::default()
+        }
+    }
+
+    /// A producer begins to use the id. `expected` is who it was, where it goes on after an error (KIP-360).
+    pub(super) fn init(&self, timeout_ms: i32, expected: Option<Identity>, fresh: Option<ProducerId>, now: Now) -> Result<Init, ErrorCode> {
+        let epoch = self.producer.epoch.0;
+        if let Some(expected) = expected {
+            let is_rotated = expected.id == self.previous_id && expected.epoch.0 >= EPOCH_LAST;
+            if epoch != NONE && expected.id != self.producer.id && !is_rotated {
+                return Err(ErrorCode::ProducerFenced);
+            }
+        }
+        match self.state {
+            TransactionState::PrepareCommit | TransactionState::PrepareAbort => return Err(ErrorCode::ConcurrentTransactions),
+            TransactionState::Ongoing => {
+                let is_known = |expected: Identity| expected.epoch.0 == epoch || expected.epoch.0 == self.last_epoch;
+                if expected.is_some_and(|expected| !is_known(expected)) {
+                    return Err(ErrorCode::ProducerFenced);
+                }
+                // A producer that goes on finds its own epoch again when it asks once more.
+                let last_epoch = expected.map_or(NONE, |_| epoch);
+                return Ok(Init::Aborts(Box::new(Transaction { last_epoch, ..self.fenced(now) })));
+            }
+            TransactionState::Empty | TransactionState::CompleteCommit | TransactionState::CompleteAbort => {}
+        }
+        let mut next = self.changed(TransactionState::Empty, now);
+        (next.partitions, next.start_ms, next.timeout_ms) = (BTreeSet::new(), -1, timeout_ms);
+        if epoch >= EPOCH_LAST && expected.is_none_or(|expected| expected.epoch.0 == epoch) {
+            let Some(fresh) = fresh else { return Ok(Init::NeedsProducerId) };
+            next.last_epoch = if expected.is_some() { epoch } else { NONE };
+            next.previous_id = self.producer.id;
+            next.producer = Identity { id: fresh, epoch: ProducerEpoch(0) };
+            return Ok(Init::Ready(Box::new(next)));
+        }
+        match expected {
+            None => (next.producer.epoch.0, next.last_epoch) = (epoch + 1, NONE),
+            Some(expected) if epoch == NONE || expected.epoch.0 == epoch => {
+                (next.producer.epoch.0, next.last_epoch) = (epoch + 1, epoch);
+            }
+            // The answer to the same request was lost.
+            Some(expected) if expected.epoch.0 == self.last_epoch => {}
+            Some(_) => return Err(ErrorCode::ProducerFenced),
+        }
+        Ok(Init::Ready(Box::new(next)))
+    }
+
+    /// Adds partitions; none where all of them are in already.
+    pub(super) fn add(
+        &self,
+        producer: Identity,
+        partitions: &[TopicPartition],
+        client_version: i16,
+        now: Now,
+    ) -> Result<Option<Transaction>, ErrorCode> {
+        self.check(producer)?;
+        match self.state {
+            TransactionState::PrepareCommit | TransactionState::PrepareAbort => return Err(ErrorCode::ConcurrentTransactions),
+            TransactionState::Ongoing if partitions.iter().all(|p| self.partitions.contains(p)) => return Ok(None),
+            _ => {}
+        }
+        let mut next = self.changed(TransactionState::Ongoing, now);
+        if self.state != TransactionState::Ongoing {
+            (next.start_ms, next.start_mono_ms) = (now.wall_ms, now.mono_ms);
+            next.partitions.clear();
+        }
+        next.client_version = client_version;
+        next.partitions.extend(partitions.iter().cloned());
+        Ok(Some(next))
+    }
+
+    /// Whether partitions are part of the open transaction, one by one.
+    pub(super) fn verify(&self, producer: Identity, partitions: &[TopicPartition]) -> Result<Vec<ErrorCode>, ErrorCode> {
+        self.check(producer)?;
+        if matches!(self.state, TransactionState::PrepareCommit | TransactionState::PrepareAbort) {
+            return Err(ErrorCode::ConcurrentTransactions);
+        }
+        let is_in = |p: &TopicPartition| self.state == TransactionState::Ongoing && self.partitions.contains(p);
+        Ok(partitions.iter().map(|p| if is_in(p) { ErrorCode::None } else { ErrorCode::TransactionAbortable }).collect())
+    }
+
+    fn check(&self, producer: Identity) -> Result<(), ErrorCode> {
+        match producer {
+            Identity { id, .. } if id != self.producer.id => Err(ErrorCode::InvalidProducerIdMapping),
+            Identity { epoch, .. } if epoch != self.producer.epoch => Err(ErrorCode::ProducerFenced),
+            _ => Ok(()),
+        }
+    }
+
+    /// The producer ends its transaction.
+    pub(super) fn end(
+        &self,
+        producer: Identity,
+        result: TransactionResult,
+        rule: EpochRule,
+        fresh: Option<ProducerId>,
+        now: Now,
+    ) -> Result<End, ErrorCode> {
+        match rule {
+            EpochRule::Stays => self.end_staying(producer, result, now),
+            EpochRule::Grows => self.end_growing(producer, result, fresh, now),
+        }
+    }
+
+    fn end_staying(&self, producer: Identity, result: TransactionResult, now: Now) -> Result<End, ErrorCode> {
+        self.check(producer)?;
+        match self.is_ended(result)? {
+            Some(()) => Ok(End::Done(self.producer)),
+            None if self.state == TransactionState::Ongoing => {
+                Ok(End::Prepared(Box::new(self.changed(prepared(result), now)), self.producer))
+            }
+            None => Err(ErrorCode::InvalidTxnState),
+        }
+    }
+
+    fn end_growing(&self, producer: Identity, result: TransactionResult, fresh: Option<ProducerId>, now: Now) -> Result<End, ErrorCode> {
+        let current = self.producer;
+        let is_overflown = producer.id == self.previous_id && producer.epoch.0 == EPOCH_LAST && current.epoch.0 == 0;
+        // The answer to the same request was lost.
+        let is_again = is_overflown || (producer.id == current.id && producer.epoch.0.checked_add(1) == Some(current.epoch.0));
+        if !is_again {
+            self.check(producer)?;
+        }
+        let ended = self.is_ended(result);
+        match (self.state, ended) {
+            (TransactionState::Ongoing, _) if is_again => Err(ErrorCode::ProducerFenced),
+            (TransactionState::PrepareCommit | TransactionState::PrepareAbort, ended) => {
+                Err(ended.err().unwrap_or(ErrorCode::UnknownServerError))
+            }
+            (TransactionState::CompleteCommit | TransactionState::CompleteAbort, Ok(Some(()))) if is_again => Ok(End::Done(current)),
+            (TransactionState::Ongoing, _) => self.prepare_growing(result, fresh, now),
+            // Nothing was sent since: what is aborted has no partition.
+            (_, _) if result == TransactionResult::Abort && !is_again => self.prepare_growing(result, fresh, now),
+            _ => Err(ErrorCode::InvalidTxnState),
+        }
+    }
+
+    fn prepare_growing(&self, result: TransactionResult, fresh: Option<ProducerId>, now: Now) -> Result<End, ErrorCode> {
+        let mut next = self.changed(prepared(result), now);
+        if self.state != TransactionState::Ongoing {
+            next.partitions.clear();
+            (next.start_ms, next.start_mono_ms) = (now.wall_ms, now.mono_ms);
+        }
+        next.client_version = BUMPS_FROM;
+        let epoch = self.producer.epoch.0;
+        (next.producer.epoch.0, next.last_epoch) = (epoch.saturating_add(1), epoch);
+        if epoch < EPOCH_LAST {
+            let identity = next.producer;
+            return Ok(End::Prepared(Box::new(next), identity));
+        }
+        let Some(fresh) = fresh else { return Ok(End::NeedsProducerId) };
+        next.next_id = fresh;
+        Ok(End::Prepared(Box::new(next), Identity { id: fresh, epoch: ProducerEpoch(0) }))
+    }
+
+    /// Whether it has ended so; an error where it is ending, or has ended otherwise.
+    fn is_ended(&self, result: TransactionResult) -> Result<Option<()>, ErrorCode> {
+        use TransactionResult::{Abort, Commit};
+        match (self.state, result) {
+            (TransactionState::CompleteCommit, Commit) | (TransactionState::CompleteAbort, Abort) => Ok(Some(())),
+            (TransactionState::PrepareCommit, Commit) | (TransactionState::PrepareAbort, Abort) => Err(ErrorCode::ConcurrentTransactions),
+            (TransactionState::Empty | TransactionState::Ongoing, _) => Ok(None),
+            _ => Err(ErrorCode::InvalidTxnState),
+        }
+    }
+
+    /// The open transaction is aborted by the coordinator, with an epoch that its producer does not have.
+    pub(super) fn fenced(&self, now: Now) -> Transaction {
+        let mut next = self.changed(TransactionState::PrepareAbort, now);
+        (next.producer.epoch.0, next.last_epoch) = (self.producer.epoch.0.saturating_add(1), NONE);
+        next
+    }
+
+    /// Every partition has its marker.
+    pub(super) fn completed(&self, now: Now) -> Option<Transaction> {
+        let state = match self.state {
+            TransactionState::PrepareCommit => TransactionState::CompleteCommit,
+            TransactionState::PrepareAbort => TransactionState::CompleteAbort,
+            _ => return None,
+        };
+        let mut next = self.changed(state, now);
+        next.partitions.clear();
+        if self.next_id != ProducerId::NONE {
+            next.previous_id = self.producer.id;
+            next.producer = Identity { id: self.next_id, epoch: ProducerEpoch(0) };
+            next.next_id = ProducerId::NONE;
+        }
+        Some(next)
+    }
+
+    /// What its partitions are told, and whether the epoch in it is a new one; none where nothing is decided.
+    pub(super) fn marker(&self, coordinator_epoch: i32) -> Option<(Marker, bool)> {
+        let result = match self.state {
+            TransactionState::PrepareCommit => TransactionResult::Commit,
+            TransactionState::PrepareAbort => TransactionResult::Abort,
+            _ => return None,
+        };
+        let Identity { id: producer_id, epoch: producer_epoch } = self.producer;
+        Some((Marker { producer_id, producer_epoch, result, coordinator_epoch }, self.client_version >= BUMPS_FROM))
+    }
+
+    /// When it has taken too long, in monotonic time; none where it is not open.
+    pub(super) fn deadline_ms(&self) -> Option<i64> {
+        (self.state == TransactionState::Ongoing).then_some(self.start_mono_ms.saturating_add(i64::from(self.timeout_ms)))
+    }
+
+    /// Whether nobody has used it for longer than `expiration_ms`.
+    pub(super) fn is_expired(&self, expiration_ms: i64, now: Now) -> bool {
+        let rests = matches!(self.state, TransactionState::Empty | TransactionState::CompleteCommit | TransactionState::CompleteAbort);
+        rests && now.mono_ms.saturating_sub(self.updated_mono_ms) >= expiration_ms
+    }
+
+    fn changed(&self, state: TransactionState, now: Now) -> Transaction {
+        Transaction { state, updated_ms: now.wall_ms, updated_mono_ms: now.mono_ms, is_completing: false, ..self.clone() }
+    }
+}
+
+fn prepared(result: TransactionResult) -> TransactionState {
+    match result {
+        TransactionResult::Commit => TransactionState::PrepareCommit,
+        TransactionResult::Abort => TransactionState::PrepareAbort,
+    }
+}

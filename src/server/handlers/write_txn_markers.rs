@@ -1,0 +1,50 @@
+//! WriteTxnMarkers: ends transactions in partitions, whoever coordinates them. Kafka's tools end with it what hangs (KIP-664).
+
+use crate::model::{ProducerEpoch, ProducerId, TopicPartition};
+use crate::protocol::ErrorCode;
+use crate::protocol::generated::write_txn_markers::{
+    WritableTxnMarker, WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult, WriteTxnMarkersRequest,
+    WriteTxnMarkersResponse,
+};
+use crate::records::{Marker, TransactionResult};
+use crate::server::dispatch::Call;
+use crate::server::services::Services;
+
+/// The level of `transaction.version` from which on a marker's epoch is a new one.
+const BUMPS_FROM: i8 = 2;
+
+pub(in crate::server) async fn handle(call: Call<WriteTxnMarkersRequest>) -> WriteTxnMarkersResponse {
+    let mut markers = Vec::with_capacity(call.request.markers.len());
+    for marker in &call.request.markers {
+        markers.push(write(&call.caller.services, marker).await);
+    }
+    WriteTxnMarkersResponse { markers, ..Default::default() }
+}
+
+async fn write(services: &Services, wanted: &WritableTxnMarker) -> WritableTxnMarkerResult {
+    let marker = Marker {
+        producer_id: ProducerId(wanted.producer_id),
+        producer_epoch: ProducerEpoch(wanted.producer_epoch),
+        result: if wanted.transaction_result { TransactionResult::Commit } else { TransactionResult::Abort },
+        coordinator_epoch: wanted.coordinator_epoch,
+    };
+    let mut topics = Vec::with_capacity(wanted.topics.len());
+    for topic in &wanted.topics {
+        let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
+        for number in &topic.partition_indexes {
+            let id = TopicPartition::new(topic.name.as_str(), *number);
+            let error = services.transactions.write_marker(&id, &marker, wanted.transaction_version >= BUMPS_FROM);
+            let error = match error {
+                Ok(Some(replica)) => {
+                    let end = replica.view().log_end;
+                    if replica.committed(end).await.is_ok() { ErrorCode::None } else { ErrorCode::KafkaStorageError }
+                }
+                Ok(None) => ErrorCode::UnknownTopicOrPartition,
+                Err(error) => error,
+            };
+            partitions.push(WritableTxnMarkerPartitionResult { partition_index: *number, error_code: error.code() });
+        }
+        topics.push(WritableTxnMarkerTopicResult { name: topic.name.clone(), partitions });
+    }
+    WritableTxnMarkerResult { producer_id: wanted.producer_id, topics }
+}
