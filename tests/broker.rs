@@ -10,7 +10,6 @@ use dlog::protocol::ErrorCode;
 use dlog::protocol::generated::create_topics::{CreatableReplicaAssignment, CreatableTopic, CreateTopicsRequest};
 use dlog::protocol::generated::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
 use dlog::protocol::generated::fetch::FetchRequest;
-use dlog::protocol::generated::find_coordinator::FindCoordinatorRequest;
 use dlog::protocol::generated::init_producer_id::InitProducerIdRequest;
 use dlog::protocol::generated::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use dlog::protocol::generated::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
@@ -227,10 +226,6 @@ async fn an_idempotent_producer_is_stored_once() {
         }
     }
     assert_eq!(client.produce("t", 0, &sequence(12)).await.error_code, code(ErrorCode::OutOfOrderSequenceNumber));
-    let transactional = InitProducerIdRequest { transactional_id: Some("tx".into()), ..request.clone() };
-    assert_eq!(client.call(&transactional, 4).await.error_code, code(ErrorCode::TransactionalIdAuthorizationFailed));
-    let find = FindCoordinatorRequest { key_type: 1, coordinator_keys: vec!["tx".into()], ..Default::default() };
-    assert_eq!(client.call(&find, 4).await.coordinators[0].error_code, code(ErrorCode::TransactionalIdAuthorizationFailed));
     broker.stop().await.unwrap();
 
     let broker = start(folder.path(), &[]).await;

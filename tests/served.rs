@@ -3,7 +3,9 @@
 mod common;
 
 use bytes::Bytes;
+use common::transactions::*;
 use common::{Client, fetch_request, produce_request, start};
+use dlog::coordinator::Identity;
 use dlog::protocol::generated::*;
 use dlog::protocol::{ApiKey, ErrorCode, Message, Request, encode_request};
 use dlog::records::{BatchBuilder, NewRecord};
@@ -293,9 +295,121 @@ async fn every_advertised_version_is_served() {
     )
     .await;
     count += administration(client).await;
+    count += transactions(client).await;
     let advertised: usize = SERVED.iter().map(|s| (s.max - s.min + 1) as usize).sum();
     assert_eq!(count, advertised, "each advertised version was asked for");
     broker.stop().await.unwrap();
+}
+
+/// The APIs of transactions: each version with an id of its own.
+async fn transactions(client: &mut Client) -> usize {
+    let fine = |code: i16| assert_eq!(code, 0, "{:?}", ErrorCode::from_code(code));
+    let find = find_coordinator::FindCoordinatorRequest { key_type: 1, coordinator_keys: vec!["x".into()], ..Default::default() };
+    fine(client.call(&find, 4).await.coordinators[0].error_code);
+    let mut producers = Vec::new();
+    for number in 0..6 {
+        let request = init_request(&format!("id-{number}"), 60_000, None);
+        let answer = client.call(&request, 5).await;
+        fine(answer.error_code);
+        producers.push(Identity::new(answer.producer_id, answer.producer_epoch));
+    }
+    let id = |version: i16| format!("id-{version}");
+    let of = |version: i16| producers[version as usize];
+    let mut count = versions::<add_partitions_to_txn::AddPartitionsToTxnRequest>(
+        client,
+        |version| {
+            let old = add_partitions_request(&id(version), of(version), "t", &[0]);
+            if version < 4 {
+                return old;
+            }
+            let transaction = add_partitions_to_txn::AddPartitionsToTxnTransaction {
+                transactional_id: id(version),
+                producer_id: of(version).id.0,
+                producer_epoch: of(version).epoch.0,
+                verify_only: false,
+                topics: old.v3_and_below_topics,
+            };
+            add_partitions_to_txn::AddPartitionsToTxnRequest { transactions: vec![transaction], ..Default::default() }
+        },
+        |version, response| {
+            let results = match version {
+                ..4 => &response.results_by_topic_v3_and_below,
+                _ => &response.results_by_transaction[0].topic_results,
+            };
+            fine(results[0].results_by_partition[0].partition_error_code);
+        },
+    )
+    .await;
+    count += versions::<add_offsets_to_txn::AddOffsetsToTxnRequest>(
+        client,
+        |version| add_offsets_request(&id(version), of(version), "g"),
+        |_, response| fine(response.error_code),
+    )
+    .await;
+    count += versions::<txn_offset_commit::TxnOffsetCommitRequest>(
+        client,
+        |version| offsets_request(&id(version), of(version), "g", "t", &[(0, 1)]),
+        |_, response| fine(response.topics[0].partitions[0].error_code),
+    )
+    .await;
+    count += versions::<describe_transactions::DescribeTransactionsRequest>(
+        client,
+        |version| describe_transactions::DescribeTransactionsRequest { transactional_ids: vec![id(version)] },
+        |_, response| {
+            fine(response.transaction_states[0].error_code);
+            assert_eq!(response.transaction_states[0].transaction_state, "Ongoing");
+            assert_eq!(response.transaction_states[0].topics.len(), 2);
+        },
+    )
+    .await;
+    count += versions::<list_transactions::ListTransactionsRequest>(
+        client,
+        |_| list_transactions::ListTransactionsRequest::default(),
+        |_, response| {
+            fine(response.error_code);
+            assert_eq!(response.transaction_states.len(), 6);
+        },
+    )
+    .await;
+    count += versions::<end_txn::EndTxnRequest>(
+        client,
+        |version| end_request(&id(version), of(version), dlog::records::TransactionResult::Commit),
+        |version, response| {
+            fine(response.error_code);
+            assert_eq!(response.producer_id >= 0, version >= 5);
+        },
+    )
+    .await;
+    count += versions::<write_txn_markers::WriteTxnMarkersRequest>(
+        client,
+        |version| {
+            let topic = write_txn_markers::WritableTxnMarkerTopic { name: "t".into(), partition_indexes: vec![1] };
+            let producer_epoch = of(version).epoch.0;
+            let marker = write_txn_markers::WritableTxnMarker {
+                producer_id: of(version).id.0,
+                producer_epoch,
+                topics: vec![topic],
+                ..Default::default()
+            };
+            write_txn_markers::WriteTxnMarkersRequest { markers: vec![marker] }
+        },
+        |_, response| fine(response.markers[0].topics[0].partitions[0].error_code),
+    )
+    .await;
+    count += versions::<update_features::UpdateFeaturesRequest>(
+        client,
+        |_| {
+            let update =
+                update_features::FeatureUpdateKey { feature: "transaction.version".into(), max_version_level: 2, ..Default::default() };
+            update_features::UpdateFeaturesRequest { feature_updates: vec![update], ..Default::default() }
+        },
+        |version, response| {
+            fine(response.error_code);
+            assert_eq!(response.results.len(), usize::from(version < 2));
+        },
+    )
+    .await;
+    count
 }
 
 /// The APIs of administration, on topic `t` and group `g`.
@@ -456,6 +570,6 @@ async fn what_is_not_offered_closes_that_connection_alone() {
     }
     let answer = good.call(&metadata::MetadataRequest { topics: Some(vec![]), ..Default::default() }, 12).await;
     assert_eq!(answer.topics.len(), 0);
-    assert_eq!(ApiKey::ALL.len(), 38);
+    assert_eq!(ApiKey::ALL.len(), 41);
     assert_eq!(metadata::MetadataRequest::MAX_VERSION, 13);
 }

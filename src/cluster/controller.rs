@@ -300,9 +300,7 @@ impl Controller {
         }
         let current = self.image.feature(name).unwrap_or(0);
         if *level < current && *downgrade == Downgrade::Refused {
-            return refuse(
-                "Can't downgrade the version of this feature without setting the upgrade type to either safe or unsafe downgrade.".into(),
-            );
+            return refuse("Can't downgrade the version of this feature with an upgrade.".into());
         }
         Ok(feature_record(name, *level))
     }
@@ -471,6 +469,7 @@ mod tests {
         let (records, _) = controller.handle(&Event::CreateTopics { topics: vec![with_config], validate_only: false });
         let mut image = MetadataImage::default();
         image.apply(&MetadataRecord::RegisterBroker(RegisterBrokerRecord { broker_id: 1, ..Default::default() }));
+        FEATURES.iter().for_each(|feature| image.apply(&feature_record(feature.name, feature.max)));
         for record in &records {
             let stored = MetadataRecord::decode(record.encode()).unwrap();
             assert_eq!(&stored, record);

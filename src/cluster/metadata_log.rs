@@ -115,6 +115,13 @@ impl LocalMetadataLog {
     pub fn open_beside_kafka(env: &Env, directory: &Path, node: NodeId) -> Result<(LocalMetadataLog, CommittedStream), Error> {
         let kafkas = directory.join(format!("{METADATA_TOPIC}-0"));
         let (path, disk) = (kafkas.join(BESIDE_KAFKA), &*env.disk);
+        if !disk.is_dir(&kafkas) {
+            return Err(Error::Storage(format!(
+                "{} was written by Apache Kafka, and has no {METADATA_TOPIC}-0: it is of a broker with ZooKeeper, or with another metadata.log.dir; \
+                 choose another directory with --data",
+                directory.display()
+            )));
+        }
         let unreadable = |e: std::io::Error| Error::Storage(e.to_string());
         let note = path.join(TAKEN_OVER);
         if disk.exists(&note) {

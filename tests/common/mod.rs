@@ -5,6 +5,7 @@ pub mod history;
 pub mod load;
 pub mod logs;
 pub mod process;
+pub mod transactions;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
