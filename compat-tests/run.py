@@ -153,9 +153,9 @@ def produce(client, broker, topic, records, **options):
         return run(client, "produce", bootstrap=broker.address, topic=topic, file=file.name, **options)
 
 
-def consume(client, broker, topic, **options):
+def consume(client, broker, topic, partition=0, **options):
     """The records' lines: rec, partition, offset, timestamp, key, value, headers."""
-    return [l for l in run(client, "consume", bootstrap=broker.address, topic=topic, partition=0, **options) if l[0] == "rec"]
+    return [l for l in run(client, "consume", bootstrap=broker.address, topic=topic, partition=partition, **options) if l[0] == "rec"]
 
 
 def assert_same(sent, got):
@@ -305,6 +305,125 @@ def case_kill_under_load(client, broker, options):
     return f"{kills} kills, {len(sent)} acknowledged"
 
 
+TRANSACTIONAL = ["confluent-kafka", "java", "franz-go"]
+PARTITIONS = 6
+
+
+class Workers:
+    """Three processes of a client that work as one; one that ends is replaced."""
+
+    def __init__(self, start):
+        self.start, self.running, self.ended = start, [start(n) for n in range(3)], 0
+        for worker in self.running:
+            worker.wait_for(lambda lines: ["ready"] in lines, "a worker that is ready")
+
+    def kill(self, number):
+        self.running[number].process.kill()
+        self.running[number].process.wait()
+        self.running[number] = self.start(number)
+
+    def replace_ended(self):
+        for number, worker in enumerate(self.running):
+            if worker.process.poll() is not None:
+                self.ended += 1
+                assert self.ended < 100, f"workers end again and again: {''.join(worker.errors)[-800:]}"
+                self.running[number] = self.start(number)
+
+    def stop(self):
+        for worker in self.running:
+            worker.process.stdin.close()
+        for worker in self.running:
+            if worker.process.wait(PATIENCE) not in (0, 1):
+                raise AssertionError(f"a worker failed: {''.join(worker.errors)[-800:]}")
+
+
+def under_kills(client, broker, seconds, workers):
+    """Feeds the topic `in` while the broker and the workers are killed in turn; returns what was fed, and how many died."""
+    feed = Driver(client, "stream", bootstrap=broker.address, topic="in", partitions=PARTITIONS, rate=1000)
+    deadline, kills = time.time() + seconds, 0
+    while time.time() < deadline:
+        time.sleep(random.uniform(2, 5))
+        workers.replace_ended()
+        kills += 1
+        if kills % 2:
+            broker.kill()
+            broker.start()
+        else:
+            workers.kill(random.randrange(3))
+    fed = [l[1] for l in feed.end() if l[0] == "ack"]
+    return fed, kills
+
+
+def read_committed(client, broker, topic, partitions):
+    lines = (l for p in range(partitions) for l in consume(client, broker, topic, partition=p, start="beginning", isolation="read_committed"))
+    return [(l[4], dec(l[5]).decode()) for l in lines]
+
+
+def wait_until(holds, what, workers, patience=PATIENCE):
+    deadline = time.time() + patience
+    while not holds():
+        workers.replace_ended()
+        assert time.time() < deadline, f"{what} within {patience} s"
+        time.sleep(0.5)
+
+
+def case_exactly_once(client, _, options):
+    """Three workers read, transform and write in transactions, while the broker and the workers are killed: the output is exactly the input's transform."""
+    if client not in TRANSACTIONAL:
+        raise NotApplicable("no transform with this client")
+    broker = Broker(options.binary)
+    try:
+        create(client, broker, "in", PARTITIONS)
+        create(client, broker, "out", PARTITIONS)
+        start = lambda n: Driver(client, "transform", bootstrap=broker.address, group="transformers", id=f"worker-{n}", **{"from": "in", "to": "out"})
+        workers = Workers(start)
+        fed, kills = under_kills(client, broker, options.seconds, workers)
+        count = lambda: len(read_committed(client, broker, "out", PARTITIONS))
+        wait_until(lambda: count() >= len(fed), f"{len(fed)} records in the output", workers)
+        workers.stop()
+        inside = sorted(value for _, value in read_committed(client, broker, "in", PARTITIONS))
+        out = sorted(value for _, value in read_committed(client, broker, "out", PARTITIONS))
+        lost = set(fed) - set(inside)
+        assert not lost, f"{len(lost)} acknowledged records are lost from the input"
+        expected = sorted("t:" + value for value in inside)
+        missing, doubled = set(expected) - set(out), len(out) - len(set(out))
+        assert out == expected, f"{len(missing)} are missing as {sorted(missing)[:3]}, {doubled} are there twice, of {len(expected)}"
+        return f"{kills} kills, {len(out)} records, {workers.ended} workers ended by themselves"
+    finally:
+        broker.remove()
+
+
+def case_streams(client, _, options):
+    """Kafka Streams counts words with exactly_once_v2 through restarts of the broker and of itself: the last counts are exact."""
+    if client != "java":
+        raise NotApplicable("Kafka Streams belongs to the Java client")
+    broker = Broker(options.binary)
+    states = tempfile.mkdtemp(prefix="dlog-streams-")
+    try:
+        create(client, broker, "in", PARTITIONS)
+        create(client, broker, "out", 1)
+        start = lambda n: Driver(client, "wordcount", bootstrap=broker.address, group="words", id=f"{states}/{n}", **{"from": "in", "to": "out"})
+        workers = Workers(start)
+        fed, kills = under_kills(client, broker, options.seconds, workers)
+        inside = [value for _, value in read_committed(client, broker, "in", PARTITIONS)]
+        assert set(fed) <= set(inside), "acknowledged records are lost from the input"
+        expected = {}
+        for value in inside:
+            code = 0
+            for letter in value:
+                code = (31 * code + ord(letter) + 2**31) % 2**32 - 2**31
+            expected[f"w{code % 100}"] = expected.get(f"w{code % 100}", 0) + 1
+        last = lambda: {dec(key).decode(): int(value) for key, value in read_committed(client, broker, "out", 1)}
+        wait_until(lambda: sum(last().values()) >= len(inside), f"{len(inside)} counted words", workers, 2 * PATIENCE)
+        workers.stop()
+        found = last()
+        assert found == expected, f"counts differ: {sorted(set(found.items()) ^ set(expected.items()))[:4]}"
+        return f"{kills} kills, {len(inside)} records counted"
+    finally:
+        broker.remove()
+        shutil.rmtree(states, ignore_errors=True)
+
+
 def tool(name, *words):
     """One of Kafka's own command-line tools, by its class."""
     done = subprocess.run(["java", "-cp", f"{HERE}/java/target/tools/*", name, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
@@ -344,7 +463,8 @@ CASES += [(f"produce and read back, {codec}", case_codec(codec)) for codec in CO
 CASES += [("read from an offset and a timestamp", case_from_offset_and_time), ("a record of 5 MB, limits raised", case_five_megabytes),
           ("a group of three, one leaves", case_group_of_three), ("commit, restart the broker, go on", case_commit_and_restart),
           ("Kafka's own tools", case_kafkas_tools),
-          ("kill -9 under load, idempotent", case_kill_under_load)]
+          ("kill -9 under load, idempotent", case_kill_under_load),
+          ("exactly once, all killed in turn", case_exactly_once), ("Kafka Streams, exactly_once_v2", case_streams)]
 
 
 def run_client(client, options):
@@ -393,9 +513,11 @@ def main():
     parser.add_argument("--smoke", action="store_true", help="the three quickest clients, few kills")
     parser.add_argument("--case", help="only cases whose name contains this")
     parser.add_argument("--kills", type=int)
+    parser.add_argument("--seconds", type=int, help="how long transactions are killed")
     parser.add_argument("--binary", default=str(HERE.parent / "target/release/dlog"))
     options = parser.parse_args()
     options.kills = options.kills or (3 if options.smoke else 20)
+    options.seconds = options.seconds or (15 if options.smoke else 300)
     clients = options.clients or (SMOKE if options.smoke else [*CLIENTS, TOOLS])
     unknown = [c for c in clients if c not in [*CLIENTS, TOOLS]]
     if unknown:

@@ -1,6 +1,6 @@
 """librdkafka through confluent-kafka."""
-import time
-from confluent_kafka import OFFSET_BEGINNING, TIMESTAMP_NOT_AVAILABLE, Consumer, Producer, TopicPartition
+import random, time
+from confluent_kafka import OFFSET_BEGINNING, TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from common import input_closed, options, records, say, say_record
 
@@ -10,7 +10,8 @@ base = {"bootstrap.servers": o["bootstrap"]}
 
 def consumer(group, **more):
     return Consumer({**base, "group.id": group, "auto.offset.reset": "earliest", "enable.auto.commit": False, "session.timeout.ms": 10000,
-                     "heartbeat.interval.ms": 500, "fetch.message.max.bytes": int(o.get("max_bytes", 1048576)), **more})
+                     "heartbeat.interval.ms": 500, "fetch.message.max.bytes": int(o.get("max_bytes", 1048576)),
+                     "isolation.level": o.get("isolation", "read_uncommitted"), **more})
 
 
 def show(m):
@@ -50,9 +51,12 @@ elif operation == "consume":
     low, end = c.get_watermark_offsets(TopicPartition(o["topic"], int(o["partition"])), timeout=10)
     c.assign([where])
     last = low - 1 if where.offset < 0 else where.offset - 1
-    while last < end - 1:
-        message = c.poll(20)
-        assert message is not None and not message.error(), message and message.error()
+    # The last offsets may be markers: then the position gets there, and no record.
+    while last < end - 1 and c.position([where])[0].offset < end:
+        message = c.poll(1)
+        if message is None:
+            continue
+        assert not message.error(), message.error()
         show(message)
         last = message.offset()
     c.close()
@@ -74,13 +78,57 @@ elif operation == "group":
 elif operation == "stream":
     closed = input_closed()
     producer = Producer({**base, "enable.idempotence": True, "message.timeout.ms": 120000, "retry.backoff.ms": 50, "reconnect.backoff.max.ms": 200, "linger.ms": 5})
-    number = 0
+    number, begin, rate, partitions = 0, time.time(), float(o.get("rate", "inf")), int(o.get("partitions", 1))
     while not closed.is_set():
-        if len(producer) < 2000:
+        if len(producer) < 2000 and number < (time.time() - begin) * rate:
             value = f"s{number}"
-            producer.produce(o["topic"], value=value, partition=0, on_delivery=lambda e, m: None if e else say("ack", m.value().decode()))
+            producer.produce(o["topic"], value=value, partition=number % partitions, on_delivery=lambda e, m: None if e else say("ack", m.value().decode()))
             number += 1
             producer.poll(0)
         else:
             producer.poll(0.01)
     producer.flush(60)
+elif operation == "transform":
+    closed = input_closed()
+    producer = Producer({**base, "transactional.id": o["id"], "retry.backoff.ms": 50, "reconnect.backoff.max.ms": 200, "transaction.timeout.ms": 10000})
+    c = consumer(o["group"], **{"session.timeout.ms": 6000})
+    c.subscribe([o["from"]])
+    producer.init_transactions(60)
+    say("ready")
+    chance = random.Random(o["id"])
+
+    def again(work):
+        """Repeats what may be repeated; a fatal error ends this process, and a new one takes its place."""
+        while True:
+            try:
+                return work()
+            except KafkaException as error:
+                if not error.args[0].retriable():
+                    raise
+
+    def abort():
+        again(lambda: producer.abort_transaction(30))
+        # Back to what the group has committed.
+        for place in again(lambda: c.committed(c.assignment(), timeout=30)):
+            place.offset = place.offset if place.offset >= 0 else OFFSET_BEGINNING
+            c.seek(place)
+
+    while not closed.is_set():
+        messages = [m for m in c.consume(100, 0.2) if not m.error()]
+        if not messages:
+            continue
+        producer.begin_transaction()
+        try:
+            for m in messages:
+                producer.produce(o["to"], value=b"t:" + m.value(), partition=m.partition())
+            if chance.random() < 0.1:
+                producer.flush(30)
+                abort()
+                continue
+            again(lambda: producer.send_offsets_to_transaction(c.position(c.assignment()), c.consumer_group_metadata(), 30))
+            again(lambda: producer.commit_transaction(30))
+        except KafkaException as error:
+            if not error.args[0].txn_requires_abort():
+                raise
+            abort()
+    c.close()

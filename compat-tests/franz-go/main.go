@@ -116,6 +116,8 @@ func main() {
 		group()
 	case "stream":
 		stream()
+	case "transform":
+		transform()
 	}
 }
 
@@ -160,15 +162,28 @@ func consume(ctx context.Context) {
 	} else if kind == "timestamp" {
 		start = kgo.NewOffset().AfterMilli(number(place))
 	}
-	c := client(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{o["topic"]: {partition: start}}))
+	// The last record may be a marker.
+	c := client(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{o["topic"]: {partition: start}}), kgo.KeepControlRecords(), isolation())
 	for last := int64(-1); last < end.Offset-1; {
 		fetches := c.PollFetches(ctx)
 		for _, e := range fetches.Errors() {
 			check(e.Err)
 		}
-		fetches.EachRecord(func(r *kgo.Record) { show(r); last = r.Offset })
+		fetches.EachRecord(func(r *kgo.Record) {
+			if !r.Attrs.IsControl() {
+				show(r)
+			}
+			last = r.Offset
+		})
 	}
 	c.Close()
+}
+
+func isolation() kgo.Opt {
+	if o["isolation"] == "read_committed" {
+		return kgo.FetchIsolationLevel(kgo.ReadCommitted())
+	}
+	return kgo.FetchIsolationLevel(kgo.ReadUncommitted())
 }
 
 func group() {
@@ -211,9 +226,16 @@ func group() {
 func stream() {
 	ctx := inputClosed()
 	c := client(kgo.ProducerLinger(5*time.Millisecond), kgo.MaxBufferedRecords(2000))
+	rate, partitions, begin := 1e9, 1, time.Now()
+	if s, ok := o["rate"]; ok {
+		rate, partitions = float64(number(s)), int(number(o["partitions"]))
+	}
 	for n := 0; ctx.Err() == nil; n++ {
 		value := fmt.Sprintf("s%d", n)
-		c.Produce(context.Background(), &kgo.Record{Topic: o["topic"], Value: []byte(value)}, func(_ *kgo.Record, err error) {
+		for float64(n) > time.Since(begin).Seconds()*rate && ctx.Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		c.Produce(context.Background(), &kgo.Record{Topic: o["topic"], Value: []byte(value), Partition: int32(n % partitions)}, func(_ *kgo.Record, err error) {
 			if err == nil {
 				say("ack", value)
 			}
@@ -221,4 +243,33 @@ func stream() {
 	}
 	check(c.Flush(context.Background()))
 	c.Close()
+}
+
+// Ends with an error where this producer cannot go on; a new process takes its place.
+func transform() {
+	ctx := inputClosed()
+	s, err := kgo.NewGroupTransactSession(kgo.SeedBrokers(o["bootstrap"]), kgo.TransactionalID(o["id"]), kgo.ConsumerGroup(o["group"]),
+		kgo.ConsumeTopics(o["from"]), kgo.RequireStableFetchOffsets(), kgo.SessionTimeout(6*time.Second), kgo.TransactionTimeout(10*time.Second),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	check(err)
+	say("ready")
+	for round := 0; ctx.Err() == nil; round++ {
+		waiting, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+		fetches := s.PollRecords(waiting, 100)
+		cancel()
+		if fetches.NumRecords() == 0 {
+			continue
+		}
+		check(s.Begin())
+		fetches.EachRecord(func(r *kgo.Record) {
+			s.Produce(context.Background(), &kgo.Record{Topic: o["to"], Partition: r.Partition, Value: append([]byte("t:"), r.Value...)}, nil)
+		})
+		result := kgo.TryCommit
+		if round%10 == 9 {
+			result = kgo.TryAbort
+		}
+		_, err := s.End(context.Background(), result)
+		check(err)
+	}
+	s.Close()
 }

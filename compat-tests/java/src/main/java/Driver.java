@@ -46,6 +46,7 @@ public class Driver {
         p.put("bootstrap.servers", o.get("bootstrap"));
         p.put("auto.offset.reset", "earliest");
         p.put("enable.auto.commit", "false");
+        p.put("isolation.level", o.getOrDefault("isolation", "read_uncommitted"));
         p.put("max.partition.fetch.bytes", o.getOrDefault("max_bytes", "1048576"));
         for (int i = 0; i < more.length; i += 2) p.put(more[i], more[i + 1]);
         return new KafkaConsumer<>(p, new ByteArrayDeserializer(), new ByteArrayDeserializer());
@@ -69,6 +70,8 @@ public class Driver {
             case "consume" -> consume();
             case "group" -> group();
             case "stream" -> stream();
+            case "transform" -> transform();
+            case "wordcount" -> WordCount.run(o.get("bootstrap"), o.get("from"), o.get("to"), o.get("group"), o.get("id"), inputClosed());
             default -> throw new IllegalArgumentException(args[0]);
         }
     }
@@ -121,11 +124,61 @@ public class Driver {
         var closed = inputClosed();
         try (var producer = producer("linger.ms", "5", "retry.backoff.ms", "50", "reconnect.backoff.max.ms", "200", "max.block.ms", "120000")) {
             Semaphore room = new Semaphore(2000);
+            double rate = Double.parseDouble(o.getOrDefault("rate", "Infinity"));
+            int partitions = Integer.parseInt(o.getOrDefault("partitions", "1"));
+            long begin = System.nanoTime();
             for (long n = 0; !closed.get(); n++) {
                 String value = "s" + n;
+                while (n > (System.nanoTime() - begin) / 1e9 * rate && !closed.get()) Thread.sleep(1);
                 room.acquire();
-                producer.send(new ProducerRecord<>(o.get("topic"), 0, null, value.getBytes(StandardCharsets.UTF_8)), (m, e) -> { room.release(); if (e == null) say("ack", value); });
+                producer.send(new ProducerRecord<>(o.get("topic"), (int) (n % partitions), null, value.getBytes(StandardCharsets.UTF_8)), (m, e) -> { room.release(); if (e == null) say("ack", value); });
             }
+        }
+    }
+
+    /** Ends with an error where this producer cannot go on; a new process takes its place. */
+    static void transform() {
+        var closed = inputClosed();
+        Random chance = new Random(o.get("id").hashCode());
+        try (var producer = producer("transactional.id", o.get("id"), "transaction.timeout.ms", "10000", "reconnect.backoff.max.ms", "200");
+             var c = consumer("group.id", o.get("group"), "session.timeout.ms", "6000", "max.poll.records", "100")) {
+            c.subscribe(List.of(o.get("from")));
+            producer.initTransactions();
+            say("ready");
+            while (!closed.get()) {
+                var records = c.poll(Duration.ofMillis(200));
+                if (records.isEmpty()) continue;
+                try {
+                    producer.beginTransaction();
+                    Map<TopicPartition, OffsetAndMetadata> offsets = new HashMap<>();
+                    for (var r : records) {
+                        byte[] value = ("t:" + new String(r.value(), StandardCharsets.UTF_8)).getBytes(StandardCharsets.UTF_8);
+                        producer.send(new ProducerRecord<>(o.get("to"), r.partition(), null, value));
+                        offsets.put(new TopicPartition(r.topic(), r.partition()), new OffsetAndMetadata(r.offset() + 1));
+                    }
+                    if (chance.nextInt(10) == 0) {
+                        producer.flush();
+                        back(producer, c);
+                        continue;
+                    }
+                    producer.sendOffsetsToTransaction(offsets, c.groupMetadata());
+                    producer.commitTransaction();
+                } catch (org.apache.kafka.common.errors.ProducerFencedException | org.apache.kafka.common.errors.InvalidProducerEpochException fatal) {
+                    throw fatal;
+                } catch (org.apache.kafka.common.KafkaException abortable) {
+                    back(producer, c);
+                }
+            }
+        }
+    }
+
+    /** Aborts, and goes back to what the group has committed. */
+    static void back(Producer<byte[], byte[]> producer, Consumer<byte[], byte[]> c) {
+        producer.abortTransaction();
+        var committed = c.committed(c.assignment());
+        for (var p : c.assignment()) {
+            var at = committed.get(p);
+            if (at == null) c.seekToBeginning(List.of(p)); else c.seek(p, at.offset());
         }
     }
 }
