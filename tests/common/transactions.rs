@@ -98,12 +98,16 @@ pub fn committed_fetch(topic: &str, partition: i32, offset: i64, max_wait_ms: i3
 pub fn visible(response: &FetchResponse, offset: i64) -> (Vec<(i64, u64)>, i64) {
     let data = &response.responses[0].partitions[0];
     let bytes = data.records.as_ref().and_then(|r| r.bytes()).cloned().unwrap_or_default();
-    let mut aborted: Vec<(i64, i64)> = data.aborted_transactions.iter().flatten().map(|a| (a.first_offset, a.producer_id)).collect();
+    visible_of(&bytes, data.aborted_transactions.iter().flatten().map(|a| (a.first_offset, a.producer_id)).collect(), offset)
+}
+
+/// The same of bytes, and first offset and producer of aborted transactions.
+pub fn visible_of(bytes: &[u8], mut aborted: Vec<(i64, i64)>, offset: i64) -> (Vec<(i64, u64)>, i64) {
     aborted.sort();
     let mut aborted = aborted.into_iter().peekable();
     let mut aborting = BTreeSet::new();
     let (mut found, mut next) = (Vec::new(), offset);
-    for batch in batches(&bytes) {
+    for batch in batches(bytes) {
         let Ok((header, batch)) = batch else { break };
         header.check_crc(batch).expect("sound batches");
         while let Some((_, producer)) = aborted.next_if(|(first, _)| *first <= header.last_offset().0) {
