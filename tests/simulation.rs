@@ -14,10 +14,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::history::{Anomaly, Event, check};
-use common::{fetch_request, produce_request, values};
+use common::history::{Anomaly, End, Event, check};
+use common::transactions::*;
+use common::{fetch_request, produce_request};
 use dlog::broker::{Broker, Config, Mode, Sources};
 use dlog::client::Connection;
+use dlog::coordinator::Identity;
 use dlog::env::{Accept, Accepted, Clock, Crash, Cut, Entropy, Env, Listener, MemoryDisk, Network, Pending, Workers};
 use dlog::protocol::generated::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
 use dlog::protocol::generated::find_coordinator::FindCoordinatorRequest;
@@ -29,13 +31,17 @@ use dlog::protocol::generated::offset_commit::{OffsetCommitRequest, OffsetCommit
 use dlog::protocol::generated::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestTopic};
 use dlog::protocol::generated::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment};
 use dlog::protocol::{ErrorCode, Request};
-use dlog::records::{BatchBuilder, NewRecord};
+use dlog::records::{BatchBuilder, NewRecord, TransactionResult};
 use tokio::time::{sleep, timeout};
 
 const BROKER: &str = "broker";
 const PORT: u16 = 9092;
 const TOPIC: &str = "t";
 const GROUP: &str = "g";
+/// Its offsets are committed in transactions alone.
+const TRANSACTIONAL_GROUP: &str = "tg";
+const TRANSACTIONAL: u64 = 3;
+const TRANSACTION_TIMEOUT_MS: i32 = 2500;
 const PARTITIONS: i32 = 3;
 /// How long clients work under faults, in simulated time.
 const FAULTS_FOR: Duration = Duration::from_secs(20);
@@ -170,13 +176,19 @@ impl Peer {
         Some((answer.error_code, answer.base_offset))
     }
 
-    /// Offsets and values from an offset on.
-    async fn fetch(&mut self, partition: i32, offset: i64) -> Option<Vec<(i64, u64)>> {
+    /// Offsets and values of committed records from an offset on, and where to go on.
+    async fn fetch_committed(&mut self, partition: i32, offset: i64) -> Option<(Vec<(i64, u64)>, i64)> {
+        let response = self.call(&committed_fetch(TOPIC, partition, offset, 100), 12).await?;
+        response.responses.first()?.partitions.first().filter(|data| data.error_code == 0)?;
+        Some(visible(&response, offset))
+    }
+
+    /// Offsets and values of all records from an offset on, and where to go on.
+    async fn fetch(&mut self, partition: i32, offset: i64) -> Option<(Vec<(i64, u64)>, i64)> {
         let response = self.call(&fetch_request(TOPIC, &[(partition, offset)], 1, 100), 12).await?;
         let data = response.responses.first()?.partitions.first().filter(|data| data.error_code == 0)?;
         let bytes = data.records.as_ref().and_then(|records| records.bytes()).cloned().unwrap_or_default();
-        let number = |value: Vec<u8>| u64::from_be_bytes(value.try_into().expect("our values have eight bytes"));
-        Some(values(&bytes).into_iter().filter(|(at, _)| *at >= offset).map(|(at, value)| (at, number(value))).collect())
+        Some(visible_of(&bytes, Vec::new(), offset))
     }
 
     async fn offset(&mut self, partition: i32, timestamp: i64) -> Option<i64> {
@@ -188,9 +200,9 @@ impl Peer {
     }
 
     /// The group's offset, -1 where there is none.
-    async fn committed(&mut self, partition: i32) -> Option<i64> {
+    async fn committed(&mut self, group: &str, partition: i32) -> Option<i64> {
         let topics = vec![OffsetFetchRequestTopic { name: TOPIC.into(), partition_indexes: vec![partition] }];
-        let request = OffsetFetchRequest { group_id: GROUP.into(), topics: Some(topics), ..Default::default() };
+        let request = OffsetFetchRequest { group_id: group.into(), topics: Some(topics), ..Default::default() };
         let response = self.call(&request, 5).await.filter(|response| response.error_code == 0)?;
         let answer = response.topics.first()?.partitions.first().filter(|p| p.error_code == 0)?;
         Some(answer.committed_offset)
@@ -250,6 +262,135 @@ async fn idempotent_producer(world: World, number: u64) {
     }
 }
 
+/// Writes transactions of a few values, commits most of them and aborts some.
+async fn transactional_producer(world: World, number: u64) {
+    let mut peer = Peer::new(&format!("transactional-{number}"));
+    let id = peer.name.clone();
+    let mut value = (20 + number) << 32;
+    let mut round = 0;
+    let style = if number % 2 == 0 { Style::Adding } else { Style::Bumping };
+    while !world.is_over.get() {
+        let request = init_request(&id, TRANSACTION_TIMEOUT_MS, None);
+        let Some(answer) = peer.call(&request, 4).await.filter(|answer| answer.error_code == 0) else {
+            sleep(world.chance.ms(10, 200)).await;
+            continue;
+        };
+        let mut me = Identity::new(answer.producer_id, answer.producer_epoch);
+        let mut sequences = [0; PARTITIONS as usize];
+        while !world.is_over.get() {
+            round += 1;
+            let mut open = OpenTransaction::default();
+            let next = transaction(&world, &mut peer, &id, style, me, &mut sequences, &mut value, round, &mut open).await;
+            world.note(Event::Transaction { values: open.values, offset: open.offset, end: open.end });
+            // What went wrong is left to the next one of this name.
+            let Some(next) = next else { break };
+            if next != me {
+                (me, sequences) = (next, [0; PARTITIONS as usize]);
+            }
+            sleep(world.chance.ms(1, 60)).await;
+        }
+    }
+}
+
+struct OpenTransaction {
+    values: Vec<(i32, u64)>,
+    offset: Option<(String, i32, i64)>,
+    end: End,
+}
+
+impl Default for OpenTransaction {
+    /// Nobody has asked to commit it.
+    fn default() -> Self {
+        OpenTransaction { values: Vec::new(), offset: None, end: End::Aborted }
+    }
+}
+
+/// One transaction; none where something went wrong.
+#[allow(clippy::too_many_arguments)]
+async fn transaction(
+    world: &World,
+    peer: &mut Peer,
+    id: &str,
+    style: Style,
+    me: Identity,
+    sequences: &mut [i32; PARTITIONS as usize],
+    value: &mut u64,
+    round: i64,
+    open: &mut OpenTransaction,
+) -> Option<Identity> {
+    let (produce, end, offsets) = style.versions();
+    for _ in 0..1 + world.chance.below(4) {
+        *value += 1;
+        let partition = world.chance.below(PARTITIONS as u64) as i32;
+        if style == Style::Adding {
+            let added = peer.call(&add_partitions_request(id, me, TOPIC, &[partition]), 3).await?;
+            let result = added.results_by_topic_v3_and_below.first()?.results_by_partition.first()?;
+            (result.partition_error_code == 0).then_some(())?;
+        }
+        let sequence = &mut sequences[partition as usize];
+        let batch = transactional_batch(me, *sequence, &[*value], BEGIN_MS);
+        open.values.push((partition, *value));
+        let answer = peer.call(&transactional_produce(id, TOPIC, partition, &batch), produce).await;
+        let answer = answer.and_then(|answer| answer.responses.first()?.partition_responses.first().cloned());
+        let offset = answer.filter(|answer| answer.error_code == 0).map(|answer| answer.base_offset);
+        world.note(Event::Sent { client: peer.name.clone(), partition, value: *value, offset });
+        offset?;
+        *sequence += 1;
+    }
+    if world.chance.below(3) == 0 {
+        if style == Style::Adding {
+            let added = peer.call(&add_offsets_request(id, me, TRANSACTIONAL_GROUP), 3).await?;
+            (added.error_code == 0).then_some(())?;
+        }
+        // A partition of the group for each producer, so that its offsets grow.
+        let partition = peer.name.bytes().last().map_or(0, |digit| i32::from(digit - b'0') % PARTITIONS);
+        open.offset = Some((TRANSACTIONAL_GROUP.into(), partition, round));
+        let request = offsets_request(id, me, TRANSACTIONAL_GROUP, TOPIC, &[(partition, round)]);
+        let answer = peer.call(&request, offsets).await?;
+        (answer.topics.first()?.partitions.first()?.error_code == 0).then_some(())?;
+    }
+    let result = if world.chance.below(5) == 0 { TransactionResult::Abort } else { TransactionResult::Commit };
+    if result == TransactionResult::Commit {
+        world.note(Event::Committing { values: open.values.clone() });
+        open.end = End::Unknown;
+    }
+    let answer = loop {
+        match peer.call(&end_request(id, me, result), end).await {
+            Some(answer) if answer.error_code == 0 => break answer,
+            Some(answer) if ErrorCode::from_code(answer.error_code).is_some_and(|error| error.is_retriable()) => {}
+            Some(_) => return None,
+            // What became of it is asked again.
+            None if !world.is_over.get() => {}
+            None => return None,
+        }
+        sleep(world.chance.ms(5, 50)).await;
+    };
+    if result == TransactionResult::Commit {
+        open.end = End::Committed;
+        if let Some((group, partition, offset)) = open.offset.clone() {
+            world.note(Event::Committed { group, partition, offset });
+        }
+    }
+    let next = Identity::new(answer.producer_id, answer.producer_epoch);
+    Some(if style == Style::Bumping { next } else { me })
+}
+
+/// Reads what is committed of all partitions, from their beginning on.
+async fn committed_reader(world: World) {
+    let mut peer = Peer::new("committed-reader");
+    let mut next = [0; PARTITIONS as usize];
+    while !world.is_over.get() {
+        for partition in 0..PARTITIONS {
+            let position = &mut next[partition as usize];
+            if let Some((records, next)) = peer.fetch_committed(partition, *position).await.filter(|(_, next)| next > position) {
+                *position = next;
+                world.note(Event::PolledCommitted { client: peer.name.clone(), partition, records });
+            }
+        }
+        sleep(world.chance.ms(1, 50)).await;
+    }
+}
+
 /// Reads all partitions from their beginning on, without a group.
 async fn reader(world: World) {
     let mut peer = Peer::new("reader");
@@ -257,8 +398,8 @@ async fn reader(world: World) {
     while !world.is_over.get() {
         for partition in 0..PARTITIONS {
             let position = &mut next[partition as usize];
-            if let Some(records) = peer.fetch(partition, *position).await.filter(|records| !records.is_empty()) {
-                *position = records.last().map_or(*position, |(offset, _)| offset + 1);
+            if let Some((records, next)) = peer.fetch(partition, *position).await.filter(|(_, next)| next > position) {
+                *position = next;
                 world.note(Event::Polled { client: peer.name.clone(), partition, records });
             }
         }
@@ -309,15 +450,15 @@ async fn membership(world: &World, peer: &mut Peer, id: &mut String) -> Option<(
     let synced = peer.call(&sync, 3).await.filter(|synced| synced.error_code == 0)?;
     let mut positions = BTreeMap::new();
     for partition in synced.assignment.iter().map(|p| i32::from(*p)) {
-        let found = committed(world, peer, partition).await?;
+        let found = committed(world, peer, GROUP, partition).await?;
         positions.insert(partition, found.max(0));
         world.note(Event::Seek { client: peer.name.clone(), partition, offset: found.max(0) });
     }
     while !world.is_over.get() {
         for (partition, position) in &mut positions {
-            let records = peer.fetch(*partition, *position).await?;
-            if let Some((last, _)) = records.last() {
-                *position = last + 1;
+            let (records, next) = peer.fetch(*partition, *position).await?;
+            if next > *position {
+                *position = next;
                 world.note(Event::Polled { client: peer.name.clone(), partition: *partition, records });
             }
         }
@@ -355,10 +496,10 @@ fn member_id(member: &dlog::protocol::generated::join_group::JoinGroupResponseMe
 }
 
 /// The group's offset. What others commit meanwhile is not held against the answer.
-async fn committed(world: &World, peer: &mut Peer, partition: i32) -> Option<i64> {
+async fn committed(world: &World, peer: &mut Peer, group: &str, partition: i32) -> Option<i64> {
     let asked_at = world.history.borrow().len();
-    let offset = peer.committed(partition).await?;
-    world.history.borrow_mut().insert(asked_at, Event::Found { group: GROUP.into(), partition, offset });
+    let offset = peer.committed(group, partition).await?;
+    world.history.borrow_mut().insert(asked_at, Event::Found { group: group.into(), partition, offset });
     Some(offset)
 }
 
@@ -371,8 +512,10 @@ async fn create_topic() {
     let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 1000, ..Default::default() };
     while peer.call(&request, 7).await.is_none_or(|answer| answer.topics[0].error_code != 0) {}
     // Who looks for the coordinator makes the offsets topic.
-    let request = FindCoordinatorRequest { coordinator_keys: vec![GROUP.into()], ..Default::default() };
-    while peer.call(&request, 4).await.is_none_or(|answer| answer.coordinators[0].error_code != 0) {}
+    for key_type in [0, 1] {
+        let request = FindCoordinatorRequest { key_type, coordinator_keys: vec![GROUP.into()], ..Default::default() };
+        while peer.call(&request, 4).await.is_none_or(|answer| answer.coordinators[0].error_code != 0) {}
+    }
 }
 
 /// Reads everything when all is over, and asks for the group's offsets.
@@ -386,12 +529,22 @@ async fn last_reader(world: World) {
         };
         let mut position = 0;
         while position < end {
-            let Some(records) = peer.fetch(partition, position).await else { continue };
-            position = records.last().map_or(position, |(offset, _)| offset + 1);
+            let Some((records, next)) = peer.fetch(partition, position).await else { continue };
+            position = next;
             world.note(Event::Polled { client: peer.name.clone(), partition, records });
         }
         world.note(Event::ReadToEnd { client: peer.name.clone(), partition });
-        while committed(&world, &mut peer, partition).await.is_none() {}
+        // Open transactions end by time, and then everything is stable.
+        let mut position = 0;
+        while position < end {
+            let Some((records, next)) = peer.fetch_committed(partition, position).await else { continue };
+            position = next;
+            world.note(Event::PolledCommitted { client: "last-committed-reader".into(), partition, records });
+        }
+        world.note(Event::ReadCommittedToEnd { client: "last-committed-reader".into(), partition });
+        for group in [GROUP, TRANSACTIONAL_GROUP] {
+            while committed(&world, &mut peer, group, partition).await.is_none() {}
+        }
     }
 }
 
@@ -476,9 +629,23 @@ fn run(seed: u64) -> Run {
         client(&mut sim, &format!("idempotent-{number}"), Box::pin(idempotent_producer(world.clone(), 10 + number)));
         client(&mut sim, &format!("member-{number}"), Box::pin(member(world.clone(), number)));
     }
+    for number in 1..=TRANSACTIONAL {
+        client(&mut sim, &format!("transactional-{number}"), Box::pin(transactional_producer(world.clone(), number)));
+    }
     client(&mut sim, "reader", Box::pin(reader(world.clone())));
+    client(&mut sim, "committed-reader", Box::pin(committed_reader(world.clone())));
     let mut machine = Machine { disk, clock, is_synced, operations: 0, crashes: 0 };
-    let names = ["plain-1", "idempotent-1", "idempotent-2", "member-1", "member-2", "reader"];
+    let names = [
+        "plain-1",
+        "idempotent-1",
+        "idempotent-2",
+        "member-1",
+        "member-2",
+        "reader",
+        "transactional-1",
+        "transactional-2",
+        "committed-reader",
+    ];
     let go_on = |sim: &mut turmoil::Sim<'_>, time: Duration| {
         let until = sim.elapsed() + time;
         while sim.elapsed() < until {
@@ -532,6 +699,8 @@ fn config(is_synced: bool) -> Config {
         ("log.dirs", "/data"),
         ("listeners", "PLAINTEXT://0.0.0.0:9092"),
         ("offsets.topic.num.partitions", "2"),
+        ("transaction.state.log.num.partitions", "2"),
+        ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "300"),
         ("group.initial.rebalance.delay.ms", "0"),
         ("group.min.session.timeout.ms", "1000"),
         ("durability.profile", if is_synced { "fsync" } else { "default" }),
@@ -553,16 +722,18 @@ fn one_world() {
     let run = run(seed);
     let found = check(&run.history);
     let (sent, committed) = (acknowledged(&run.history), run.history.iter().filter(|e| matches!(e, Event::Committed { .. })).count());
+    let ended = |how: End| run.history.iter().filter(|e| matches!(e, Event::Transaction { end, .. } if *end == how)).count();
+    let [done, aborted, unknown] = [End::Committed, End::Aborted, End::Unknown].map(ended);
     let trace = crc32c::crc32c(format!("{:?}", run.history).as_bytes());
     println!(
-        "seed {seed}: {} events, {sent} values acknowledged, {committed} commits, {} crashes, {} operations, trace {trace:08x}",
+        "seed {seed}: {} events, {sent} values acknowledged, {committed} commits, {done} + {aborted} + {unknown} transactions, {} crashes, {} operations, trace {trace:08x}",
         run.history.len(),
         run.crashes,
         run.operations
     );
     let text: Vec<String> = found.iter().take(20).map(ToString::to_string).collect();
     assert!(found.is_empty(), "SEED={seed}: {} anomalies\n{}", found.len(), text.join("\n"));
-    assert!(sent > 100 && committed > 10 && run.crashes > 1, "SEED={seed}: too little happened");
+    assert!(sent > 100 && committed > 10 && done > 10 && aborted > 0 && run.crashes > 1, "SEED={seed}: too little happened");
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -616,6 +787,26 @@ fn the_checker_names_each_anomaly() {
     let commit = |offset| Event::Committed { group: "g".into(), partition: 0, offset };
     let group_finds = |offset| Event::Found { group: "g".into(), partition: 0, offset };
     let names = |history: &[Event]| check(history).into_iter().map(|found| found.0).collect::<Vec<_>>();
+    let numbered = |values: &[u64]| values.iter().map(|value| (0, *value)).collect::<Vec<_>>();
+    let committing = |values: &[u64]| Event::Committing { values: numbered(values) };
+    let ended = |values: &[u64], end| Event::Transaction { values: numbered(values), offset: None, end };
+    let seen = |records: &[(i64, u64)]| Event::PolledCommitted { client: "r".into(), partition: 0, records: records.to_vec() };
+    let all_seen = || Event::ReadCommittedToEnd { client: "r".into(), partition: 0 };
+    let transactional = [
+        sent(1, Some(0)),
+        sent(2, Some(1)),
+        committing(&[1, 2]),
+        ended(&[1, 2], End::Committed),
+        sent(3, Some(3)),
+        ended(&[3], End::Aborted),
+        sent(4, Some(5)),
+        committing(&[4]),
+        ended(&[4], End::Unknown),
+        seen(&[(0, 1), (1, 2)]),
+        seen(&[(5, 4)]),
+        all_seen(),
+    ];
+    assert_eq!(names(&transactional), []);
     let good = [sent(1, Some(0)), sent(2, None), sent(3, Some(5)), polled(&[(0, 1), (3, 2)]), polled(&[(5, 3)]), end()];
     assert_eq!(names(&good), []);
     assert_eq!(names(&[commit(5), group_finds(5), commit(7), group_finds(9)]), []);
@@ -629,6 +820,18 @@ fn the_checker_names_each_anomaly() {
         (Anomaly::NonmonotonicSend, vec![sent(1, Some(1)), sent(2, Some(0))]),
         (Anomaly::LostCommit, vec![commit(5), commit(3), group_finds(4)]),
         (Anomaly::Phantom, vec![polled(&[(0, 1)])]),
+        (Anomaly::AbortedRead, vec![sent(1, Some(0)), ended(&[1], End::Aborted), seen(&[(0, 1)])]),
+        (
+            Anomaly::AbortedRead,
+            vec![Event::Transaction { values: vec![], offset: Some(("g".into(), 0, 7)), end: End::Aborted }, group_finds(7)],
+        ),
+        (Anomaly::PrecommittedRead, vec![sent(1, Some(0)), seen(&[(0, 1)]), committing(&[1]), ended(&[1], End::Committed)]),
+        (
+            Anomaly::TornTransaction,
+            vec![sent(1, Some(0)), sent(2, Some(1)), committing(&[1, 2]), ended(&[1, 2], End::Unknown), seen(&[(1, 2)]), all_seen()],
+        ),
+        (Anomaly::LostWrite, vec![sent(1, Some(0)), committing(&[1]), ended(&[1], End::Committed), all_seen()]),
+        (Anomaly::PollSkip, vec![sent(1, Some(0)), sent(2, Some(1)), sent(3, Some(2)), seen(&[(0, 1)]), seen(&[(2, 3)])]),
         (Anomaly::OutOfSequence, vec![Event::OutOfSequence { client: "p".into(), partition: 0, value: 1 }]),
     ];
     for (anomaly, history) in cases {

@@ -21,8 +21,27 @@ pub enum Event {
     Committed { group: String, partition: i32, offset: i64 },
     /// What the broker says is a group's offset; -1 is none. Asked for after all commits that come before in the history.
     Found { group: String, partition: i32, offset: i64 },
+    /// A transaction is about to be committed: from now on its values may be seen.
+    Committing { values: Vec<(i32, u64)> },
+    /// A transaction with its values, and the group's offset that is part of it, as its client knows how it ended. Its values were `Sent` too.
+    Transaction { values: Vec<(i32, u64)>, offset: Option<(String, i32, i64)>, end: End },
+    /// What a reader of committed records got.
+    PolledCommitted { client: String, partition: i32, records: Vec<(i64, u64)> },
+    /// A reader of committed records at the very end has read from the first offset to the last.
+    ReadCommittedToEnd { client: String, partition: i32 },
     /// An idempotent producer that waits for each answer was told that its sequence is wrong.
     OutOfSequence { client: String, partition: i32, value: u64 },
+}
+
+/// How a transaction ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Its commit was acknowledged.
+    Committed,
+    /// Nobody asked to commit it, or its end was acknowledged as an abort.
+    Aborted,
+    /// Its commit was asked for, and no answer came.
+    Unknown,
 }
 
 /// What may not be. The names are Jepsen's where it has one.
@@ -46,6 +65,12 @@ pub enum Anomaly {
     Phantom,
     /// A producer that did nothing wrong was refused.
     OutOfSequence,
+    /// A reader of committed records got a value of an aborted transaction, or a group has an offset of one.
+    AbortedRead,
+    /// A reader of committed records got a value before its transaction was to be committed.
+    PrecommittedRead,
+    /// A reader of everything that is committed finds a part of a transaction.
+    TornTransaction,
 }
 
 /// An anomaly, with what shows it.
@@ -78,7 +103,7 @@ pub fn check(history: &[Event]) -> BTreeSet<Found> {
                 report(Anomaly::OutOfSequence, format!("{client} with {value} to {partition}"));
                 continue;
             }
-            Event::Polled { partition, records, .. } => (*partition, records.clone()),
+            Event::Polled { partition, records, .. } | Event::PolledCommitted { partition, records, .. } => (*partition, records.clone()),
             _ => continue,
         };
         for (offset, value) in seen {
@@ -100,7 +125,73 @@ pub fn check(history: &[Event]) -> BTreeSet<Found> {
     consumers(history, &values, &mut report);
     producers(history, &mut report);
     groups(history, &mut report);
+    transactions(history, &values, &mut report);
     found
+}
+
+/// Who reads committed records sees whole transactions, once they are to be committed, and passes over none of them.
+fn transactions(history: &[Event], values: &BTreeMap<(i32, i64), BTreeSet<u64>>, report: &mut impl FnMut(Anomaly, String)) {
+    let mut ends: BTreeMap<(i32, u64), End> = BTreeMap::new();
+    let mut aborted_offsets = BTreeSet::new();
+    for event in history {
+        if let Event::Transaction { values, offset, end } = event {
+            ends.extend(values.iter().map(|value| (*value, *end)));
+            aborted_offsets.extend(offset.clone().filter(|_| *end == End::Aborted));
+        }
+    }
+    // A value that is part of no transaction is committed.
+    let end_of = |partition: i32, value: u64| ends.get(&(partition, value)).copied().unwrap_or(End::Committed);
+    let mut to_be_committed: BTreeSet<(i32, u64)> = BTreeSet::new();
+    let mut next: BTreeMap<(&str, i32), i64> = BTreeMap::new();
+    let mut read: BTreeSet<(i32, u64)> = BTreeSet::new();
+    for event in history {
+        match event {
+            Event::Committing { values } => to_be_committed.extend(values),
+            Event::Found { group, partition, offset } if aborted_offsets.contains(&(group.clone(), *partition, *offset)) => {
+                report(Anomaly::AbortedRead, format!("{group} finds {offset} in {partition}, which was aborted"));
+            }
+            Event::PolledCommitted { client, partition, records } => {
+                for (offset, value) in records {
+                    if end_of(*partition, *value) == End::Aborted {
+                        report(Anomaly::AbortedRead, format!("{client} got {value} at {partition}@{offset}"));
+                    } else if ends.contains_key(&(*partition, *value)) && !to_be_committed.contains(&(*partition, *value)) {
+                        report(Anomaly::PrecommittedRead, format!("{client} got {value} at {partition}@{offset}"));
+                    }
+                    let expected = next.insert((client, *partition), offset + 1).unwrap_or(*offset);
+                    if *offset < expected {
+                        report(Anomaly::NonmonotonicPoll, format!("{client} got {partition}@{offset} and was at {expected}"));
+                    }
+                    let mut passed = values.range((*partition, expected)..(*partition, (*offset).max(expected)));
+                    if let Some(((_, at), missed)) = passed.find(|(_, v)| v.iter().all(|v| end_of(*partition, *v) == End::Committed)) {
+                        report(Anomaly::PollSkip, format!("{client} got {partition}@{offset} and passed {missed:?} at {at}"));
+                    }
+                    read.insert((*partition, *value));
+                }
+            }
+            _ => {}
+        }
+    }
+    let to_end: BTreeSet<i32> =
+        history.iter().filter_map(|e| if let Event::ReadCommittedToEnd { partition, .. } = e { Some(*partition) } else { None }).collect();
+    for event in history {
+        match event {
+            Event::Sent { partition, value, offset: Some(offset), .. }
+                if to_end.contains(partition) && end_of(*partition, *value) == End::Committed && !read.contains(&(*partition, *value)) =>
+            {
+                report(
+                    Anomaly::LostWrite,
+                    format!("{value} is committed at {partition}@{offset}, and no reader of committed records got it"),
+                );
+            }
+            Event::Transaction { values, end: End::Unknown, .. } if values.iter().all(|(partition, _)| to_end.contains(partition)) => {
+                let there = values.iter().filter(|value| read.contains(value)).count();
+                if there != 0 && there != values.len() {
+                    report(Anomaly::TornTransaction, format!("of {values:?} {there} are there"));
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Each consumer goes on from where it was, and passes over nothing; a reader of everything finds all that was acknowledged.
