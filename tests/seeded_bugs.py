@@ -8,11 +8,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 STORAGE = "src/storage/"
+TRANSACTIONS = "src/coordinator/transactions/"
 # What is broken, where, what stands there, what stands there then, and the tests that must fail.
 BUGS = [
     ("do not cut the torn tail", STORAGE + "recovery.rs", "segment.cut()?;", "", "crash"),
     ("trust a segment after a crash", STORAGE + "recovery.rs", "next_base.is_some_and(|next| next <= offset)", "next_base.is_some() || offset >= base", "crash"),
-    ("go on after a segment that is short", STORAGE + "recovery.rs", "Ok((segment, torn || short))", "let _ = short; Ok((segment, torn))", "crash"),
+    ("go on after a segment that is short", STORAGE + "recovery.rs", "is_torn: torn || short }", "is_torn: torn && (short || torn) }", "crash"),
     ("the recovery point without a sync", STORAGE + "log.rs", "file.sync().map_err(Error::io(\"sync\", path))?;\n        }\n        for path in &self.written", "let _ = (file, path);\n        }\n        for path in &self.written", "crash"),
     ("forget the directory sync", STORAGE + "log.rs", "if self.names {", "if false && self.names {", "crash"),
     ("let a clean stop come back", STORAGE + "directory.rs", "            disk.sync_dir(path).map_err(Error::io(\"sync\", path))?;\n        }\n        let recovery_points", "        }\n        let recovery_points", "crash"),
@@ -21,16 +22,32 @@ BUGS = [
     ("sync again after a failure", "src/partition/open_directory.rs", "!self.offline.swap(true, Ordering::AcqRel)", "false", "crash"),
     ("leave what a full disk took", STORAGE + "segment.rs", "            let _ = file.truncate(size);\n            return Err", "            self.change().size = file.size().unwrap_or(size);\n            return Err", "crash"),
     ("reuse an offset", STORAGE + "segment.rs", "self.next_offset = header.next_offset();\n    }\n\n    fn note_largest", "self.next_offset = header.last_offset();\n    }\n\n    fn note_largest", "storage_log"),
-    ("wrong delete horizon", STORAGE + "cleaner.rs", "now_ms <= horizon_ms", "now_ms <= horizon_ms + 1", "compaction"),
+    ("wrong delete horizon", STORAGE + "cleaner.rs", "now_ms > horizon_ms)", "now_ms > horizon_ms + 1)", "compaction"),
     ("keep outdated records", STORAGE + "cleaner.rs", "offset >= *last)", "offset >= last.plus(-1))", "compaction"),
-    ("forget a producer's last batch", STORAGE + "cleaner.rs", " || cleaning.last_batches.contains(&(header.producer_id, header.last_offset()))", "", "compaction"),
+    ("forget a producer's last batch", STORAGE + "cleaner.rs", " || cleaning.last_batches.hold(header)", "", "compaction"),
     ("show what is not durable", "src/partition/replica.rs", "Durability::Fsync => log.recovery_point(),", "Durability::Fsync => log.log_end(),", "crash"),
     ("acknowledge what is not durable", "src/server/handlers/produce.rs", "if acks != 0 && !uncommitted.is_empty() {", "if acks > 1 && !uncommitted.is_empty() {", "simulation"),
     ("store a retry again", STORAGE + "producers.rs", "return Ok(Verdict::Duplicate { base_offset, timestamp_ms: batch.timestamp_ms });", "let _ = base_offset;\n            return Ok(Verdict::Append);", "simulation"),
-    ("keep the first of a group's offsets", "src/coordinator/shard.rs", "group.offsets.insert((key.topic.clone(), key.partition), committed);", "group.offsets.entry((key.topic.clone(), key.partition)).or_insert(committed);", "simulation"),
+    ("keep the first of a group's offsets", "src/coordinator/shard.rs", "None => drop(group.offsets.insert((key.topic.clone(), key.partition), committed)),", "None => drop(group.offsets.entry((key.topic.clone(), key.partition)).or_insert(committed)),", "simulation"),
     ("give out what was not checked", "src/server/handlers/fetch.rs", "take_if(|slice| !slice.is_checked())", "take_if(|_| false)", "directories"),
     ("serve a bad CRC", STORAGE + "scan.rs", "header.check_crc(batch).map_err(Stop::Batch)?;", "", "inspect"),
-    ("index off by one", STORAGE + "index.rs", "low.checked_sub(1).and_then(|at| self.get(at))\n    }\n}", "self.get(low)\n    }\n}", "storage_log"),
+    ("index off by one", STORAGE + "index.rs", "self.count_where(holds).checked_sub(1).and_then(|at| self.get(at))", "self.get(self.count_where(holds))", "storage_log"),
+    ("skip the sequence check", STORAGE + "producers.rs", "if first != expected {", "if first != expected && known.batches.is_empty() {", "broker"),
+    ("forget the last stable offset", "src/partition/replica.rs", "self.last_stable.store(log.last_stable(high_watermark).0", "self.last_stable.store(high_watermark.0", "transactions"),
+    ("aborted list off by one", STORAGE + "log.rs", "first_offset: ended.first_offset.0,", "first_offset: ended.first_offset.0 + 1,", "transactions"),
+    ("lose the aborted list of sealed segments", STORAGE + "recovery.rs", "if let Some(ended) = ended.filter(|_| walked.contains(&segment.base)) {", "if let Some(ended) = ended.filter(|_| walked.len() > 999) {", "transactions"),
+    ("answer EndTxn before the log", TRANSACTIONS + "service.rs", "                if let End::Prepared(next, _) = &decided {\n                    self.store(&mut access, id, next)?;", "                if let End::Prepared(next, _) = &decided {\n                    access.state.put(id, (**next).clone());", "transaction_crash"),
+    ("no fencing", TRANSACTIONS + "transaction.rs", "Identity { epoch, .. } if epoch != self.producer.epoch => Err(ErrorCode::ProducerFenced),", "Identity { epoch, .. } if epoch > self.producer.epoch => Err(ErrorCode::ProducerFenced),", "transactions"),
+    ("do not bump a fenced epoch", TRANSACTIONS + "transaction.rs", "(self.producer.epoch.0.saturating_add(1), NONE)", "(self.producer.epoch.0, NONE)", "transactions"),
+    ("the marker to the wrong partition", TRANSACTIONS + "service.rs", "match self.write_marker(partition, &work.marker, work.rule) {", "match self.write_marker(&work.partitions[0], &work.marker, work.rule) {", "transactions"),
+    ("a time-out that never fires", TRANSACTIONS + "shard.rs", "deadline_ms <= now.mono_ms", "deadline_ms <= now.mono_ms.min(0)", "transactions"),
+    ("tell before the decision is durable", TRANSACTIONS + "service.rs", "                    self.settled(id).await?;\n                    self.complete_soon(id).await;", "                    self.complete_soon(id).await;", "transaction_crash"),
+    ("leave a decision that was cut short", TRANSACTIONS + "shard.rs", "let waits = |t: &Transaction| t.marker(0).is_some() && !t.is_completing;", "let waits = |t: &Transaction| t.marker(0).is_some() && t.is_completing;", "transaction_crash"),
+    ("begin a transaction unasked", "src/partition/replica.rs", "if begins && !verification", "if begins && is_transactional != begins && !verification", "transactions"),
+    ("leave what no coordinator knows", TRANSACTIONS + "service.rs", "self.write_marker(replica.id(), &marker, EpochRule::Stays)", "Ok::<_, ErrorCode>(())", "transactions"),
+    ("count offsets before the commit", "src/coordinator/shard.rs", "                match place.producer {", "                match place.producer.filter(|_| value.offset < 0) {", "transactions"),
+    ("compact by aborted values", STORAGE + "cleaner.rs", "if header.is_control() || transactions.is_aborted(header) || ", "if header.is_control() || ", "transactions"),
+    ("a late marker ends a newer transaction", STORAGE + "producers.rs", "(grows && is_open && got == current)", "(grows && is_open && got > current)", "lib"),
 ]
 
 
@@ -50,7 +67,7 @@ def main():
         text = path.read_text()
         assert text.count(there) == 1, f"{what}: {name} holds {text.count(there)} times {there!r}"
         path.write_text(text.replace(there, then))
-        run = lambda *words: subprocess.run(["cargo", *words, "--target-dir", str(ROOT / "target" / "bugs"), "--test", test], cwd=folder,
+        run = lambda *words: subprocess.run(["cargo", *words, "--target-dir", str(ROOT / "target" / "bugs"), *(["--lib"] if test == "lib" else ["--test", test])], cwd=folder,
                                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900)
         built = run("test", "--no-run")
         assert built.returncode == 0, f"{what} does not compile:\n{built.stdout[-3000:]}"

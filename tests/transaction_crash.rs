@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use common::transactions::{Style, transactional_batch, visible_of};
 use dlog::coordinator::{
-    CommitRequest, EpochRule, GroupCoordinator, GroupSettings, Identity, InitRequest, NewProducerIds, OFFSETS_TOPIC, OffsetEntry, Pending,
+    CommitRequest, GroupCoordinator, GroupSettings, Identity, InitRequest, NewProducerIds, OFFSETS_TOPIC, OffsetEntry, Pending,
     TRANSACTIONS_TOPIC, TransactionCoordinator, TransactionSettings, TransactionState,
 };
 use dlog::env::{Crash, Cut, Env, ManualClock, MemoryDisk, SystemEntropy, Workers};
 use dlog::model::{LeaderEpoch, NodeId, Offset, ProducerId, TopicPartition, Uuid};
 use dlog::partition::{Durability, FirstBatch, Keeping, NewReplica, Origin, Partitions, TopicSettings};
 use dlog::protocol::ErrorCode;
+use dlog::records::EpochRule;
 use dlog::records::TransactionResult::{self, Abort, Commit};
 use dlog::storage::LogDirectory;
 use tokio::task::JoinSet;

@@ -24,6 +24,6 @@ pub use record::GroupRecord;
 pub use service::{GroupCoordinator, OFFSETS_TOPIC, TopicOffsets};
 pub use shard::{Commits, GroupSettings, GroupView, Outcome, Place, Reply, Shard, Token, partition_for};
 pub use transactions::{
-    EpochRule, Identity, InitRequest, NewProducerIds, Pending, TRANSACTIONS_TOPIC, TransactionCoordinator, TransactionSettings,
-    TransactionShard, TransactionState, TransactionView,
+    Identity, InitRequest, NewProducerIds, Pending, TRANSACTIONS_TOPIC, TransactionCoordinator, TransactionSettings, TransactionShard,
+    TransactionState, TransactionView,
 };

@@ -24,7 +24,7 @@ use crate::env::Env;
 use crate::model::{Offset, ProducerId, TopicPartition};
 use crate::partition::{self, Partitions, Replica, Verification};
 use crate::protocol::ErrorCode;
-use crate::records::Marker;
+use crate::records::{EpochRule, Marker};
 
 /// The topic that holds all groups.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -254,10 +254,10 @@ impl GroupCoordinator {
         &self,
         partition: i32,
         marker: &Marker,
-        bumps: bool,
+        rule: EpochRule,
     ) -> Result<Result<Option<Offset>, partition::Error>, ErrorCode> {
         let mut access = self.instances.access(partition)?;
-        let ended = access.replica.end_transaction(marker, bumps, self.env.clock.wall_ms());
+        let ended = access.replica.end_transaction(marker, rule, self.env.clock.wall_ms());
         if ended.is_ok() {
             access.state.shard.end_transaction(marker.producer_id, marker.result);
         }

@@ -12,7 +12,7 @@ use super::progress::{Progress, Subscription, Wake};
 use super::verification::{Verification, Verifications};
 use super::{Error, NewReplica, TopicSettings};
 use crate::model::{LeaderEpoch, Offset, ProducerId, TopicPartition, Uuid};
-use crate::records::{CheckedBatch, Marker, check};
+use crate::records::{CheckedBatch, EpochRule, Marker, check};
 use crate::storage::{
     ActiveProducer, Appended, Cleaned, Cleaner, Cleaning, CommittedSlice, Error as StorageError, FirstBatch, FoundOffset, Log, LogReader,
     Origin, Pace, RecordsSlice, Synced, Unflushed,
@@ -158,11 +158,11 @@ impl Replica {
     }
 
     /// Ends a producer's transaction; see [`Log::end_transaction`]. It counts when it is [committed](Replica::committed).
-    pub fn end_transaction(&self, marker: &Marker, bumps: bool, now_ms: i64) -> Result<Option<Offset>, Error> {
+    pub fn end_transaction(&self, marker: &Marker, rule: EpochRule, now_ms: i64) -> Result<Option<Offset>, Error> {
         let mut log = self.write();
         self.check_open()?;
         self.verifications.end(marker.producer_id);
-        let ended = log.end_transaction(marker, bumps, self.leader_epoch(), now_ms).inspect_err(|error| self.failed(error))?;
+        let ended = log.end_transaction(marker, rule, self.leader_epoch(), now_ms).inspect_err(|error| self.failed(error))?;
         self.publish(&log);
         drop(log);
         if ended.is_some() {

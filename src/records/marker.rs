@@ -22,6 +22,15 @@ pub enum TransactionResult {
     Commit = 1,
 }
 
+/// What holds of a producer's epoch when its transactions end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EpochRule {
+    /// It stays.
+    Stays,
+    /// It grows with each transaction (KIP-890), so that nothing of an earlier one can be taken for part of a later one.
+    Grows,
+}
+
 /// A marker: what the coordinator of a transaction writes into each of its partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Marker {

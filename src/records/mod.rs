@@ -20,6 +20,6 @@ pub use build::{BatchBuilder, NewRecord};
 pub use check::{CheckedBatch, KeyRule, Look, Rules, check};
 pub use compression::{Codec, compress, decompress};
 pub use error::Error;
-pub use marker::{Marker, TransactionResult};
+pub use marker::{EpochRule, Marker, TransactionResult};
 pub use record::{Header, Record, Records};
 pub use retain::{HorizonFor, Retained, Rewrite, WhenEmpty, retain};

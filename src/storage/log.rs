@@ -20,7 +20,7 @@ use super::retention::{Deed, Policy, SegmentFacts, choose};
 use super::segment::{RollLimits, Segment, file_name};
 use crate::env::{Disk, File, OpenMode};
 use crate::model::{LeaderEpoch, Offset};
-use crate::records::{BatchHeader, CheckedBatch, Marker, TransactionResult};
+use crate::records::{BatchHeader, CheckedBatch, EpochRule, Marker, TransactionResult};
 
 /// Producer snapshots that are kept: the two newest, so that one that is damaged does no harm.
 const SNAPSHOTS_KEPT: usize = 2;
@@ -191,9 +191,9 @@ impl Log {
     }
 
     /// Ends a producer's transaction, and says where the marker lies; none where it was written before. See
-    /// [`ProducerState::judge_marker`] for `bumps`.
-    pub fn end_transaction(&mut self, marker: &Marker, bumps: bool, epoch: LeaderEpoch, now_ms: i64) -> Result<Option<Offset>, Error> {
-        if !self.producers.judge_marker(marker, bumps)? {
+    /// [`ProducerState::judge_marker`] for `rule`.
+    pub fn end_transaction(&mut self, marker: &Marker, rule: EpochRule, epoch: LeaderEpoch, now_ms: i64) -> Result<Option<Offset>, Error> {
+        if !self.producers.judge_marker(marker, rule)? {
             return Ok(None);
         }
         let header = self.write(marker.to_batch(now_ms), epoch, now_ms)?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::Error;
 use crate::model::{Offset, ProducerEpoch, ProducerId};
-use crate::records::{BatchHeader, Marker, TransactionResult};
+use crate::records::{BatchHeader, EpochRule, Marker, TransactionResult};
 use crate::wire::Writer;
 
 /// Batches of a producer that are remembered: as many as it may have in flight.
@@ -150,19 +150,19 @@ impl ProducerState {
         Ok(Verdict::Append)
     }
 
-    /// Decides whether a marker is to be written; one that repeats what is so already is not. With `bumps` its epoch must be a new one where
+    /// Decides whether a marker is to be written; one that repeats what is so already is not. Where the epoch grows it must be a new one where
     /// a transaction is open (KIP-890): an older marker that was late must not end a newer transaction.
-    pub fn judge_marker(&self, marker: &Marker, bumps: bool) -> Result<bool, Error> {
+    pub fn judge_marker(&self, marker: &Marker, rule: EpochRule) -> Result<bool, Error> {
         let Some(known) = self.producers.get(&marker.producer_id) else { return Ok(true) };
         let (producer, got, current) = (marker.producer_id, marker.producer_epoch, known.epoch);
         if marker.coordinator_epoch < known.coordinator_epoch {
             return Err(Error::CoordinatorFenced { producer, got: marker.coordinator_epoch, current: known.coordinator_epoch });
         }
-        let is_open = known.transaction_start.is_some();
-        if bumps && !is_open && got == current {
+        let (is_open, grows) = (known.transaction_start.is_some(), rule == EpochRule::Grows);
+        if grows && !is_open && got == current {
             return Ok(false);
         }
-        if got < current || (bumps && is_open && got == current) {
+        if got < current || (grows && is_open && got == current) {
             return Err(Error::ProducerFenced { producer, got, current });
         }
         Ok(true)
@@ -402,5 +402,84 @@ mod tests {
         assert_eq!(state.len(), 1);
         state.expire(1000 + 51, 50);
         assert!(state.is_empty());
+    }
+
+    fn marker(epoch: i16, coordinator_epoch: i32, result: TransactionResult) -> Marker {
+        Marker { producer_id: ProducerId(9), producer_epoch: ProducerEpoch(epoch), result, coordinator_epoch }
+    }
+
+    fn transactional(epoch: i16, sequence: i32, offset: i64) -> BatchHeader {
+        let builder = BatchBuilder::new().producer(9, epoch, sequence).transactional().record(NewRecord::value(b"x"));
+        BatchHeader { base_offset: Offset(offset), ..BatchHeader::read(&builder.build(1000)).unwrap() }
+    }
+
+    #[test]
+    fn a_transaction_is_open_until_its_marker_is_committed() {
+        let mut state = ProducerState::default();
+        state.note(&transactional(1, 0, 5));
+        state.note(&transactional(1, 1, 8));
+        assert_eq!((state.first_unstable(Offset(100)), state.has_open_transaction(ProducerId(9))), (Some(Offset(5)), true));
+        let plain = batch(1, 2, 1, 0);
+        assert!(matches!(state.judge(&plain, Origin::Client), Err(Error::TransactionState { .. })));
+        let back = ProducerState::from_snapshot(&state.to_snapshot()).unwrap();
+        assert_eq!(back.first_unstable(Offset(100)), Some(Offset(5)), "also after a restart");
+        let end = marker(2, 3, TransactionResult::Abort);
+        let header = BatchHeader { base_offset: Offset(12), ..*end.to_batch(2000).header() };
+        let ended = state.note_marker(&end, &header).unwrap();
+        assert_eq!((ended.first_offset, ended.last_offset), (Offset(5), Offset(12)));
+        assert_eq!([12, 13].map(|high_watermark| state.first_unstable(Offset(high_watermark))), [Some(Offset(5)), None]);
+        assert_eq!(state.judge(&transactional(2, 0, 0), Origin::BumpingClient).unwrap(), Verdict::Append);
+        assert!(matches!(state.judge(&transactional(2, 2, 0), Origin::Client), Err(Error::OutOfOrderSequence { expected: 0, .. })));
+        assert!(matches!(state.judge(&transactional(1, 2, 0), Origin::Client), Err(Error::ProducerFenced { .. })));
+        let again = ProducerState::from_snapshot(&state.to_snapshot()).unwrap();
+        assert_eq!(again.active().next(), state.active().next(), "a producer without a batch is in the snapshot too");
+        assert_eq!(state.note_marker(&marker(3, 3, TransactionResult::Commit), &header), None, "nothing was open");
+    }
+
+    #[test]
+    fn an_open_transaction_keeps_its_producer() {
+        let mut state = ProducerState::default();
+        state.note(&transactional(0, 0, 5));
+        state.expire(i64::MAX, 50);
+        assert_eq!(state.len(), 1);
+        let end = marker(0, 0, TransactionResult::Commit);
+        state.note_marker(&end, end.to_batch(2000).header());
+        state.expire(i64::MAX, 50);
+        assert!(state.is_empty());
+    }
+
+    #[test]
+    fn markers_are_judged_case_by_case() {
+        let mut open = ProducerState::default();
+        open.note(&transactional(5, 0, 0));
+        let mut ended = open.clone();
+        let first = marker(6, 4, TransactionResult::Commit);
+        ended.note_marker(&first, first.to_batch(2000).header());
+        let (staying, bumping) = (EpochRule::Stays, EpochRule::Grows);
+        let judged = |state: &ProducerState, epoch, coordinator_epoch, rule| match state
+            .judge_marker(&marker(epoch, coordinator_epoch, TransactionResult::Abort), rule)
+        {
+            Ok(true) => "write",
+            Ok(false) => "done",
+            Err(Error::ProducerFenced { .. }) => "fenced",
+            Err(Error::CoordinatorFenced { .. }) => "old coordinator",
+            Err(other) => panic!("{other}"),
+        };
+        let cases = [
+            (&open, 5, 0, staying, "write"),
+            (&open, 5, 0, bumping, "fenced"),
+            (&open, 6, 0, bumping, "write"),
+            (&open, 6, 0, staying, "write"),
+            (&open, 4, 0, staying, "fenced"),
+            (&ended, 6, 4, bumping, "done"),
+            (&ended, 6, 4, staying, "write"),
+            (&ended, 5, 4, bumping, "fenced"),
+            (&ended, 7, 4, bumping, "write"),
+            (&ended, 7, 3, bumping, "old coordinator"),
+            (&ProducerState::default(), 0, 0, bumping, "write"),
+        ];
+        for (number, (state, epoch, coordinator_epoch, rule, expected)) in cases.into_iter().enumerate() {
+            assert_eq!(judged(state, epoch, coordinator_epoch, rule), expected, "case {number}");
+        }
     }
 }

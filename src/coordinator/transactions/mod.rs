@@ -11,4 +11,4 @@ mod transaction;
 
 pub use service::{NewProducerIds, Pending, TRANSACTIONS_TOPIC, TransactionCoordinator};
 pub use shard::{InitRequest, TransactionSettings, TransactionShard, TransactionView};
-pub use transaction::{EpochRule, Identity, TransactionState};
+pub use transaction::{Identity, TransactionState};

@@ -15,14 +15,14 @@ use tracing::{debug, error, info, warn};
 
 use super::record::{decode, encode};
 use super::shard::{InitRequest, ToComplete, TransactionSettings, TransactionShard, TransactionView};
-use super::transaction::{End, EpochRule, Identity, Init, Transaction};
+use super::transaction::{End, Identity, Init, Transaction};
 use crate::coordinator::instances::{Access, Instances, settled, store};
 use crate::coordinator::{GroupCoordinator, Now, OFFSETS_TOPIC, partition_for};
 use crate::env::Env;
 use crate::model::{ProducerId, TopicPartition};
 use crate::partition::{self, Partitions, Replica};
 use crate::protocol::ErrorCode;
-use crate::records::{Marker, TransactionResult};
+use crate::records::{EpochRule, Marker, TransactionResult};
 
 /// The topic that holds all transactional ids.
 pub const TRANSACTIONS_TOPIC: &str = "__transaction_state";
@@ -126,7 +126,7 @@ impl TransactionCoordinator {
                     result: TransactionResult::Abort,
                     coordinator_epoch: producer.coordinator_epoch.max(0),
                 };
-                match self.write_marker(replica.id(), &marker, false) {
+                match self.write_marker(replica.id(), &marker, EpochRule::Stays) {
                     Ok(_) => warn!(partition = %replica.id(), producer = %producer.id, "aborted a transaction that no coordinator knows"),
                     Err(error) => {
                         let error = error.name();
@@ -277,7 +277,7 @@ impl TransactionCoordinator {
         let mut written = Vec::with_capacity(work.partitions.len());
         let mut outcome = Ok(());
         for partition in &work.partitions {
-            match self.write_marker(partition, &work.marker, work.bumps) {
+            match self.write_marker(partition, &work.marker, work.rule) {
                 Ok(replica) => written.extend(replica),
                 // A newer marker was there first.
                 Err(ErrorCode::InvalidProducerEpoch) => {}
@@ -292,15 +292,15 @@ impl TransactionCoordinator {
 
     /// Writes a marker into a partition here; none where there is no such partition any more. A marker that a newer one of its producer has
     /// overtaken is done.
-    pub fn write_marker(&self, id: &TopicPartition, marker: &Marker, bumps: bool) -> Result<Option<Arc<Replica>>, ErrorCode> {
+    pub fn write_marker(&self, id: &TopicPartition, marker: &Marker, rule: EpochRule) -> Result<Option<Arc<Replica>>, ErrorCode> {
         let replica = match self.partitions.find(&id.topic, id.partition) {
             Ok(replica) => replica,
             Err(partition::Error::Unknown(_)) => return Ok(None),
             Err(_) => return Err(ErrorCode::KafkaStorageError),
         };
         let ended = match &*id.topic {
-            OFFSETS_TOPIC => self.groups.end_transaction(id.partition, marker, bumps)?,
-            _ => replica.end_transaction(marker, bumps, self.env.clock.wall_ms()),
+            OFFSETS_TOPIC => self.groups.end_transaction(id.partition, marker, rule)?,
+            _ => replica.end_transaction(marker, rule, self.env.clock.wall_ms()),
         };
         match ended {
             Ok(_) => Ok(Some(replica)),

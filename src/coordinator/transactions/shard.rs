@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::transaction::{End, EpochRule, Identity, Init, Transaction, TransactionState};
+use super::transaction::{End, Identity, Init, Transaction, TransactionState};
 use crate::coordinator::Now;
 use crate::model::{ProducerId, TopicPartition};
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::transaction_state::TransactionLogValue;
-use crate::records::{Marker, TransactionResult};
+use crate::records::{EpochRule, Marker, TransactionResult};
 
 /// The broker's settings for transactions; names are Kafka's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,8 +58,8 @@ pub struct InitRequest {
 #[derive(Debug)]
 pub(super) struct ToComplete {
     pub(super) marker: Marker,
-    /// Whether the epoch in the marker is a new one.
-    pub(super) bumps: bool,
+    /// What holds of the epoch in the marker.
+    pub(super) rule: EpochRule,
     pub(super) partitions: Vec<TopicPartition>,
 }
 
@@ -137,9 +137,9 @@ impl TransactionShard {
     /// Takes on to tell the partitions of a decided transaction; none where there is nothing to tell, or somebody is at it.
     pub(super) fn begin_completing(&mut self, id: &str, coordinator_epoch: i32) -> Option<ToComplete> {
         let transaction = self.transactions.get_mut(id).filter(|transaction| !transaction.is_completing)?;
-        let (marker, bumps) = transaction.marker(coordinator_epoch)?;
+        let (marker, rule) = transaction.marker(coordinator_epoch)?;
         transaction.is_completing = true;
-        Some(ToComplete { marker, bumps, partitions: transaction.partitions.iter().cloned().collect() })
+        Some(ToComplete { marker, rule, partitions: transaction.partitions.iter().cloned().collect() })
     }
 
     /// Not every partition could be told; somebody has to try again.

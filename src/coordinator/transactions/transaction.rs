@@ -17,14 +17,14 @@ use crate::coordinator::Now;
 use crate::model::{ProducerEpoch, ProducerId, TopicPartition};
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::transaction_state::{PartitionsSchema, TransactionLogValue};
-use crate::records::{Marker, TransactionResult};
+use crate::records::{EpochRule, Marker, TransactionResult};
 
 /// The last epoch that a producer may have; the one above it only fences.
 const EPOCH_LAST: i16 = i16::MAX - 1;
 /// No producer id, or no epoch.
 const NONE: i16 = -1;
 /// The level of `transaction.version` from which on the epoch grows with each transaction.
-const BUMPS_FROM: i16 = 2;
+const GROWS_FROM: i16 = 2;
 
 /// The states, with their numbers in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,15 +66,6 @@ impl TransactionState {
     fn of_number(number: i8) -> Option<TransactionState> {
         TransactionState::ALL.into_iter().find(|state| *state as i8 == number)
     }
-}
-
-/// How a producer ends its transactions, by the version of its requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EpochRule {
-    /// Its epoch stays.
-    Stays,
-    /// Its epoch grows with each transaction (KIP-890), so that nothing of an earlier one can be taken for part of a later one.
-    Grows,
 }
 
 /// A producer id with its epoch.
@@ -349,7 +340,7 @@ impl Transaction {
             next.partitions.clear();
             (next.start_ms, next.start_mono_ms) = (now.wall_ms, now.mono_ms);
         }
-        next.client_version = BUMPS_FROM;
+        next.client_version = GROWS_FROM;
         let epoch = self.producer.epoch.0;
         (next.producer.epoch.0, next.last_epoch) = (epoch.saturating_add(1), epoch);
         if epoch < EPOCH_LAST {
@@ -396,15 +387,16 @@ impl Transaction {
         Some(next)
     }
 
-    /// What its partitions are told, and whether the epoch in it is a new one; none where nothing is decided.
-    pub(super) fn marker(&self, coordinator_epoch: i32) -> Option<(Marker, bool)> {
+    /// What its partitions are told, and what holds of the epoch in it; none where nothing is decided.
+    pub(super) fn marker(&self, coordinator_epoch: i32) -> Option<(Marker, EpochRule)> {
         let result = match self.state {
             TransactionState::PrepareCommit => TransactionResult::Commit,
             TransactionState::PrepareAbort => TransactionResult::Abort,
             _ => return None,
         };
         let Identity { id: producer_id, epoch: producer_epoch } = self.producer;
-        Some((Marker { producer_id, producer_epoch, result, coordinator_epoch }, self.client_version >= BUMPS_FROM))
+        let rule = if self.client_version >= GROWS_FROM { EpochRule::Grows } else { EpochRule::Stays };
+        Some((Marker { producer_id, producer_epoch, result, coordinator_epoch }, rule))
     }
 
     /// When it has taken too long, in monotonic time; none where it is not open.

@@ -1,9 +1,10 @@
 //! AddOffsetsToTxn: the offsets of a group become part of a transaction.
 
 use super::topics::ensure_offsets_topic;
-use crate::coordinator::{EpochRule, Identity};
+use crate::coordinator::Identity;
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::add_offsets_to_txn::{AddOffsetsToTxnRequest, AddOffsetsToTxnResponse};
+use crate::records::EpochRule;
 use crate::server::dispatch::Call;
 use crate::server::errors;
 

@@ -1,12 +1,13 @@
 //! AddPartitionsToTxn: partitions become part of a transaction; all of a request or none.
 
-use crate::coordinator::{EpochRule, Identity};
+use crate::coordinator::Identity;
 use crate::model::TopicPartition;
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::add_partitions_to_txn::{
     AddPartitionsToTxnPartitionResult, AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, AddPartitionsToTxnResult,
     AddPartitionsToTxnTopic, AddPartitionsToTxnTopicResult,
 };
+use crate::records::EpochRule;
 use crate::server::dispatch::Call;
 use crate::server::errors;
 use crate::server::services::Services;

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::coordinator::{EpochRule, Identity};
+use crate::coordinator::Identity;
 use crate::model::TopicPartition;
 use crate::partition::{Replica, Verification};
 use crate::protocol::ErrorCode;
-use crate::records::BatchHeader;
+use crate::records::{BatchHeader, EpochRule};
 use crate::server::services::Services;
 
 /// What a client can be told, by the version of its request.

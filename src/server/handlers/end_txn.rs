@@ -1,8 +1,8 @@
 //! EndTxn: a producer commits or aborts its transaction.
 
-use crate::coordinator::{EpochRule, Identity};
+use crate::coordinator::Identity;
 use crate::protocol::generated::end_txn::{EndTxnRequest, EndTxnResponse};
-use crate::records::TransactionResult;
+use crate::records::{EpochRule, TransactionResult};
 use crate::server::dispatch::Call;
 use crate::server::errors;
 

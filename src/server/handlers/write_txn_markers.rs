@@ -6,12 +6,12 @@ use crate::protocol::generated::write_txn_markers::{
     WritableTxnMarker, WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult, WriteTxnMarkersRequest,
     WriteTxnMarkersResponse,
 };
-use crate::records::{Marker, TransactionResult};
+use crate::records::{EpochRule, Marker, TransactionResult};
 use crate::server::dispatch::Call;
 use crate::server::services::Services;
 
 /// The level of `transaction.version` from which on a marker's epoch is a new one.
-const BUMPS_FROM: i8 = 2;
+const GROWS_FROM: i8 = 2;
 
 pub(in crate::server) async fn handle(call: Call<WriteTxnMarkersRequest>) -> WriteTxnMarkersResponse {
     let mut markers = Vec::with_capacity(call.request.markers.len());
@@ -28,12 +28,13 @@ async fn write(services: &Services, wanted: &WritableTxnMarker) -> WritableTxnMa
         result: if wanted.transaction_result { TransactionResult::Commit } else { TransactionResult::Abort },
         coordinator_epoch: wanted.coordinator_epoch,
     };
+    let rule = if wanted.transaction_version >= GROWS_FROM { EpochRule::Grows } else { EpochRule::Stays };
     let mut topics = Vec::with_capacity(wanted.topics.len());
     for topic in &wanted.topics {
         let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
         for number in &topic.partition_indexes {
             let id = TopicPartition::new(topic.name.as_str(), *number);
-            let error = services.transactions.write_marker(&id, &marker, wanted.transaction_version >= BUMPS_FROM);
+            let error = services.transactions.write_marker(&id, &marker, rule);
             let error = match error {
                 Ok(Some(replica)) => {
                     let end = replica.view().log_end;
