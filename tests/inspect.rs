@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use dlog::env::{Env, RealDisk};
-use dlog::model::{LeaderEpoch, NodeId, TopicPartition, Uuid};
-use dlog::partition::{Keeping, NewReplica, Origin, Partitions, TopicSettings};
-use dlog::records::{BatchBuilder, Codec, NewRecord, batches};
+use dlog::model::{LeaderEpoch, NodeId, ProducerEpoch, ProducerId, TopicPartition, Uuid};
+use dlog::partition::{Keeping, NewReplica, Origin, Partitions, Replica, TopicSettings};
+use dlog::records::{BatchBuilder, Codec, EpochRule, Marker, NewRecord, TransactionResult, batches};
 use dlog::storage::{LogDirectory, Severity, Verified, verify};
 
 const NOW: i64 = 1_700_000_000_000;
@@ -28,8 +28,22 @@ fn written(folder: &Path) -> Partitions {
         let codec = if at % 2 == 0 { Codec::None } else { Codec::Lz4 };
         let batch = BatchBuilder::new().codec(codec).record(record).producer(4, 0, at as i32).build(NOW);
         replica.produce(&batch, Origin::Client, None, NOW).unwrap();
+        if at % 10 == 9 {
+            abort(&replica, at as i32 / 10);
+        }
     }
     partitions
+}
+
+/// A transaction of another producer that is aborted.
+fn abort(replica: &Replica, number: i32) {
+    let record = NewRecord { timestamp_ms: Some(NOW), ..NewRecord::value(b"aborted") };
+    let batch = BatchBuilder::new().producer(5, 0, number).transactional().record(record).build(NOW);
+    let verification = replica.begin_verification(ProducerId(5));
+    replica.produce(&batch, Origin::Client, verification.as_ref(), NOW).unwrap();
+    let (producer_id, producer_epoch) = (ProducerId(5), ProducerEpoch(0));
+    let marker = Marker { producer_id, producer_epoch, result: TransactionResult::Abort, coordinator_epoch: 3 };
+    replica.end_transaction(&marker, EpochRule::Stays, NOW).unwrap();
 }
 
 fn check(folder: &Path) -> Verified {
@@ -52,9 +66,9 @@ fn a_flipped_bit_is_found_in_every_kind_of_file() {
     let folder = tempfile::tempdir().unwrap();
     written(folder.path()).close().unwrap();
     let sound = check(folder.path());
-    assert_eq!((sound.partitions, sound.batches, &sound.findings[..]), (1, 60, &[][..]));
+    assert_eq!((sound.partitions, sound.batches, &sound.findings[..]), (1, 72, &[][..]));
     assert!(sound.segments > 2);
-    for suffix in ["log", "index", "timeindex", "snapshot"] {
+    for suffix in ["log", "index", "timeindex", "txnindex", "snapshot"] {
         let path = files(folder.path(), suffix).into_iter().find(|path| std::fs::metadata(path).unwrap().len() > 12).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         // Offset and leader epoch of a batch lie outside its checksum.
@@ -111,6 +125,8 @@ fn the_commands_say_what_is_there_and_what_is_wrong() {
         "offset: +",
         "timestamp: 17000000000",
         "producerId: 4 producerEpoch: 0 lastSequence: ",
+        "producerId: 5 firstOffset: 10 lastOffset: 11 lastStableOffset: 12",
+        "| offset: 11 endTxnMarker: ABORT coordinatorEpoch: 3",
         "topic_id: ",
     ] {
         assert!(text.contains(line), "{line} is missing in\n{text}");

@@ -41,7 +41,7 @@ BUGS = [
     ("do not bump a fenced epoch", TRANSACTIONS + "transaction.rs", "(self.producer.epoch.0.saturating_add(1), NONE)", "(self.producer.epoch.0, NONE)", "transactions"),
     ("the marker to the wrong partition", TRANSACTIONS + "service.rs", "match self.write_marker(partition, &work.marker, work.rule) {", "match self.write_marker(&work.partitions[0], &work.marker, work.rule) {", "transactions"),
     ("a time-out that never fires", TRANSACTIONS + "shard.rs", "deadline_ms <= now.mono_ms", "deadline_ms <= now.mono_ms.min(0)", "transactions"),
-    ("tell before the decision is durable", TRANSACTIONS + "service.rs", "                    self.settled(id).await?;\n                    self.complete_soon(id).await;", "                    self.complete_soon(id).await;", "transaction_crash"),
+    ("tell before the decision is durable", TRANSACTIONS + "service.rs", "                    self.settled(id).await?;\n                    self.begin_completing(id).await;", "                    self.begin_completing(id).await;", "transaction_crash"),
     ("leave a decision that was cut short", TRANSACTIONS + "shard.rs", "let waits = |t: &Transaction| t.marker(0).is_some() && !t.is_completing;", "let waits = |t: &Transaction| t.marker(0).is_some() && t.is_completing;", "transaction_crash"),
     ("begin a transaction unasked", "src/partition/replica.rs", "if begins && !verification", "if begins && is_transactional != begins && !verification", "transactions"),
     ("leave what no coordinator knows", TRANSACTIONS + "service.rs", "self.write_marker(replica.id(), &marker, EpochRule::Stays)", "Ok::<_, ErrorCode>(())", "transactions"),

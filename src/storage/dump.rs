@@ -3,11 +3,11 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::index::{Entry, PositionEntry, TimeEntry};
+use super::index::{AbortedEntry, Entry, PositionEntry, TimeEntry};
 use super::producers::ProducerState;
 use super::scan::{Headers, Stop, read_batch};
 use crate::env::{Disk, OpenMode};
-use crate::records::{BatchHeader, TimestampType};
+use crate::records::{BatchHeader, Marker, TimestampType, TransactionResult};
 
 /// What to print of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,12 @@ pub fn dump(disk: &dyn Disk, path: &Path, depth: Depth, out: &mut dyn Write) -> 
         "timeindex" => {
             entries(&disk.read(path)?, out, |e: TimeEntry| format!("timestamp: {} offset: +{}", e.timestamp_ms, e.relative_offset))
         }
+        "txnindex" => entries(&disk.read(path)?, out, |e: AbortedEntry| {
+            format!(
+                "producerId: {} firstOffset: {} lastOffset: {} lastStableOffset: {}",
+                e.producer_id, e.first_offset, e.last_offset, e.last_stable
+            )
+        }),
         "snapshot" => snapshot(&disk.read(path)?, out),
         kind if kind.starts_with("log") || kind == "checkpoint" => segment(disk, path, depth, out),
         _ => {
@@ -60,8 +66,11 @@ fn snapshot(bytes: &[u8], out: &mut dyn Write) -> io::Result<bool> {
         let (id, epoch) = (producer.id, producer.epoch);
         writeln!(
             out,
-            "producerId: {id} producerEpoch: {epoch} lastSequence: {} lastTimestamp: {}",
-            producer.last_sequence, producer.last_timestamp_ms
+            "producerId: {id} producerEpoch: {epoch} lastSequence: {} lastTimestamp: {} coordinatorEpoch: {} currentTxnFirstOffset: {}",
+            producer.last_sequence,
+            producer.last_timestamp_ms,
+            producer.coordinator_epoch,
+            producer.transaction_start.map_or("None".to_string(), |offset| offset.to_string())
         )?;
     }
     Ok(true)
@@ -124,6 +133,11 @@ fn print_batch(position: u64, header: &BatchHeader, batch: &[u8], depth: Depth, 
             return Ok(false);
         }
     };
+    if let Ok(Some(marker)) = Marker::read(header, batch) {
+        let (result, epoch) = (if marker.result == TransactionResult::Commit { "COMMIT" } else { "ABORT" }, marker.coordinator_epoch);
+        writeln!(out, "| offset: {} endTxnMarker: {result} coordinatorEpoch: {epoch}", header.base_offset)?;
+        return Ok(true);
+    }
     for record in opened.records() {
         let record = match record {
             Ok(record) => record,

@@ -12,7 +12,7 @@ use super::Error;
 use crate::env::{Disk, Map, OpenMode};
 
 /// The format of an entry of `.txnindex`.
-pub(super) const ABORTED_VERSION: i16 = 0;
+const ABORTED_VERSION: i16 = 0;
 
 /// What an index holds.
 pub(super) trait Entry: Copy {
@@ -21,6 +21,10 @@ pub(super) trait Entry: Copy {
     /// Entries ascend by this.
     type Key: Ord;
     fn key(&self) -> Self::Key;
+    /// Whether the bytes of an entry say that they are of a format that is known; most say nothing.
+    fn is_known(_bytes: &[u8]) -> bool {
+        true
+    }
     fn read(bytes: &[u8]) -> Self;
     fn write(&self, out: &mut Vec<u8>);
 }
@@ -105,6 +109,10 @@ impl Entry for AbortedEntry {
 
     fn key(&self) -> i64 {
         self.last_offset
+    }
+
+    fn is_known(bytes: &[u8]) -> bool {
+        bytes.starts_with(&ABORTED_VERSION.to_be_bytes())
     }
 
     fn read(bytes: &[u8]) -> Self {

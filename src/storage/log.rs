@@ -98,16 +98,19 @@ pub fn sync_logs(disk: &dyn Disk, root: &Path, logs: Vec<Unflushed>) -> Result<V
 
 /// Notes a transaction that has ended in a segment: where it was aborted, its readers have to know.
 pub(super) fn note_ended(segment: &Segment, producers: &ProducerState, ended: &Ended) {
-    if ended.result == TransactionResult::Abort {
-        let after = ended.last_offset.plus(1);
-        segment.note_aborted(AbortedEntry {
-            producer_id: ended.producer_id.0,
-            first_offset: ended.first_offset.0,
-            last_offset: ended.last_offset.0,
-            // As if its own marker were committed already.
-            last_stable: producers.first_open().map_or(after, |first| first.min(after)).0,
-        });
-    }
+    aborted_entry(producers, ended).into_iter().for_each(|entry| segment.note_aborted(entry));
+}
+
+/// What readers have to know of a transaction that has just ended; nothing where it was committed.
+pub(super) fn aborted_entry(producers: &ProducerState, ended: &Ended) -> Option<AbortedEntry> {
+    let after = ended.last_offset.plus(1);
+    (ended.result == TransactionResult::Abort).then(|| AbortedEntry {
+        producer_id: ended.producer_id.0,
+        first_offset: ended.first_offset.0,
+        last_offset: ended.last_offset.0,
+        // As if its own marker were committed already.
+        last_stable: producers.first_open().map_or(after, |first| first.min(after)).0,
+    })
 }
 
 impl Unflushed {

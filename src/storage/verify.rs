@@ -1,17 +1,19 @@
 //! Checks a data directory that no broker uses: every batch, index, snapshot and checkpoint.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use super::directory::{CLEAN, LOCK, META, partition_of_directory};
-use super::index::{Entry, PositionEntry, TimeEntry};
+use super::index::{AbortedEntry, Entry, PositionEntry, TimeEntry};
+use super::log::aborted_entry;
 use super::producers::ProducerState;
 use super::scan::{Stop, walk_batches};
 use super::segment::file_name;
 use super::{Error, checkpoint};
 use crate::env::{Disk, OpenMode};
 use crate::model::Offset;
-use crate::records::BatchHeader;
+use crate::records::{BatchHeader, Marker};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +72,40 @@ pub fn verify(disk: &dyn Disk, directory: &Path, progress: &mut dyn FnMut(u64, u
     Ok(work.verified)
 }
 
+/// What the walk through a partition has come by.
+#[derive(Default)]
+struct Seen {
+    producers: ProducerState,
+    /// Offsets are missing: the log was compacted, and what a transaction wrote first may be gone.
+    is_sparse: bool,
+    /// Whether the log has lost its beginning, and with it what was open there.
+    has_begun_late: bool,
+}
+
+impl Seen {
+    /// The entry that an abort marker must have; none for other batches.
+    fn note(&mut self, header: &BatchHeader, batch: &[u8], expected: Offset) -> Option<AbortedEntry> {
+        self.has_begun_late |= self.producers.is_empty() && header.base_offset > Offset(0);
+        self.is_sparse |= header.base_offset > expected || header.records_count <= header.last_offset_delta;
+        if !header.is_control() {
+            self.producers.note(header);
+            return None;
+        }
+        let marker = Marker::read(header, batch).ok().flatten()?;
+        let ended = self.producers.note_marker(&marker, header)?;
+        aborted_entry(&self.producers, &ended)
+    }
+
+    /// Whether the list of a segment is what its markers say. Of a log that is not whole only the markers can be compared.
+    fn agrees(&self, expected: &[AbortedEntry], found: &[AbortedEntry]) -> bool {
+        if !self.is_sparse && !self.has_begun_late {
+            return expected == found;
+        }
+        let markers = |entries: &[AbortedEntry]| entries.iter().map(|e| (e.last_offset, e.producer_id)).collect::<BTreeSet<_>>();
+        found.iter().all(|e| e.first_offset <= e.last_offset) && markers(expected).is_subset(&markers(found))
+    }
+}
+
 struct Work<'a> {
     disk: &'a dyn Disk,
     /// Whether the directory says that all is well.
@@ -85,6 +121,7 @@ impl Work<'_> {
         let names = self.names(directory)?;
         let bases: Vec<Offset> = names.iter().filter_map(|name| name.strip_suffix(".log")?.parse().ok()).map(Offset).collect();
         let mut next_offset = Offset(0);
+        let mut seen = Seen::default();
         for (at, base) in bases.iter().enumerate() {
             if *base < next_offset {
                 self.damage(
@@ -92,7 +129,7 @@ impl Work<'_> {
                     format!("it begins before offset {next_offset}, where the one before ends"),
                 );
             }
-            next_offset = self.segment(directory, *base, at + 1 == bases.len())?;
+            next_offset = self.segment(directory, *base, at + 1 == bases.len(), &mut seen)?;
         }
         for name in &names {
             let path = directory.join(name);
@@ -107,15 +144,18 @@ impl Work<'_> {
     }
 
     /// Checks a segment with its indexes; answers the offset after its last sound batch.
-    fn segment(&mut self, directory: &Path, base: Offset, is_last: bool) -> Result<Offset, Error> {
+    fn segment(&mut self, directory: &Path, base: Offset, is_last: bool, seen: &mut Seen) -> Result<Offset, Error> {
         let path = directory.join(file_name(base, "log"));
         let size = self.size(&path)?;
         let mut positions = self.index::<PositionEntry>(&directory.join(file_name(base, "index")))?.into_iter().peekable();
         let mut times = self.index::<TimeEntry>(&directory.join(file_name(base, "timeindex")))?.into_iter().peekable();
+        let aborted_path = directory.join(file_name(base, "txnindex"));
+        let aborted = self.index::<AbortedEntry>(&aborted_path)?;
+        let mut expected = Vec::new();
         let (mut wrong_position, mut wrong_time) = (None, None);
         let (mut next_offset, mut position_after) = (base, 0);
         let file = self.disk.open(&path, OpenMode::Read).map_err(Error::io("open", &path))?;
-        let mut each = |position: u64, header: &BatchHeader| {
+        let mut each = |position: u64, header: &BatchHeader, batch: &[u8]| {
             if header.base_offset < next_offset || header.last_offset_delta < 0 {
                 return ControlFlow::Break(format!(
                     "the batch at position {position} has offset {}, expected {next_offset} or more",
@@ -134,15 +174,16 @@ impl Work<'_> {
                     wrong_time.get_or_insert(entry);
                 }
             }
+            expected.extend(seen.note(header, batch, next_offset));
             (next_offset, position_after) = (header.next_offset(), position + header.size() as u64);
             self.verified.batches += 1;
             ControlFlow::Continue(())
         };
         let (done, all) = (self.verified.bytes, self.all_bytes);
         let progress = &mut self.progress;
-        let walked = walk_batches(&*file, 0, size, |position, header, _| {
+        let walked = walk_batches(&*file, 0, size, |position, header, batch| {
             progress(done + position, all);
-            each(position, header)
+            each(position, header, batch)
         });
         let (wrong_position, wrong_time) = (wrong_position.or(positions.next()), wrong_time.or(times.next()));
         self.verified.segments += 1;
@@ -167,6 +208,10 @@ impl Work<'_> {
             let index = directory.join(file_name(base, "timeindex"));
             self.unless_crashed(&index, &format!("the entry for {} ms is of no batch with that timestamp", entry.timestamp_ms));
         }
+        // That of the last segment is written by a clean stop.
+        if (!is_last || self.is_clean) && !seen.agrees(&expected, &aborted) {
+            self.unless_crashed(&aborted_path, "the list of aborted transactions does not fit to the log");
+        }
         Ok(next_offset)
     }
 
@@ -178,7 +223,7 @@ impl Work<'_> {
         let bytes = self.read(path)?;
         let entries: Vec<E> = bytes.chunks_exact(E::SIZE).map(E::read).collect();
         let ascends = entries.windows(2).all(|pair| pair[0].key() < pair[1].key() || bytes.ends_with(&[0; 12]));
-        if bytes.len() % E::SIZE != 0 || !ascends {
+        if bytes.len() % E::SIZE != 0 || !ascends || !bytes.chunks_exact(E::SIZE).all(E::is_known) {
             self.unless_crashed(path, "the index is cut off, or its entries do not ascend");
             return Ok(Vec::new());
         }

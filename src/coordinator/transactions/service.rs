@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -163,7 +164,10 @@ impl TransactionCoordinator {
                 Init::Aborts(_) if has_aborted => return Err(ErrorCode::ConcurrentTransactions),
                 Init::Aborts(_) => {
                     self.settled(id).await?;
-                    self.complete(id).await;
+                    if let Some(completing) = self.begin_completing(id).await {
+                        // Where it fails it is taken up again.
+                        let _ = completing.await;
+                    }
                     has_aborted = true;
                 }
             }
@@ -236,21 +240,20 @@ impl TransactionCoordinator {
                 End::Prepared(_, identity) => {
                     // No partition is told before the decision can not be taken back.
                     self.settled(id).await?;
-                    self.complete_soon(id).await;
+                    self.begin_completing(id).await;
                     return Ok(identity);
                 }
             }
         }
     }
 
-    /// Tells the partitions without a wait where nothing has to be waited for, and else beside the caller.
-    async fn complete_soon(self: &Arc<Self>, id: &str) {
+    /// Tells the partitions without a wait where nothing has to be waited for, and else in a task, which goes on also where the caller's client
+    /// hangs up.
+    async fn begin_completing(self: &Arc<Self>, id: &str) -> Option<JoinHandle<()>> {
         let (this, id) = (self.clone(), id.to_string());
         let mut completing: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move { this.complete(&id).await });
         let done = poll_fn(|context| Poll::Ready(completing.as_mut().poll(context).is_ready())).await;
-        if !done {
-            self.completing.spawn(completing);
-        }
+        (!done).then(|| self.completing.spawn(completing))
     }
 
     /// Tells all partitions of a decided transaction how it ends, and stores that they are told. What cannot be told now is tried again later.
@@ -364,7 +367,7 @@ impl TransactionCoordinator {
             for id in waiting {
                 // Only what is stored and cannot be taken back is told.
                 if self.settled(&id).await.is_ok() {
-                    self.complete_soon(&id).await;
+                    self.begin_completing(&id).await;
                 }
             }
         }
