@@ -233,6 +233,30 @@ class Bench:
             self.load("latency", broker.address, "latency", 5000, int(6 * broker.warm))
         self.in_turn("end to end", brokers, measure, self.repeats())
 
+    def transactions(self, brokers):
+        """What transactions cost, and how many small ones there are in a second."""
+        if not self.wanted("transactions"):
+            return
+
+        def throughput(broker, _):
+            rates = {}
+            for name, more in (("plain", []), ("committed every 100 ms", ["--every-ms", "100"])):
+                done = self.load("produce-in-transactions", broker.address, "transactions", 15, 100, *more)
+                rates[name] = done["bytes"] / 1e6 / done["seconds"]
+                self.note(broker, f"transactions, 16 KB batches {name}: MB/s", rates[name])
+            self.note(broker, "transactions, over plain throughput", rates["committed every 100 ms"] / rates["plain"])
+
+        def small(broker, _):
+            self.note(broker, "transactions of five records: /s", self.load("transactions", broker.address, "small-transactions", 5, 3)["per_second"])
+
+        for broker in brokers:
+            for topic in ("transactions", "small-transactions"):
+                self.topic(broker, topic, "segment.bytes=33554432", "retention.bytes=67108864", "file.delete.delay.ms=0")
+            self.load("produce-in-transactions", broker.address, "transactions", 15, int(100 * broker.warm), "--every-ms", "100")
+            self.load("transactions", broker.address, "small-transactions", 5, 3)
+        self.in_turn("transactions, ", brokers, throughput, self.repeats())
+        self.in_turn("transactions of", brokers, small, self.repeats())
+
     def many(self, brokers):
         if self.wanted("partitions"):
             def partitions(broker, at):
@@ -304,6 +328,7 @@ class Bench:
             self.produce(brokers, "produce, lz4 of 1 MB", 980, 1000, "--lz4")
             self.fetch(brokers)
             self.latency(brokers)
+            self.transactions(brokers)
             self.java(brokers)
             for broker in brokers:
                 self.note(broker, "memory at its highest: MB", memory(broker, "VmHWM"))
@@ -331,6 +356,7 @@ EXPECTED = {
     "produce, 1 MB batches: CPU s/GB": [("Kafka", 0.5), ("bare", 1.5)], "produce, 16 KB batches: CPU s/GB": [("Kafka", 0.3), ("bare", 2.0)],
     "produce, lz4 of 1 MB: CPU s/GB": [("Kafka", 0.35)], "fetch, cached: CPU s/GB": [("Kafka", 1.0), ("bare", 1.3)],
     "end to end latency at 5,000/s: p50 ms": [("Kafka", 0.6)], "end to end latency at 5,000/s: p99 ms": [("Kafka", 1.2)],
+    "transactions, over plain throughput": [("Kafka at least", 1.0)], "transactions of five records: /s": [("Kafka at least", 10.0)],
     "idle memory: MB": [("at most", 20)], "ready: s": [("at most", 0.02)], "1,000 partitions created and written: s": [("at most", 0.5)],
     "100 members stable: s": [("at most", 1.0)], "16 producers of 16 KB batches: MB/s": [("fsync at least", 0.5)],
     "10 GiB log, a record by offset: times faster than a scan": [("at least", 100)],
@@ -341,7 +367,7 @@ NAMES = {"ours": "dlog", "Kafka": "Apache Kafka", "bare": BARE, "fsync": "dlog, 
 
 
 def best(figure, values):
-    return max(values) if "MB/s" in figure or "faster" in figure else min(values)
+    return max(values) if any(word in figure for word in ("MB/s", "faster", "/s", "over plain")) and "latency" not in figure and "s/GB" not in figure else min(values)
 
 
 def verdict(results, figure, kind, limit):
@@ -350,6 +376,8 @@ def verdict(results, figure, kind, limit):
     ours = of("ours")
     if kind in ("Kafka", "bare"):
         text, value, is_enough = f"of {NAMES[kind]}'s at most", ours / of(kind) if ours and of(kind) else None, lambda v: v <= limit
+    elif kind == "Kafka at least":
+        text, value, is_enough = f"of {NAMES['Kafka']}'s at least", ours / of("Kafka") if ours and of("Kafka") else None, lambda v: v >= limit
     elif kind == "fsync at least":
         text, value, is_enough = "with fsync at least", of("fsync") / ours if ours and of("fsync") else None, lambda v: v >= limit
     elif kind == "of it alone":

@@ -50,10 +50,26 @@ enum Load {
         megabytes: usize,
         #[arg(long)]
         lz4: bool,
-        /// Each on a connection of its own, to a partition of its own.
+        /// Each on a connection of its own.
         #[arg(long, default_value_t = 1)]
         producers: usize,
+        /// They take them in turn.
+        #[arg(long, default_value_t = 1)]
+        partitions: usize,
     },
+    /// Produce batches of an idempotent producer with five in flight, in transactions that are committed at intervals.
+    ProduceInTransactions {
+        address: SocketAddr,
+        topic: String,
+        /// Records of 1 KB in a batch.
+        records: usize,
+        megabytes: usize,
+        /// None for no transactions.
+        #[arg(long)]
+        every_ms: Option<u64>,
+    },
+    /// Transactions of one batch, one after the other.
+    Transactions { address: SocketAddr, topic: String, records: usize, seconds: u64 },
     /// Read a topic from its beginning.
     Fetch { address: SocketAddr, topic: String, megabytes: usize },
     /// Records of 1 KB at a rate, a batch a millisecond, from before the send to after the receipt.
@@ -90,7 +106,7 @@ fn main() {
             let settings: Vec<(&str, &str)> = settings.iter().map(|s| s.split_once('=').expect("KEY=VALUE")).collect();
             Client::connect_to(address).await.create_topic(&topic, partitions, &settings).await;
         }),
-        Load::Produce { address, topic, records, megabytes, lz4, producers } => runtime.block_on(async {
+        Load::Produce { address, topic, records, megabytes, lz4, producers, partitions } => runtime.block_on(async {
             let codec = if lz4 { Codec::Lz4 } else { Codec::None };
             let batch = load::batch(records, codec);
             // Bytes of users: with a codec the batches are smaller.
@@ -98,7 +114,7 @@ fn main() {
             let each = megabytes * MEGABYTE / producers / plain * batch.len();
             let mut sending = JoinSet::new();
             let begin = Instant::now();
-            for partition in 0..producers {
+            for partition in (0..partitions).cycle().take(producers) {
                 let (topic, batch) = (topic.clone(), batch.clone());
                 sending.spawn(async move {
                     let mut client = Client::connect_to(address).await;
@@ -107,6 +123,19 @@ fn main() {
             }
             let sent: usize = sending.join_all().await.iter().sum();
             result(&[("bytes", (sent / batch.len() * plain) as f64), ("seconds", begin.elapsed().as_secs_f64())]);
+        }),
+        Load::ProduceInTransactions { address, topic, records, megabytes, every_ms } => runtime.block_on(async {
+            let (batch, every) = (load::batch(records, Codec::None), every_ms.map(Duration::from_millis));
+            let mut client = Client::connect_to(address).await;
+            let begin = Instant::now();
+            let sent = load::produce_in_transactions(&mut client, &topic, &batch, megabytes * MEGABYTE, every).await;
+            result(&[("bytes", sent as f64), ("seconds", begin.elapsed().as_secs_f64())]);
+        }),
+        Load::Transactions { address, topic, records, seconds } => runtime.block_on(async {
+            let batch = load::batch(records, Codec::None);
+            let mut client = Client::connect_to(address).await;
+            let per_second = load::transactions(&mut client, &topic, &batch, Duration::from_secs(seconds)).await;
+            result(&[("per_second", per_second)]);
         }),
         Load::Fetch { address, topic, megabytes } => runtime.block_on(fetch(address, &topic, megabytes * MEGABYTE)),
         Load::Latency { address, topic, per_second, seconds } => runtime.block_on(latency(address, &topic, per_second, seconds)),
@@ -132,8 +161,13 @@ fn result(figures: &[(&str, f64)]) {
 }
 
 /// A request for as much as a consumer takes at once.
+/// Bytes that a fetch asks for.
+const FETCHED_AT_ONCE: usize = 8 << 20;
+/// Bytes of the file that the bare loop sends: as many as [`fetch`] reads.
+const SENT_FILE: usize = 512 << 20;
+
 fn fetch_from(topic: &str, offset: i64, max_wait_ms: i32) -> FetchRequest {
-    let partition = FetchPartition { fetch_offset: offset, partition_max_bytes: 8 << 20, ..Default::default() };
+    let partition = FetchPartition { fetch_offset: offset, partition_max_bytes: FETCHED_AT_ONCE as i32, ..Default::default() };
     let topics = vec![FetchTopic { topic: topic.into(), partitions: vec![partition], ..Default::default() }];
     FetchRequest { max_wait_ms, min_bytes: 1, max_bytes: 50 << 20, session_epoch: -1, topics, ..Default::default() }
 }
@@ -355,19 +389,28 @@ fn bare_fetch(total: usize) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     let path = std::env::temp_dir().join(format!("dlog-bare-{}", std::process::id()));
-    std::fs::write(&path, vec![7; 64 << 20]).expect("there is room");
+    std::fs::write(&path, vec![7; SENT_FILE]).expect("there is room");
+    // Who reads asks for as much at once as in `fetch`, and reads as it does.
     let reader = std::thread::spawn(move || {
         let mut stream = TcpStream::connect(address).expect("it listens");
-        let mut bytes = vec![0; 1 << 20];
-        while stream.read(&mut bytes).expect("it sends") > 0 {}
+        while stream.write_all(&[0]).is_ok() {
+            let mut bytes = vec![0; FETCHED_AT_ONCE];
+            if stream.read_exact(&mut bytes).is_err() {
+                break;
+            }
+        }
     });
-    let (stream, _) = listener.accept().expect("one comes");
+    let (mut stream, _) = listener.accept().expect("one comes");
     let file = std::fs::File::open(&path).expect("it is there");
-    let send = |total: usize| {
+    let mut send = |total: usize| {
         let mut sent = 0;
         while sent < total {
-            let mut position = (sent % (64 << 20)) as u64;
-            sent += rustix::fs::sendfile(&stream, &file, Some(&mut position), 1 << 20).expect("it reads");
+            stream.read_exact(&mut [0]).expect("it asks");
+            let end = sent + FETCHED_AT_ONCE;
+            while sent < end {
+                let mut position = (sent % SENT_FILE) as u64;
+                sent += rustix::fs::sendfile(&stream, &file, Some(&mut position), end - sent).expect("it reads");
+            }
         }
         sent
     };

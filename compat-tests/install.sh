@@ -12,7 +12,7 @@ case ${1:-} in
   confluent-kafka) python confluent-kafka ;;
   kafka-python) python kafka-python python-snappy lz4 zstandard ;;
   aiokafka) python aiokafka cramjam ;;
-  java | kafka-tools) (cd java && [[ -d target/libs && target/Driver.class -nt src/main/java/Driver.java && target/Driver.class -nt src/main/java/WordCount.java && target/Driver.class -nt pom.xml ]] || {
+  java | kafka-tools | kafka-data) (cd java && [[ -d target/libs && target/Driver.class -nt src/main/java/Driver.java && target/Driver.class -nt src/main/java/WordCount.java && target/Driver.class -nt pom.xml ]] || {
       rm -rf target
       mvn -q -B dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$PWD/target/libs"
       mvn -q -B -f tools/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$PWD/target/tools"

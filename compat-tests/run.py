@@ -11,6 +11,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 CLIENTS = ["kcat", "confluent-kafka", "kafka-python", "aiokafka", "java", "franz-go", "kafkajs"]
 TOOLS = "kafka-tools"
+DATA = "kafka-data"
 SMOKE = ["kcat", "confluent-kafka", "kafka-python"]
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 PATIENCE = 90
@@ -507,6 +508,12 @@ def compare_tools(options):
         theirs.remove()
 
 
+def take_over_data(options):
+    """A directory that Apache Kafka wrote."""
+    subprocess.run([str(HERE / "install.sh"), "confluent-kafka"], stdout=subprocess.DEVNULL, check=True)
+    return subprocess.run([str(HERE / ".venv/bin/python"), str(HERE / DATA / "takeover.py"), options.binary]).returncode
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clients", nargs="*")
@@ -518,10 +525,10 @@ def main():
     options = parser.parse_args()
     options.kills = options.kills or (3 if options.smoke else 20)
     options.seconds = options.seconds or (15 if options.smoke else 300)
-    clients = options.clients or (SMOKE if options.smoke else [*CLIENTS, TOOLS])
-    unknown = [c for c in clients if c not in [*CLIENTS, TOOLS]]
+    clients = options.clients or (SMOKE if options.smoke else [*CLIENTS, TOOLS, DATA])
+    unknown = [c for c in clients if c not in [*CLIENTS, TOOLS, DATA]]
     if unknown:
-        sys.exit(f"no such client: {', '.join(unknown)}; there are {', '.join([*CLIENTS, TOOLS])}")
+        sys.exit(f"no such client: {', '.join(unknown)}; there are {', '.join([*CLIENTS, TOOLS, DATA])}")
     failures = 0
     for client in clients:
         done = subprocess.run([str(HERE / "install.sh"), client], stdout=subprocess.DEVNULL)
@@ -529,7 +536,7 @@ def main():
             print(f"{client:<16} FAILED  install", flush=True)
             failures += 1
             continue
-        failures += compare_tools(options) if client == TOOLS else run_client(client, options)
+        failures += {TOOLS: compare_tools, DATA: take_over_data}.get(client, lambda options: run_client(client, options))(options)
     print(f"{'no case failed' if failures == 0 else f'{failures} cases failed'}")
     sys.exit(1 if failures else 0)
 

@@ -25,6 +25,7 @@ TOOLS = {
     "leader-election": "org.apache.kafka.tools.LeaderElectionCommand",
     "reassign-partitions": "org.apache.kafka.tools.reassign.ReassignPartitionsCommand",
     "transactions": "org.apache.kafka.tools.TransactionsCommand",
+    "features": "org.apache.kafka.tools.FeatureCommand",
 }
 
 LINES = "".join(f"key{i}:value {i}\n" for i in range(20))
@@ -94,6 +95,18 @@ CASES = [
     ("elect all leaders", "leader-election", ["--election-type", "preferred", "--all-topic-partitions"], None),
     ("reassignments", "reassign-partitions", ["--list"], None),
     ("producers", "transactions", ["describe-producers", "--topic", "v", "--partition", "0"], None),
+    ("leave a transaction open", "driver", ["hang", "topic=v", "id=hanging"], None),
+    ("list transactions", "transactions", ["list"], None),
+    ("describe a transaction", "transactions", ["describe", "--transactional-id", "hanging"], None),
+    ("describe a missing transaction", "transactions", ["describe", "--transactional-id", "missing"], None),
+    ("producers with a transaction", "transactions", ["describe-producers", "--topic", "v", "--partition", "0"], None),
+    ("find what hangs", "transactions", ["find-hanging", "--broker-id", "1", "--max-transaction-timeout", "0"], None),
+    ("abort a transaction", "transactions", ["abort", "--topic", "v", "--partition", "0", "--start-offset", "50"], None),
+    ("producers after", "transactions", ["describe-producers", "--topic", "v", "--partition", "0"], None),
+    ("features", "features", ["describe"], None),
+    ("upgrade a feature too far", "features", ["upgrade", "--feature", "transaction.version=9"], None),
+    ("downgrade a feature", "features", ["downgrade", "--feature", "transaction.version=1"], None),
+    ("upgrade a feature", "features", ["upgrade", "--feature", "transaction.version=2"], None),
     ("delete", "topics", ["--delete", "--topic", "t"], None),
     ("delete a missing one", "topics", ["--delete", "--topic", "missing"], None),
 ]
@@ -122,7 +135,8 @@ def run_tool(address, tool, words, text):
                 path = Path(folder) / "file.json"
                 path.write_text(word[len("FILE:"):])
                 words[at] = str(path)
-        command = ["java", "-Xmx256M", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", f"{JARS}/*", TOOLS[tool], "--bootstrap-server", address, *words]
+        driver = [str(HERE.parent / "java" / "driver"), *words, f"bootstrap={address}"]
+        command = driver if tool == "driver" else ["java", "-Xmx256M", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", f"{JARS}/*", TOOLS[tool], "--bootstrap-server", address, *words]
         try:
             done = subprocess.run(command, input=text or "", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
         except subprocess.TimeoutExpired:

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::File;
 
 /// Bytes that one `sendfile` call may move, so that one big answer does not hold a worker for long.
-const SEND_BYTES_MAX: usize = 256 << 10;
+const SEND_BYTES_MAX: usize = 512 << 10;
 /// A slice of a file up to this size is copied: that costs less than a `sendfile` and the packets before and after it.
 const COPIED_MAX: usize = 16 << 10;
 /// Bytes that are gathered before they leave.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dlog::coordinator::Identity;
 use dlog::env::{Clock, SystemClock};
 use dlog::protocol::encode_request;
 use dlog::protocol::generated::create_topics::{CreatableTopic, CreateTopicsRequest};
@@ -13,10 +14,11 @@ use dlog::protocol::generated::heartbeat::HeartbeatRequest;
 use dlog::protocol::generated::join_group::{JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse};
 use dlog::protocol::generated::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use dlog::protocol::generated::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment};
-use dlog::records::{BatchBuilder, Codec, NewRecord};
+use dlog::records::{BatchBuilder, BatchHeader, Codec, NewRecord, TransactionResult};
 use dlog::wire::Records;
 use tokio::sync::Semaphore;
 
+use super::transactions::{end_request, init_request};
 use super::{Client, produce_request};
 
 /// Requests that a producer has in flight, as the Java client's default.
@@ -149,4 +151,93 @@ async fn join(client: &mut Client, group: &str, id: &str) -> JoinGroupResponse {
         ..Default::default()
     };
     client.call(&request, 5).await
+}
+
+/// A producer's batches in transactions that are committed at intervals, as [`produce`] sends them; none sends them outside any. The epoch grows
+/// with each transaction (KIP-890). Returns the bytes of batches.
+pub async fn produce_in_transactions(client: &mut Client, topic: &str, batch: &Bytes, total: usize, every: Option<Duration>) -> usize {
+    let id = format!("load-{topic}");
+    let mut me = begin(client, &id, every.is_some()).await;
+    let header = BatchHeader::read(batch).expect("a batch");
+    let (mut sent, mut in_flight, mut sequence, mut committed_at) = (0, 0, 0, Instant::now());
+    while sent < total || in_flight > 0 {
+        let is_due = every.is_some_and(|every| committed_at.elapsed() >= every) || sent >= total;
+        if in_flight == IN_FLIGHT || (is_due && in_flight > 0) {
+            let (_, response) = client.receive::<ProduceRequest>(12).await;
+            assert_eq!(response.responses[0].partition_responses[0].error_code, 0);
+            in_flight -= 1;
+            continue;
+        }
+        if is_due {
+            me = commit(client, &id, me).await;
+            (sequence, committed_at) = (0, Instant::now());
+        }
+        if sent < total {
+            let first = sequence == 0 && every.is_some();
+            let data = numbered(&header, batch, me, sequence, every.is_some());
+            let mut request = produce_request(topic, 0, &data, -1);
+            request.transactional_id = every.map(|_| id.clone());
+            if first {
+                // Until the transaction before has ended everywhere Kafka refuses the next one.
+                while client.call(&request, 12).await.responses[0].partition_responses[0].error_code != 0 {}
+            } else {
+                client.send(&request, 12).await;
+                in_flight += 1;
+            }
+            sequence += header.records_count;
+            sent += batch.len();
+        }
+    }
+    if every.is_some() && sequence > 0 {
+        commit(client, &id, me).await;
+    }
+    sent
+}
+
+/// Transactions of one batch, one after the other, for a time; returns how many a second.
+pub async fn transactions(client: &mut Client, topic: &str, batch: &Bytes, time: Duration) -> f64 {
+    let id = format!("load-{topic}");
+    let mut me = begin(client, &id, true).await;
+    let header = BatchHeader::read(batch).expect("a batch");
+    let (mut count, begin) = (0, Instant::now());
+    while begin.elapsed() < time {
+        let mut request = produce_request(topic, 0, &numbered(&header, batch, me, 0, true), -1);
+        request.transactional_id = Some(id.clone());
+        while client.call(&request, 12).await.responses[0].partition_responses[0].error_code != 0 {}
+        me = commit(client, &id, me).await;
+        count += 1;
+    }
+    f64::from(count) / begin.elapsed().as_secs_f64()
+}
+
+/// The batch of a producer. Sequence and epoch lie under the checksum.
+fn numbered(header: &BatchHeader, batch: &Bytes, me: Identity, base_sequence: i32, is_transactional: bool) -> Bytes {
+    let body = &batch[header.to_bytes().len()..];
+    let attributes = if is_transactional { header.attributes | 1 << 4 } else { header.attributes };
+    let mut header = BatchHeader { producer_id: me.id, producer_epoch: me.epoch, base_sequence, attributes, ..*header };
+    header.crc = header.compute_crc(body);
+    [&header.to_bytes()[..], body].concat().into()
+}
+
+async fn begin(client: &mut Client, id: &str, is_transactional: bool) -> Identity {
+    let mut request = init_request(id, 60_000, None);
+    if is_transactional {
+        let find = FindCoordinatorRequest { key_type: 1, coordinator_keys: vec![id.into()], ..Default::default() };
+        while client.call(&find, 4).await.coordinators[0].error_code != 0 {}
+    } else {
+        request.transactional_id = None;
+    }
+    loop {
+        let answer = client.call(&request, 4).await;
+        if answer.error_code == 0 {
+            return Identity::new(answer.producer_id, answer.producer_epoch);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn commit(client: &mut Client, id: &str, me: Identity) -> Identity {
+    let answer = client.call(&end_request(id, me, TransactionResult::Commit), 5).await;
+    assert_eq!(answer.error_code, 0);
+    Identity::new(answer.producer_id, answer.producer_epoch)
 }

@@ -71,6 +71,13 @@ public class Driver {
             case "group" -> group();
             case "stream" -> stream();
             case "transform" -> transform();
+            case "hang" -> {
+                var producer = producer("transactional.id", o.get("id"));
+                producer.initTransactions();
+                producer.beginTransaction();
+                producer.send(new ProducerRecord<>(o.get("topic"), "x".getBytes())).get();
+                Runtime.getRuntime().halt(0);
+            }
             case "wordcount" -> WordCount.run(o.get("bootstrap"), o.get("from"), o.get("to"), o.get("group"), o.get("id"), inputClosed());
             default -> throw new IllegalArgumentException(args[0]);
         }
