@@ -10,6 +10,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use clap::{Parser, Subcommand};
 use common::{Client, load, produce_request};
 use dlog::env::{Clock, SystemClock};
@@ -18,6 +19,7 @@ use dlog::protocol::generated::fetch::{FetchPartition, FetchRequest, FetchTopic}
 use dlog::protocol::generated::list_offsets::{ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsTopic};
 use dlog::protocol::generated::produce::ProduceRequest;
 use dlog::records::{BatchBuilder, BatchHeader, Codec, NewRecord, Records, batches, layout};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
@@ -390,15 +392,20 @@ fn bare_fetch(total: usize) {
     let address = listener.local_addr().expect("an address");
     let path = std::env::temp_dir().join(format!("dlog-bare-{}", std::process::id()));
     std::fs::write(&path, vec![7; SENT_FILE]).expect("there is room");
-    // Who reads asks for as much at once as in `fetch`, and reads as it does.
+    // Who reads asks for as much at once as in `fetch`, and reads as it does: who sends pays for waking it.
     let reader = std::thread::spawn(move || {
-        let mut stream = TcpStream::connect(address).expect("it listens");
-        while stream.write_all(&[0]).is_ok() {
-            let mut bytes = vec![0; FETCHED_AT_ONCE];
-            if stream.read_exact(&mut bytes).is_err() {
-                break;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
+            while stream.write_all(&[0]).await.is_ok() {
+                let mut bytes = BytesMut::with_capacity(FETCHED_AT_ONCE);
+                while bytes.len() < FETCHED_AT_ONCE {
+                    if stream.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
+                        return;
+                    }
+                }
             }
-        }
+        });
     });
     let (mut stream, _) = listener.accept().expect("one comes");
     let file = std::fs::File::open(&path).expect("it is there");

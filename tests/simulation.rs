@@ -268,7 +268,7 @@ async fn transactional_producer(world: World, number: u64) {
     let id = peer.name.clone();
     let mut value = (20 + number) << 32;
     let mut round = 0;
-    let style = if number % 2 == 0 { Style::Adding } else { Style::Bumping };
+    let style = if number.is_multiple_of(2) { Style::Adding } else { Style::Bumping };
     while !world.is_over.get() {
         let request = init_request(&id, TRANSACTION_TIMEOUT_MS, None);
         let Some(answer) = peer.call(&request, 4).await.filter(|answer| answer.error_code == 0) else {

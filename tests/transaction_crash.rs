@@ -165,7 +165,7 @@ async fn transaction(
         let appended = replica.produce(&batch, origin, verification.as_ref(), NOW).map_err(|_| ErrorCode::KafkaStorageError)?;
         replica.committed(appended.base_offset.plus(2)).await.map_err(|_| ErrorCode::KafkaStorageError)?;
     }
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         let place = machine.groups.partition_for(GROUP);
         if style == Style::Adding {
             machine.transactions.add(id, me, std::slice::from_ref(&place), EpochRule::Stays).await?;

@@ -21,7 +21,7 @@ use crate::http::{self, AllowedHosts, Pages};
 use crate::model::ProducerId;
 use crate::partition::{Keeping, Partitions};
 use crate::protocol::ErrorCode;
-use crate::server::{self, Endpoint, Services};
+use crate::server::{self, Endpoint, Rooms, Services};
 use crate::storage::{Cleaner, Software};
 
 /// The most open files of segments, where the operating system allows twice as many in all.
@@ -79,9 +79,14 @@ impl Broker {
         let producer_ids = Arc::new(ProducerIds::new(handle.clone(), node));
         let ids = Box::new(IdsOfCluster(producer_ids.clone()));
         let transactions = TransactionCoordinator::new(env.clone(), partitions.clone(), groups.clone(), ids, transaction_settings);
-        let coordinators = (groups.clone(), transactions.clone());
-        let services =
-            Services::new(env.clone(), node, cluster_id, handle, partitions.clone(), coordinators, producer_ids, config.server.clone());
+        let rooms = Rooms {
+            cluster: handle,
+            partitions: partitions.clone(),
+            groups: groups.clone(),
+            transactions: transactions.clone(),
+            producer_ids,
+        };
+        let services = Services::new(env.clone(), node, cluster_id, rooms, config.server.clone());
 
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let loading = (groups.clone(), transactions.clone());

@@ -14,6 +14,7 @@ use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::File;
@@ -360,6 +361,10 @@ impl Sender<'_> {
                 return Err(too_short());
             }
             left -= sent;
+            if left > 0 {
+                // The thread's other connections have their turn.
+                yield_now().await;
+            }
         }
         Ok(())
     }

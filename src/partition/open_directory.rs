@@ -45,6 +45,8 @@ pub(super) struct OpenDirectory {
     offline: AtomicBool,
     failed: CancellationToken,
     unflushed_bytes: AtomicU64,
+    /// Bytes that were appended since the last commit began.
+    uncommitted_bytes: AtomicU64,
     pub(super) signals: Arc<Signals>,
 }
 
@@ -65,6 +67,7 @@ impl OpenDirectory {
             offline: AtomicBool::new(false),
             failed: CancellationToken::new(),
             unflushed_bytes: AtomicU64::new(0),
+            uncommitted_bytes: AtomicU64::new(0),
             signals,
         }
     }
@@ -101,12 +104,23 @@ impl OpenDirectory {
     /// Counts what is not durable yet.
     pub(super) fn appended(&self, bytes: u64) {
         if self.durability == Durability::Fsync {
+            self.uncommitted_bytes.fetch_add(bytes, Ordering::Relaxed);
             self.commit_due.notify_one();
         }
         if self.unflushed_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > UNFLUSHED_BYTES_MAX {
             self.unflushed_bytes.store(0, Ordering::Relaxed);
             self.signals.flush_due.notify_one();
         }
+    }
+
+    /// Bytes that wait for the next commit.
+    pub(super) fn uncommitted(&self) -> u64 {
+        self.uncommitted_bytes.load(Ordering::Relaxed)
+    }
+
+    /// A commit begins; it takes so many bytes.
+    pub(super) fn committing(&self) -> u64 {
+        self.uncommitted_bytes.swap(0, Ordering::Relaxed)
     }
 
     /// A flush begins.

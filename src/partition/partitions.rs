@@ -69,6 +69,15 @@ pub struct Recovered {
     pub cut_bytes: u64,
 }
 
+/// What was committed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Commit {
+    /// Logs that had something to commit.
+    pub logs: usize,
+    /// About the bytes of it.
+    pub bytes: u64,
+}
+
 /// What opening a replica gives.
 type Opened = Result<(Replica, Report), Error>;
 /// Ordered, so that what is done to all of them is done in the same order in every run.
@@ -376,14 +385,20 @@ impl Partitions {
         })
     }
 
-    /// Makes durable what was written to a directory, counted from 0, and commits it; gives the number of logs. Blocks.
-    pub fn commit(&self, directory: usize) -> Result<usize, Error> {
+    /// Makes durable what was written to a directory, counted from 0, and commits it. Blocks.
+    pub fn commit(&self, directory: usize) -> Result<Commit, Error> {
         let home = &self.directories[directory];
+        let bytes = home.committing();
         let behind: Vec<_> = self.all().into_iter().filter(|r| Arc::ptr_eq(&r.home, home) && r.is_behind()).collect();
         if !behind.is_empty() {
             self.sync_in(home, &behind)?;
         }
-        Ok(behind.len())
+        Ok(Commit { logs: behind.len(), bytes })
+    }
+
+    /// Bytes that were written to a directory, counted from 0, since its last commit began.
+    pub fn uncommitted_bytes(&self, directory: usize) -> u64 {
+        self.directories[directory].uncommitted()
     }
 
     /// Waits until something was written to a directory that somebody waits for.

@@ -15,4 +15,4 @@ mod services;
 pub use dispatch::{SERVED, Served, served};
 pub use limits::ServerLimits;
 pub use listener::serve;
-pub use services::{Advertised, BrokerSetting, Endpoint, ServerSettings, Services, SettingSource};
+pub use services::{Advertised, BrokerSetting, Endpoint, Rooms, ServerSettings, Services, SettingSource};

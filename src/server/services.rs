@@ -80,6 +80,20 @@ pub struct ServerSettings {
     pub limits: ServerLimits,
 }
 
+/// The rooms below.
+pub struct Rooms {
+    /// Metadata.
+    pub cluster: ClusterHandle,
+    /// The replicas.
+    pub partitions: Arc<Partitions>,
+    /// Groups.
+    pub groups: Arc<GroupCoordinator>,
+    /// Transactions.
+    pub transactions: Arc<TransactionCoordinator>,
+    /// Producer ids.
+    pub producer_ids: Arc<ProducerIds>,
+}
+
 /// The rooms below, as the handlers see them.
 pub struct Services {
     /// The world.
@@ -108,16 +122,8 @@ pub struct Services {
 
 impl Services {
     /// Puts the rooms together.
-    pub fn new(
-        env: Env,
-        node_id: i32,
-        cluster_id: String,
-        cluster: ClusterHandle,
-        partitions: Arc<Partitions>,
-        (groups, transactions): (Arc<GroupCoordinator>, Arc<TransactionCoordinator>),
-        producer_ids: Arc<ProducerIds>,
-        settings: ServerSettings,
-    ) -> Arc<Services> {
+    pub fn new(env: Env, node_id: i32, cluster_id: String, rooms: Rooms, settings: ServerSettings) -> Arc<Services> {
+        let Rooms { cluster, partitions, groups, transactions, producer_ids } = rooms;
         let sessions = FetchSessions::new(settings.fetch_sessions_max);
         let budgets = Budgets::of(&settings.limits);
         Arc::new(Services {

@@ -18,7 +18,7 @@ pub(in crate::server) async fn handle(call: Call<WriteTxnMarkersRequest>) -> Wri
     for marker in &call.request.markers {
         markers.push(write(&call.caller.services, marker).await);
     }
-    WriteTxnMarkersResponse { markers, ..Default::default() }
+    WriteTxnMarkersResponse { markers }
 }
 
 async fn write(services: &Services, wanted: &WritableTxnMarker) -> WritableTxnMarkerResult {
