@@ -4,16 +4,21 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::transactions::*;
 use common::{Client, start};
 use dlog::broker::Broker;
 use dlog::coordinator::Identity;
+use dlog::env::{Env, MemoryDisk};
+use dlog::model::{LeaderEpoch, NodeId, TopicPartition, Uuid};
+use dlog::partition::{Keeping, NewReplica, Origin, Partitions, TopicSettings};
 use dlog::protocol::ErrorCode;
 use dlog::protocol::generated::*;
 use dlog::records::TransactionResult::{Abort, Commit};
-use dlog::records::{BatchBuilder, NewRecord, TransactionResult};
+use dlog::records::{BatchBuilder, EpochRule, Marker, NewRecord, TransactionResult};
+use dlog::storage::LogDirectory;
 
 const NOW: i64 = 1_700_000_000_000;
 const NOTHING: [u64; 0] = [];
@@ -149,12 +154,15 @@ async fn ends(client: &mut Client, topic: &str) -> (i64, i64, i64) {
     (data.high_watermark, data.last_stable_offset, listed)
 }
 
-/// A group's offset of partition 0, or the error with which it is held back.
+/// A group's offset of partition 0, or the error with which it is held back, the group's or the partition's.
 async fn offset(client: &mut Client, group: &str, topic: &str, require_stable: bool) -> Result<i64, ErrorCode> {
     let topic = offset_fetch::OffsetFetchRequestTopic { name: topic.into(), partition_indexes: vec![0] };
     let request =
         offset_fetch::OffsetFetchRequest { group_id: group.into(), topics: Some(vec![topic]), require_stable, ..Default::default() };
     let answer = client.call(&request, 7).await;
+    if answer.error_code != 0 {
+        return Err(code(answer.error_code));
+    }
     let partition = &answer.topics[0].partitions[0];
     if partition.error_code == 0 { Ok(partition.committed_offset) } else { Err(code(partition.error_code)) }
 }
@@ -349,6 +357,36 @@ async fn batches_that_do_not_fit_to_a_transaction_are_refused() {
     let codes: Vec<_> = answer.results_by_topic_v3_and_below[0].results_by_partition.iter().map(|p| code(p.partition_error_code)).collect();
     assert_eq!(codes, [ErrorCode::OperationNotAttempted, ErrorCode::UnknownTopicOrPartition]);
     broker.stop().await.unwrap();
+}
+
+/// The coordinator said yes, and its transaction ended before the batch was appended.
+#[test]
+fn a_late_batch_begins_nothing_behind_the_marker() {
+    let real = Env::real();
+    let env = Env { disk: Arc::new(MemoryDisk::new(real.clock.clone())), ..real };
+    let directory = LogDirectory::open(env.disk.clone(), &*env.entropy, Path::new("/data"), NodeId(1), None).unwrap();
+    let partitions = Partitions::new(env, vec![directory], Vec::new(), Keeping::default());
+    let (id, topic_id) = (TopicPartition::new("t", 0), Uuid::from_random([1; 16]));
+    let settings = TopicSettings::of(&BTreeMap::new(), &BTreeMap::new());
+    partitions.lead(vec![NewReplica { id, topic_id, leader_epoch: LeaderEpoch(0), settings, is_known: false }]).unwrap();
+    let replica = partitions.get("t", 0).unwrap();
+    let me = Identity::new(7, 0);
+    let send = |sequence: i32, verification: Option<&_>| {
+        replica
+            .produce(&transactional_batch(me, sequence, &[1], NOW), Origin::Client, verification, NOW)
+            .map(|appended| appended.base_offset.0)
+    };
+    send(0, None).expect_err("nobody was asked");
+    let (early, late) = (replica.begin_verification(me.id).unwrap(), replica.begin_verification(me.id).unwrap());
+    assert_eq!(send(0, Some(&early)).unwrap(), 0);
+    assert!(replica.begin_verification(me.id).is_none(), "it is open here");
+    assert_eq!(send(1, None).unwrap(), 1, "it goes on");
+    let marker = Marker { producer_id: me.id, producer_epoch: me.epoch, result: Commit, coordinator_epoch: 0 };
+    assert!(replica.end_transaction(&marker, EpochRule::Stays, NOW).unwrap().is_some());
+    send(2, Some(&late)).expect_err("a marker came since it was asked");
+    assert_eq!(replica.view().log_end.0, 3);
+    let again = replica.begin_verification(me.id).unwrap();
+    assert_eq!(send(2, Some(&again)).unwrap(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
