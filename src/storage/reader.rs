@@ -250,7 +250,7 @@ impl Shown {
 
     fn find_by_time(&self, timestamp_ms: i64) -> Result<Option<FoundOffset>, Error> {
         for segment in self.segments.iter().filter(|s| s.largest().is_some_and(|(largest, _)| largest >= timestamp_ms)) {
-            let mut from = segment.position_before_time(timestamp_ms);
+            let mut from = segment.position_before_time(timestamp_ms)?;
             while let Some((position, header)) = segment.find_from(from, |h| h.max_timestamp >= timestamp_ms)? {
                 let found = self.first_record(segment, position, &header, timestamp_ms)?;
                 if let Some(found) = found.filter(|f| f.offset >= self.log_start) {

@@ -271,12 +271,11 @@ impl Segment {
         Ok(None)
     }
 
-    /// Where to begin looking for a record of `timestamp_ms` or later.
-    pub(super) fn position_before_time(&self, timestamp_ms: i64) -> u64 {
-        let known = self.known();
-        let entry = known.times.last_where(|e| e.timestamp_ms < timestamp_ms);
-        let offset = entry.map_or(0, |e| e.relative_offset);
-        known.positions.last_where(|e| e.relative_offset <= offset).map_or(0, |e| u64::from(e.position))
+    /// The position from which to look for a record of `timestamp_ms` or later.
+    pub(super) fn position_before_time(&self, timestamp_ms: i64) -> Result<u64, Error> {
+        let Some(entry) = self.known().times.last_where(|e| e.timestamp_ms < timestamp_ms) else { return Ok(0) };
+        let found = self.find(self.base.plus(i64::from(entry.relative_offset)))?;
+        Ok(found.map_or(0, |(position, _)| position))
     }
 
     /// Whether all of a range was written or read by this process, and found sound.
