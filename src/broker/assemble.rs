@@ -9,11 +9,13 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::error;
+use tracing::{error, info};
 
 use super::directories::open_directories;
 use super::maintenance::{commit, compact, maintain};
-use super::{Config, Error, metrics_handle};
+use super::planting::{Planted, plant};
+use super::{Config, Error, Seed, metrics_handle};
+use crate::client::Connection;
 use crate::cluster::{self, Event, Following, LocalMetadataLog, ProducerIds};
 use crate::coordinator::{GroupCoordinator, NewProducerIds, OFFSETS_TOPIC, Pending, TRANSACTIONS_TOPIC, TransactionCoordinator};
 use crate::env::{Env, Listener, Network, open_files_max};
@@ -28,6 +30,8 @@ use crate::storage::{Cleaner, Software};
 const FILES_MAX: usize = 10_000;
 /// How long the parts of a broker may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes on their way between the broker and itself.
+const SEED_PIPE_BYTES: usize = 64 << 10;
 /// How often observations are sorted into the buckets of histograms.
 const HISTOGRAMS_EVERY: Duration = Duration::from_secs(5);
 
@@ -108,6 +112,7 @@ impl Broker {
             let map = Cleaner::new(&*env.entropy, cleaner.map_bytes);
             tasks.spawn(compact(partitions.clone(), env.workers.clone(), map, cleaner.clone(), stop.clone()));
         }
+        plant_in(&services, &config, &stop).await?;
         let mut listeners = Vec::new();
         for (listener, endpoint) in bound {
             listeners.push((endpoint.name.clone(), listener.local_address().map_err(|e| Error::Close(e.to_string()))?));
@@ -116,7 +121,19 @@ impl Broker {
         let ready = Arc::new(AtomicBool::new(true));
         let http = http_listener.local_address().map_err(|e| Error::Close(e.to_string()))?;
         let hosts = advertised_hosts(&config);
-        let pages = Pages { ready, counted, node_id: node, cluster, partitions: partitions.clone(), groups: groups.clone(), hosts };
+        let pages = Pages {
+            ready,
+            counted,
+            node_id: node,
+            cluster_id: services.cluster_id.clone(),
+            listeners: listeners.clone().into(),
+            http,
+            visits: services.visits.clone(),
+            cluster,
+            partitions: partitions.clone(),
+            groups: groups.clone(),
+            hosts,
+        };
         let not_ready = pages.ready.clone();
         let (http_stop, stopping) = (stop.clone(), stop.clone());
         tasks.spawn(async move {
@@ -171,6 +188,22 @@ impl NewProducerIds for IdsOfCluster {
             })
         })
     }
+}
+
+/// Puts in what is to be there before clients are served.
+async fn plant_in(services: &Arc<Services>, config: &Config, stop: &CancellationToken) -> Result<(), Error> {
+    if config.seed == Seed::default() {
+        return Ok(());
+    }
+    let (ours, theirs) = tokio::io::duplex(SEED_PIPE_BYTES);
+    let endpoint = Endpoint { name: "seed".into(), advertised: server::Advertised::AsReached };
+    let serving = server::serve_stream(Box::new(theirs), endpoint, services.clone(), stop.clone());
+    let (env, client) = (&services.env, Connection::over(ours, "dlog-seed"));
+    let planting = async { plant(&config.seed, &*env.disk, env.clock.wall_ms(), client).await };
+    let (planted, ()) = tokio::join!(planting, serving);
+    let Planted { topics, records, offsets } = planted?;
+    info!(topics, records, offsets, "seeded");
+    Ok(())
 }
 
 /// Takes the addresses before anything else is done: a port that is taken is known at once.

@@ -11,7 +11,7 @@ use tracing::warn;
 use super::providers::Flat;
 use super::settings::{KEYS, Key};
 use super::standing::Standing;
-use super::{CleanerSettings, Error, ListenerConfig, listeners};
+use super::{CleanerSettings, Error, ListenerConfig, Seed, listeners};
 use crate::cluster::{ControllerSettings, Replication};
 use crate::coordinator::{GroupSettings, TransactionSettings};
 use crate::env::{Disk, RealDisk};
@@ -76,6 +76,10 @@ pub struct Config {
     pub producer_expiration_ms: i64,
     /// How logs are compacted; none with `log.cleaner.enable=false`.
     pub cleaner: Option<CleanerSettings>,
+    /// What is to be there from the start on; read from no setting.
+    pub seed: Seed,
+    /// Whether what lies in the directories is thrown away first; from no setting either.
+    pub reset: bool,
 }
 
 /// Values by key, each with where it comes from.
@@ -151,6 +155,8 @@ impl Config {
                 map_bytes: values.long("log.cleaner.dedupe.buffer.size") as usize,
                 bytes_per_second: values.double("log.cleaner.io.max.bytes.per.second"),
             }),
+            seed: Seed::default(),
+            reset: false,
         })
     }
 }

@@ -13,6 +13,9 @@ use crate::storage::{self, LogDirectory};
 /// Opens all directories, that of the metadata log first, and names those whose disk cannot be used. A broker without its metadata is none: it
 /// would begin a new cluster beside the old one's data.
 pub(super) fn open_directories(config: &Config, env: &Env) -> Result<(Vec<LogDirectory>, Vec<PathBuf>), Error> {
+    if config.reset {
+        config.data.iter().try_for_each(|path| LogDirectory::clear(&*env.disk, path))?;
+    }
     let metadata = TopicPartition::new(METADATA_TOPIC, 0).to_string();
     let mut paths: Vec<&PathBuf> = config.data.iter().collect();
     paths.sort_by_key(|path| !env.disk.is_dir(&path.join(&metadata)));

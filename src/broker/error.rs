@@ -33,6 +33,14 @@ pub enum Error {
         /// The system's words.
         source: std::io::Error,
     },
+    /// What the broker is to hold from its start on.
+    #[error("cannot seed: {path}: {what}")]
+    Seed {
+        /// The file, topic or group.
+        path: String,
+        /// What is wrong.
+        what: String,
+    },
     /// The log directory.
     #[error(transparent)]
     Storage(#[from] storage::Error),

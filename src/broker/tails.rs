@@ -97,5 +97,10 @@ fn line(offset: i64, timestamp_ms: i64, record: &records::Record<'_>) -> Value {
             Some(Err(bytes)) => line.insert(format!("{name}_hex"), bytes.iter().map(|b| format!("{b:02x}")).collect::<String>().into()),
         };
     }
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let headers: Vec<Value> = record.headers().unwrap_or_default().iter().map(|h| json!([h.key, h.value.map(text)])).collect();
+    if !headers.is_empty() {
+        line.insert("headers".into(), headers.into());
+    }
     line.into()
 }

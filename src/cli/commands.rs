@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::{config, health, inspect, run as run_command, serve, wait};
+use super::{config, doctor, health, inspect, run as run_command, serve, wait};
 use crate::broker::{LogFormat, Mode};
 
 /// Something went wrong.
@@ -29,6 +29,8 @@ enum Command {
     Run(run_command::RunOptions),
     /// Ask a broker whether it serves clients: exit code 0 or 1, for container checks.
     Health(health::HealthOptions),
+    /// Say what is wrong with a broker and with what its clients are told: exit code 0 where nothing is, else 1.
+    Doctor(doctor::DoctorOptions),
     /// Wait until a topic or a group is as wanted: exit code 0, or 4 when time is over.
     Wait(wait::WaitOptions),
     /// Check every batch, index, snapshot and checkpoint of a data directory that no broker uses: exit code 0, or 3 where something is damaged.
@@ -57,6 +59,15 @@ pub(super) struct ServeOptions {
     /// Keep nothing: the data goes into a temporary directory that is removed at the end.
     #[arg(long, conflicts_with = "data")]
     pub(super) ephemeral: bool,
+    /// Throw away what lies in the data directory first.
+    #[arg(long)]
+    pub(super) reset: bool,
+    /// Topics to create at the start where they are missing: name:partitions:replicas[:cleanup.policy], separated by commas.
+    #[arg(long, value_name = "TOPICS", env = "KAFKA_CREATE_TOPICS")]
+    pub(super) create_topics: Option<String>,
+    /// A directory of topics, records and group offsets that are to be there from the start on.
+    #[arg(long, value_name = "DIR", env = "DLOG_SEED")]
+    pub(super) seed: Option<PathBuf>,
     /// Where to listen for clients, host:port; port 0 takes a free one. Overrides listeners.
     #[arg(long, value_name = "ADDRESS")]
     pub(super) listen: Option<String>,
@@ -119,6 +130,7 @@ pub fn run() -> ExitCode {
         Some(Command::Serve(options)) => done(serve::serve(Mode::Serve, options)),
         Some(Command::Run(options)) => run_command::run(options),
         Some(Command::Health(options)) => done(health::health(&options)),
+        Some(Command::Doctor(options)) => doctor::doctor(&options),
         Some(Command::Wait(options)) => wait::wait(&options),
         Some(Command::Verify(options)) => inspect::verify(&options),
         Some(Command::DumpLog(options)) => inspect::dump(&options),

@@ -10,7 +10,7 @@ use crate::protocol::generated::metadata::MetadataRequest;
 
 /// Versions that every broker of today serves.
 const VERSIONS: i16 = 3;
-const METADATA: i16 = 9;
+pub(super) const METADATA: i16 = 9;
 
 /// Whom to ask.
 #[derive(Debug, Clone, Args)]

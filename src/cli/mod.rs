@@ -2,7 +2,9 @@
 
 mod commands;
 mod config;
+mod doctor;
 mod health;
+mod http;
 mod inspect;
 mod run;
 mod serve;

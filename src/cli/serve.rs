@@ -7,11 +7,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use super::commands::{ServeOptions, SettingOptions};
-use crate::broker::{Broker, Config, LogTo, Mode, Sources, init_logging, metrics_handle};
+use crate::broker::{Broker, Config, LogTo, Mode, Seed, Sources, init_logging, metrics_handle};
 use crate::env::{Env, Workers, raise_open_files};
+use crate::http::OPEN_FILES_WANTED;
 
-/// Open files below which many partitions or connections get into trouble.
-const OPEN_FILES_WANTED: u64 = 4096;
 /// What Kafka's images take the log level from.
 const KAFKAS_LOG_LEVEL: &str = "KAFKA_LOG4J_ROOT_LOGLEVEL";
 
@@ -48,7 +47,7 @@ pub(super) fn serve(mode: Mode, options: ServeOptions) -> Result<(), String> {
     init_logging(&level, options.log_format.into(), LogTo::Stdout)?;
     let env = Env { workers: Workers::per_core().map_err(|e| e.to_string())?, ..Env::real() };
     let ephemeral = options.ephemeral.then(|| Ephemeral::new(&env));
-    let config = configure(mode, &options, ephemeral.as_ref().map(Ephemeral::path))?;
+    let config = configure(mode, &options, &env, ephemeral.as_ref().map(Ephemeral::path))?;
     if let Some(limit) = raise_open_files().filter(|limit| *limit < OPEN_FILES_WANTED) {
         warn!(limit, "few open files are allowed; each partition needs one, and each connection");
     }
@@ -67,7 +66,7 @@ fn kafkas_log_level() -> String {
     }
 }
 
-fn configure(mode: Mode, options: &ServeOptions, ephemeral: Option<&Path>) -> Result<Config, String> {
+fn configure(mode: Mode, options: &ServeOptions, env: &Env, ephemeral: Option<&Path>) -> Result<Config, String> {
     let mut flags = BTreeMap::new();
     if let Some(data) = ephemeral.or(options.data.as_deref()) {
         flags.insert("log.dirs".into(), data.display().to_string());
@@ -75,7 +74,10 @@ fn configure(mode: Mode, options: &ServeOptions, ephemeral: Option<&Path>) -> Re
     if let Some(listen) = &options.listen {
         flags.insert("listeners".into(), format!("PLAINTEXT://{listen}"));
     }
-    Config::read(mode, &sources(&options.settings, flags), &options.http).map_err(|e| e.to_string())
+    let mut config = Config::read(mode, &sources(&options.settings, flags), &options.http).map_err(|e| e.to_string())?;
+    config.seed = Seed::read(&*env.disk, options.create_topics.as_deref(), options.seed.as_deref()).map_err(|e| e.to_string())?;
+    config.reset = options.reset;
+    Ok(config)
 }
 
 /// The file, the environment, and the flags; `more` flags win over `--set`.

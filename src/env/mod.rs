@@ -7,6 +7,7 @@ mod clock;
 mod disk;
 mod entropy;
 mod limits;
+mod listening;
 mod memory_disk;
 mod network;
 mod real_disk;
@@ -18,6 +19,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use disk::{Disk, File, Lock, Map, OpenMode};
 pub use entropy::{Entropy, SystemEntropy};
 pub use limits::{ProcessUse, open_files_max, process_use, raise_open_files};
+pub use listening::{Process, listening_process};
 pub use memory_disk::{Crash, Cut, MemoryDisk};
 pub use network::{
     Accept, Accepted, ByteStream, Listener, Network, Part, Pending, ReadHalf, RealNetwork, WriteHalf, connect, connect_stream, split_stream,

@@ -16,11 +16,12 @@ use tracing::warn;
 
 use super::hosts::{AllowedHosts, refuse_foreign};
 use super::metrics::exposition;
-use super::{groups, wait};
+use super::{doctor, groups, wait};
 use crate::cluster::ClusterHandle;
 use crate::coordinator::GroupCoordinator;
 use crate::env::{ByteStream, Listener};
 use crate::partition::Partitions;
+use crate::server::Visits;
 
 /// How long nothing is accepted after an accept that failed, as at the limit of open files.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -34,6 +35,14 @@ pub struct Pages {
     pub counted: PrometheusHandle,
     /// Our id.
     pub node_id: i32,
+    /// The cluster's id.
+    pub cluster_id: String,
+    /// Names and addresses of the listeners, as they were bound.
+    pub listeners: Arc<[(String, SocketAddr)]>,
+    /// Where this is served.
+    pub http: SocketAddr,
+    /// What recent connections did.
+    pub visits: Arc<Visits>,
     /// Metadata.
     pub cluster: ClusterHandle,
     /// The replicas.
@@ -44,8 +53,8 @@ pub struct Pages {
     pub hosts: AllowedHosts,
 }
 
-/// Serves `/health` (the process answers), `/ready` (clients are served), `/metrics` (Prometheus' text format), `/v1/wait` and
-/// `/v1/groups/{group}/explain` until told to stop. Nothing here writes.
+/// Serves `/health` (the process answers), `/ready` (clients are served), `/metrics` (Prometheus' text format), `/v1/wait`,
+/// `/v1/doctor` and `/v1/groups/{group}/explain` until told to stop. Nothing here writes.
 pub async fn serve(listener: Listener, pages: Pages, stop: CancellationToken) -> std::io::Result<()> {
     let hosts = pages.hosts.clone();
     let router = Router::new()
@@ -53,6 +62,7 @@ pub async fn serve(listener: Listener, pages: Pages, stop: CancellationToken) ->
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/v1/wait", get(wait::wait))
+        .route("/v1/doctor", get(doctor::doctor))
         .route("/v1/groups/{group}/explain", get(groups::explain))
         .layer(axum::middleware::from_fn_with_state(hosts, refuse_foreign))
         .with_state(pages);

@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 use super::dispatch::{Answer, Refusal, Running, Waits, dispatch};
 use super::limits::{BUFFER_IDLE, LAST_ANSWERS, PENDING_ANSWERS_MAX, STALLED_ANSWER, STALLED_FRAME};
 use super::services::Caller;
+use super::visits::{Sent, Stranger};
 use crate::env::{ReadHalf, WriteHalf};
 
 /// Room that a read is given at least.
@@ -105,7 +106,7 @@ impl Due {
 
 /// Serves a connection to its end.
 pub(super) async fn run(read: ReadHalf, write: WriteHalf, caller: Caller, stop: CancellationToken) {
-    let peer = caller.peer;
+    let (peer, listener, visits) = (caller.peer, caller.endpoint.name.clone(), caller.services.visits.clone());
     metrics::gauge!("dlog_connections").increment(1.0);
     metrics::counter!("dlog_connections_accepted_total").increment(1);
     let due = Due::default();
@@ -144,9 +145,18 @@ pub(super) async fn run(read: ReadHalf, write: WriteHalf, caller: Caller, stop: 
     match end {
         End::Closed | End::Stopping => debug!(%peer, "connection closed"),
         End::Peer(error) => debug!(%peer, %error, "connection lost"),
-        End::Length(length) => warn!(%peer, length, "connection closed: a frame of this length is not allowed"),
+        End::Length(length) => {
+            let sent = Sent::of_length(length);
+            warn!(%peer, %listener, "connection closed: it sent {sent}");
+            visits.note(Stranger { peer, listener, sent });
+        }
         End::Stalled(what) => warn!(%peer, "connection closed: {what}"),
-        End::Refused(refusal) => warn!(%peer, %refusal, "connection closed"),
+        End::Refused(refusal) => {
+            warn!(%peer, %refusal, "connection closed");
+            if let Some(sent) = Sent::of_refusal(&refusal) {
+                visits.note(Stranger { peer, listener, sent });
+            }
+        }
     }
 }
 

@@ -135,6 +135,7 @@ pub(super) fn dispatch(caller: Caller, bytes: Bytes) -> Result<(Running, Waits),
         }
         return Err(Refusal::Version(key, version));
     }
+    caller.visit.request(key, header.client_id.as_deref(), || caller.told());
     route(key, caller, version, header, body)
 }
 

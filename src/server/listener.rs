@@ -1,5 +1,6 @@
 //! Accepts connections.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +10,20 @@ use tracing::warn;
 
 use super::connection;
 use super::services::{Caller, Endpoint, Services};
-use crate::env::Listener;
+use super::visits::Visit;
+use crate::env::{ByteStream, Listener, split_stream};
 
 /// The first and the longest wait after an accept that failed, as at the limit of open files.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// Serves one connection that is there already, as from this process itself.
+pub async fn serve_stream(stream: Box<dyn ByteStream>, endpoint: Endpoint, services: Arc<Services>, stop: CancellationToken) {
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    let visit = Arc::new(Visit::new(services.visits.clone(), nowhere.ip()));
+    let caller = Caller { services, endpoint: Arc::new(endpoint), local: nowhere, peer: nowhere, visit };
+    let (read, write) = split_stream(stream);
+    connection::run(read, write, caller, stop).await;
+}
 
 /// Serves a listener until told to stop, and then until its connections have ended.
 pub async fn serve(listener: Listener, endpoint: Endpoint, services: Arc<Services>, stop: CancellationToken) {
@@ -33,7 +44,9 @@ pub async fn serve(listener: Listener, endpoint: Endpoint, services: Arc<Service
         match accepted {
             Some((permit, Ok(accepted))) => {
                 back_off = BACK_OFF.0;
-                let caller = Caller { services: services.clone(), endpoint: endpoint.clone(), local: accepted.local, peer: accepted.peer };
+                let visit = Arc::new(Visit::new(services.visits.clone(), accepted.peer.ip().to_canonical()));
+                let (local, peer) = (accepted.local, accepted.peer);
+                let caller = Caller { services: services.clone(), endpoint: endpoint.clone(), local, peer, visit };
                 let stop = stop.clone();
                 let serving = async move {
                     match accepted.split() {

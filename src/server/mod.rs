@@ -11,8 +11,10 @@ mod handlers;
 mod limits;
 mod listener;
 mod services;
+mod visits;
 
 pub use dispatch::{SERVED, Served, served};
 pub use limits::ServerLimits;
-pub use listener::serve;
+pub use listener::{serve, serve_stream};
 pub use services::{Advertised, BrokerSetting, Endpoint, Rooms, ServerSettings, Services, SettingSource};
+pub use visits::{Lost, Sent, Stranger, Told, Visits};

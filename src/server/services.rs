@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::fetch_sessions::FetchSessions;
 use super::limits::{Budgets, ServerLimits};
+use super::visits::{Told, Visit, Visits};
 use crate::cluster::{ClusterHandle, ProducerIds};
 use crate::coordinator::{GroupCoordinator, TransactionCoordinator};
 use crate::env::Env;
@@ -114,6 +115,8 @@ pub struct Services {
     pub producer_ids: Arc<ProducerIds>,
     /// Settings.
     pub settings: ServerSettings,
+    /// What recent connections did.
+    pub visits: Arc<Visits>,
     pub(super) sessions: FetchSessions,
     pub(super) budgets: Budgets,
     /// Set once it was said that replication factors are lowered.
@@ -136,6 +139,7 @@ impl Services {
             transactions,
             producer_ids,
             settings,
+            visits: Arc::default(),
             sessions,
             budgets,
             clamping_said: AtomicBool::new(false),
@@ -151,6 +155,7 @@ pub(super) struct Caller {
     /// The address that the client reached.
     pub(super) local: SocketAddr,
     pub(super) peer: SocketAddr,
+    pub(super) visit: Arc<Visit>,
 }
 
 impl Caller {
@@ -160,5 +165,11 @@ impl Caller {
             Advertised::Address(host, port) => (host.clone(), i32::from(*port)),
             Advertised::AsReached => (self.local.ip().to_canonical().to_string(), i32::from(self.local.port())),
         }
+    }
+
+    /// The same, for people.
+    pub(super) fn told(&self) -> Told {
+        let (host, port) = self.advertised();
+        Told { listener: self.endpoint.name.clone(), address: format!("{host}:{port}") }
     }
 }

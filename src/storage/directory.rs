@@ -26,6 +26,8 @@ const LOG_STARTS: &str = "log-start-offset-checkpoint";
 const CLEANED: &str = "cleaner-offset-checkpoint";
 const PARTITION_METADATA: &str = "partition.metadata";
 const DELETED: &str = "-delete";
+/// What stays where a directory is cleared.
+const KEPT_BY_CLEARING: &[&str] = &[LOCK, "lost+found"];
 
 /// How the last broker left the directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,6 +159,29 @@ impl LogDirectory {
         let log_starts = OffsetFile::read(disk.clone(), path.join(LOG_STARTS));
         let cleaned = OffsetFile::read(disk.clone(), path.join(CLEANED));
         Ok(LogDirectory { disk, path: path.to_path_buf(), made_by, cluster_id, start, recovery_points, log_starts, cleaned, _lock: lock })
+    }
+
+    /// Removes all that lies in a log directory that nobody uses; one that is not there is clear.
+    pub fn clear(disk: &dyn Disk, path: &Path) -> Result<(), Error> {
+        if !disk.is_dir(path) {
+            return Ok(());
+        }
+        let lock_path = path.join(LOCK);
+        let _lock = disk.lock(&lock_path).map_err(Error::io("write to", path))?.ok_or(Error::Locked(path.to_path_buf()))?;
+        let names = disk.list(path).map_err(Error::io("list", path))?;
+        let has_meta = names.iter().any(|name| name == META);
+        let mut others: Vec<&String> = names.iter().filter(|name| !KEPT_BY_CLEARING.contains(&name.as_str())).collect();
+        if let Some(found) = others.first().filter(|_| !has_meta) {
+            return Err(Error::Foreign { path: path.to_path_buf(), found: found.to_string() });
+        }
+        // What says that the directory is a broker's goes last: who is interrupted here can do it again.
+        others.sort_by_key(|name| *name == META);
+        for name in others {
+            let at = path.join(name);
+            let removed = if disk.is_dir(&at) { disk.remove_dir_all(&at) } else { disk.remove_file(&at) };
+            removed.map_err(Error::io("remove", &at))?;
+        }
+        disk.sync_dir(path).map_err(Error::io("sync", path))
     }
 
     /// The directory itself.

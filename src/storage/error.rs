@@ -114,7 +114,7 @@ pub enum Error {
         what: String,
     },
     /// The directory belongs to another cluster or node.
-    #[error("{} belongs to {what} {stored}, but the configuration says {configured}; set {key}={stored}, or choose another directory with --data", path.display())]
+    #[error("{} belongs to {what} {stored}, but the configuration says {configured}; set {key}={stored}, choose another directory with --data, or throw away what is in this one with --reset", path.display())]
     Mismatch {
         /// The directory.
         path: PathBuf,

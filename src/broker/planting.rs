@@ -1,0 +1,205 @@
+//! Puts a [`Seed`] into a broker that starts, as its first client: over the protocol, so that everything is checked as anybody's is. Doing it
+//! again changes nothing: topics that exist keep their records, a partition that holds n records gets the seed's from the n-th on (a start
+//! that was cut short is made whole so), and a group's offset that is there stays.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::Error;
+use super::seed::{OwnedRecord, Seed, SeedGroup, SeedTopic};
+use crate::client::{self, Connection};
+use crate::env::Disk;
+use crate::model::TopicPartition;
+use crate::protocol::ErrorCode;
+use crate::protocol::generated::create_partitions::{CreatePartitionsRequest, CreatePartitionsTopic};
+use crate::protocol::generated::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
+use crate::protocol::generated::find_coordinator::FindCoordinatorRequest;
+use crate::protocol::generated::incremental_alter_configs::{AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest};
+use crate::protocol::generated::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
+use crate::protocol::generated::offset_commit::{OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use crate::protocol::generated::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestTopic};
+use crate::protocol::generated::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
+use crate::records::BatchBuilder;
+use crate::wire::Records;
+
+/// About the most bytes of a batch, and the most records.
+const BATCH_BYTES: usize = 256 << 10;
+const BATCH_RECORDS: usize = 1000;
+/// How long a topic may take to be made.
+const TIMEOUT_MS: i32 = 30_000;
+/// How often the groups are asked whether they are loaded.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Kafka's number for topics among the resources that have settings, and for setting one.
+const TOPIC_RESOURCE: i8 = 2;
+const SET: i8 = 0;
+
+/// What was new.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Planted {
+    pub(super) topics: usize,
+    pub(super) records: usize,
+    pub(super) offsets: usize,
+}
+
+/// Plants all of it; an error says what cannot be.
+pub(super) async fn plant(seed: &Seed, disk: &dyn Disk, now_ms: i64, client: Connection) -> Result<Planted, Error> {
+    let mut planter = Planter { client, disk, now_ms, planted: Planted::default() };
+    for topic in &seed.topics {
+        planter.topic(topic).await?;
+    }
+    for (id, path) in &seed.records {
+        planter.records(id, path).await?;
+    }
+    for group in &seed.groups {
+        planter.group(group).await?;
+    }
+    Ok(planter.planted)
+}
+
+struct Planter<'a> {
+    client: Connection,
+    disk: &'a dyn Disk,
+    now_ms: i64,
+    planted: Planted,
+}
+
+fn refuse(of: &str, what: impl ToString) -> Error {
+    Error::Seed { path: of.to_string(), what: what.to_string() }
+}
+
+fn lost(error: client::Error) -> Error {
+    refuse("seed", error)
+}
+
+/// An error code as an error.
+fn checked(of: &str, code: i16, message: Option<String>) -> Result<(), Error> {
+    match ErrorCode::from_code(code) {
+        Some(ErrorCode::None) => Ok(()),
+        error => Err(refuse(of, message.unwrap_or_else(|| format!("{error:?}")))),
+    }
+}
+
+impl Planter<'_> {
+    async fn topic(&mut self, topic: &SeedTopic) -> Result<(), Error> {
+        let SeedTopic { name, partitions, replication_factor, configs } = topic;
+        let config = |(name, value): (&String, &String)| CreatableTopicConfig { name: name.clone(), value: Some(value.clone()) };
+        let new = CreatableTopic {
+            name: name.clone(),
+            num_partitions: *partitions,
+            replication_factor: *replication_factor,
+            configs: configs.iter().map(config).collect(),
+            ..Default::default()
+        };
+        let request = CreateTopicsRequest { topics: vec![new], timeout_ms: TIMEOUT_MS, validate_only: false };
+        let answer = self.client.call(&request, 7).await.map_err(lost)?.topics.remove(0);
+        if ErrorCode::from_code(answer.error_code) == Some(ErrorCode::TopicAlreadyExists) {
+            return self.change(topic).await;
+        }
+        checked(name, answer.error_code, answer.error_message)?;
+        self.planted.topics += 1;
+        Ok(())
+    }
+
+    /// A topic that exists gets the settings, and more partitions where it has fewer.
+    async fn change(&mut self, topic: &SeedTopic) -> Result<(), Error> {
+        let SeedTopic { name, partitions, configs, .. } = topic;
+        let more = CreatePartitionsTopic { name: name.clone(), count: *partitions, assignments: None };
+        if *partitions > 0 {
+            let request = CreatePartitionsRequest { topics: vec![more], timeout_ms: TIMEOUT_MS, validate_only: false };
+            let answer = self.client.call(&request, 3).await.map_err(lost)?.results.remove(0);
+            // It has so many, or more.
+            if ErrorCode::from_code(answer.error_code) != Some(ErrorCode::InvalidPartitions) {
+                checked(name, answer.error_code, answer.error_message)?;
+            }
+        }
+        if configs.is_empty() {
+            return Ok(());
+        }
+        let config =
+            |(name, value): (&String, &String)| AlterableConfig { name: name.clone(), config_operation: SET, value: Some(value.clone()) };
+        let configs = configs.iter().map(config).collect();
+        let resources = vec![AlterConfigsResource { resource_type: TOPIC_RESOURCE, resource_name: name.clone(), configs }];
+        let request = IncrementalAlterConfigsRequest { resources, validate_only: false };
+        let answer = self.client.call(&request, 1).await.map_err(lost)?.responses.remove(0);
+        checked(name, answer.error_code, answer.error_message)
+    }
+
+    async fn records(&mut self, id: &TopicPartition, path: &std::path::Path) -> Result<(), Error> {
+        let shown = path.display().to_string();
+        let bytes = self.disk.read(path).map_err(|e| refuse(&shown, e))?;
+        let text = std::str::from_utf8(&bytes).map_err(|e| refuse(&shown, e))?;
+        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        let parsed = lines.map(|(at, line)| OwnedRecord::parse(line).map_err(|e| refuse(&format!("{shown}, line {}", at + 1), e)));
+        let records: Vec<OwnedRecord> = parsed.collect::<Result<_, _>>()?;
+        let mut rest = records.get(self.end(id).await?..).unwrap_or_default();
+        while !rest.is_empty() {
+            let mut size = 0;
+            let fits = |record: &&OwnedRecord| {
+                size += record.size();
+                size <= BATCH_BYTES
+            };
+            let count = rest.iter().take(BATCH_RECORDS).take_while(fits).count().max(1);
+            let (now, later) = rest.split_at(count);
+            self.produce(id, now).await?;
+            self.planted.records += count;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// The offset of the next record.
+    async fn end(&mut self, id: &TopicPartition) -> Result<usize, Error> {
+        let partition = ListOffsetsPartition { partition_index: id.partition, timestamp: -1, ..Default::default() };
+        let topics = vec![ListOffsetsTopic { name: id.topic.to_string(), partitions: vec![partition] }];
+        let request = ListOffsetsRequest { replica_id: -1, topics, ..Default::default() };
+        let answer = self.client.call(&request, 5).await.map_err(lost)?.topics.remove(0).partitions.remove(0);
+        checked(&id.to_string(), answer.error_code, None)?;
+        Ok(usize::try_from(answer.offset).unwrap_or_default())
+    }
+
+    async fn produce(&mut self, id: &TopicPartition, records: &[OwnedRecord]) -> Result<(), Error> {
+        let batch = records.iter().fold(BatchBuilder::new(), |batch, record| batch.record(record.as_new())).build(self.now_ms);
+        let data = PartitionProduceData { index: id.partition, records: Some(Records::Bytes(batch)) };
+        let topic = TopicProduceData { name: id.topic.to_string(), partition_data: vec![data], ..Default::default() };
+        let request = ProduceRequest { acks: -1, timeout_ms: TIMEOUT_MS, topic_data: vec![topic], ..Default::default() };
+        let answer = self.client.call(&request, 9).await.map_err(lost)?.responses.remove(0).partition_responses.remove(0);
+        checked(&id.to_string(), answer.error_code, answer.error_message)
+    }
+
+    async fn group(&mut self, group: &SeedGroup) -> Result<(), Error> {
+        for offset in &group.offsets {
+            if self.committed(&group.group, &offset.topic, offset.partition).await? >= 0 {
+                continue;
+            }
+            let (partition_index, committed_offset) = (offset.partition, offset.offset);
+            let partition = OffsetCommitRequestPartition { partition_index, committed_offset, ..Default::default() };
+            let topics = vec![OffsetCommitRequestTopic { name: offset.topic.clone(), partitions: vec![partition], ..Default::default() }];
+            let request =
+                OffsetCommitRequest { group_id: group.group.clone(), generation_id_or_member_epoch: -1, topics, ..Default::default() };
+            let answer = self.client.call(&request, 7).await.map_err(lost)?.topics.remove(0).partitions.remove(0);
+            checked(&format!("group {}, {}-{}", group.group, offset.topic, offset.partition), answer.error_code, None)?;
+            self.planted.offsets += 1;
+        }
+        Ok(())
+    }
+
+    /// The group's offset, or -1, once the group is loaded.
+    async fn committed(&mut self, group: &str, topic: &str, partition: i32) -> Result<i64, Error> {
+        let find = FindCoordinatorRequest { key_type: 0, coordinator_keys: vec![group.to_string()], ..Default::default() };
+        let found = self.client.call(&find, 4).await.map_err(lost)?.coordinators.remove(0);
+        checked(&format!("group {group}"), found.error_code, found.error_message)?;
+        let topics = vec![OffsetFetchRequestTopic { name: topic.to_string(), partition_indexes: vec![partition] }];
+        let request = OffsetFetchRequest { group_id: group.to_string(), topics: Some(topics), ..Default::default() };
+        loop {
+            let mut answer = self.client.call(&request, 7).await.map_err(lost)?;
+            match ErrorCode::from_code(answer.error_code) {
+                Some(ErrorCode::CoordinatorLoadInProgress | ErrorCode::NotCoordinator) => tokio::time::sleep(LOOK_EVERY).await,
+                _ => {
+                    checked(&format!("group {group}"), answer.error_code, None)?;
+                    return Ok(answer.topics.remove(0).partitions.remove(0).committed_offset);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! What a broker is to hold from its start on: topics, their settings, records and group offsets.
+//!
+//! | file of the directory | holds |
+//! |---|---|
+//! | `topics.json` | `[{"name": "orders", "partitions": 3, "configs": {"cleanup.policy": "compact"}}]`; may be missing |
+//! | `topics/NAME-NUMBER.ndjson` | the records of a partition, an object in each line |
+//! | `groups.json` | `[{"group": "billing", "offsets": [{"topic": "orders", "partition": 0, "offset": 5}]}]`; may be missing |
+//!
+//! A record has `key` and `value`: text, null, or any other JSON, which is written out; or `key_hex` and `value_hex`. It may have `headers` (an
+//! object, or a list of pairs where names come twice) and `timestamp_ms`. What `dlog run` keeps of a broker has the same form: offsets and
+//! whatever else is in those files is passed over.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::Error;
+use crate::env::Disk;
+use crate::model::TopicPartition;
+use crate::records::NewRecord;
+
+/// What is to be there. The default is nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seed {
+    pub(super) topics: Vec<SeedTopic>,
+    /// A file of records for each of some partitions.
+    pub(super) records: Vec<(TopicPartition, PathBuf)>,
+    pub(super) groups: Vec<SeedGroup>,
+}
+
+/// A topic that is to exist.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct SeedTopic {
+    pub(super) name: String,
+    /// -1 is the broker's default.
+    #[serde(default = "unsaid")]
+    pub(super) partitions: i32,
+    /// -1 is the broker's default.
+    #[serde(default = "unsaid")]
+    pub(super) replication_factor: i16,
+    #[serde(default)]
+    pub(super) configs: BTreeMap<String, String>,
+}
+
+fn unsaid<N: From<i8>>() -> N {
+    N::from(-1)
+}
+
+/// A group with offsets that it is to have committed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct SeedGroup {
+    pub(super) group: String,
+    pub(super) offsets: Vec<SeedOffset>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct SeedOffset {
+    pub(super) topic: String,
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+}
+
+impl Seed {
+    /// Reads what `KAFKA_CREATE_TOPICS` says (`name:partitions:replicas[:cleanup.policy]`, separated by commas) and a directory.
+    pub fn read(disk: &dyn Disk, create_topics: Option<&str>, directory: Option<&Path>) -> Result<Seed, Error> {
+        let mut seed = Seed { topics: named(create_topics.unwrap_or_default())?, ..Seed::default() };
+        let Some(directory) = directory else { return Ok(seed) };
+        if !disk.is_dir(directory) {
+            return Err(refuse(directory, "there is no such directory".into()));
+        }
+        for topic in read_json::<Vec<SeedTopic>>(disk, &directory.join("topics.json"))? {
+            seed.topics.retain(|other| other.name != topic.name);
+            seed.topics.push(topic);
+        }
+        seed.groups = read_json(disk, &directory.join("groups.json"))?;
+        seed.records = record_files(disk, &directory.join("topics"))?;
+        for (id, _) in &seed.records {
+            match seed.topics.iter_mut().find(|topic| *topic.name == *id.topic) {
+                Some(topic) if topic.partitions >= 0 => topic.partitions = topic.partitions.max(id.partition + 1),
+                Some(_) => {}
+                None => seed.topics.push(SeedTopic {
+                    name: id.topic.to_string(),
+                    partitions: id.partition + 1,
+                    replication_factor: -1,
+                    configs: BTreeMap::new(),
+                }),
+            }
+        }
+        Ok(seed)
+    }
+}
+
+fn refuse(path: &Path, what: String) -> Error {
+    Error::Seed { path: path.display().to_string(), what }
+}
+
+fn named(text: &str) -> Result<Vec<SeedTopic>, Error> {
+    let words = text.split([',', '\n']).map(str::trim).filter(|word| !word.is_empty());
+    words
+        .map(|word| {
+            let what = || Error::Setting {
+                key: "KAFKA_CREATE_TOPICS".into(),
+                value: word.into(),
+                what: "must be name:partitions:replicas or name:partitions:replicas:cleanup.policy".into(),
+            };
+            let mut parts = word.split(':');
+            let name = parts.next().unwrap_or_default().to_string();
+            let partitions = parts.next().map_or(Ok(-1), str::parse).map_err(|_| what())?;
+            let replication_factor = parts.next().map_or(Ok(-1), str::parse).map_err(|_| what())?;
+            let configs = parts.next().map(|policy| ("cleanup.policy".to_string(), policy.to_string())).into_iter().collect();
+            if name.is_empty() || parts.next().is_some() {
+                return Err(what());
+            }
+            Ok(SeedTopic { name, partitions, replication_factor, configs })
+        })
+        .collect()
+}
+
+/// Nothing where there is no such file.
+fn read_json<T: DeserializeOwned + Default>(disk: &dyn Disk, path: &Path) -> Result<T, Error> {
+    if !disk.exists(path) {
+        return Ok(T::default());
+    }
+    let bytes = disk.read(path).map_err(|e| refuse(path, e.to_string()))?;
+    serde_json::from_slice(&bytes).map_err(|e| refuse(path, e.to_string()))
+}
+
+fn record_files(disk: &dyn Disk, folder: &Path) -> Result<Vec<(TopicPartition, PathBuf)>, Error> {
+    if !disk.is_dir(folder) {
+        return Ok(Vec::new());
+    }
+    let mut files = Vec::new();
+    for name in disk.list(folder).map_err(|e| refuse(folder, e.to_string()))? {
+        let Some(stem) = name.strip_suffix(".ndjson") else { continue };
+        let id =
+            stem.rsplit_once('-').and_then(|(topic, number)| Some(TopicPartition::new(topic, number.parse().ok().filter(|n| *n >= 0)?)));
+        let id = id.ok_or_else(|| refuse(&folder.join(&name), "the name must be TOPIC-PARTITION.ndjson, as in orders-0.ndjson".into()))?;
+        files.push((id, folder.join(&name)));
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// A line of a file of records.
+#[derive(Debug, Deserialize)]
+pub(super) struct SeedRecord {
+    timestamp_ms: Option<i64>,
+    #[serde(flatten)]
+    key: Key,
+    #[serde(flatten)]
+    value: Content,
+    #[serde(default)]
+    headers: Headers,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Key {
+    key: Option<Value>,
+    key_hex: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Content {
+    value: Option<Value>,
+    value_hex: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Headers {
+    Pairs(Vec<(String, Value)>),
+    Object(BTreeMap<String, Value>),
+}
+
+impl Default for Headers {
+    fn default() -> Self {
+        Headers::Pairs(Vec::new())
+    }
+}
+
+/// A record with its bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct OwnedRecord {
+    timestamp_ms: Option<i64>,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl OwnedRecord {
+    pub(super) fn parse(line: &str) -> Result<OwnedRecord, String> {
+        let record: SeedRecord = serde_json::from_str(line).map_err(|e| e.to_string())?;
+        let headers: Vec<(String, Value)> = match record.headers {
+            Headers::Pairs(pairs) => pairs,
+            Headers::Object(object) => object.into_iter().collect(),
+        };
+        Ok(OwnedRecord {
+            timestamp_ms: record.timestamp_ms,
+            key: content(record.key.key, record.key.key_hex)?,
+            value: content(record.value.value, record.value.value_hex)?,
+            headers: headers.into_iter().map(|(name, value)| (name, written(value))).collect(),
+        })
+    }
+
+    pub(super) fn as_new(&self) -> NewRecord<'_> {
+        NewRecord {
+            key: self.key.as_deref(),
+            value: self.value.as_deref(),
+            timestamp_ms: self.timestamp_ms,
+            headers: self.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect(),
+        }
+    }
+
+    pub(super) fn size(&self) -> usize {
+        let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        length(&self.key) + length(&self.value) + self.headers.iter().map(|(name, value)| name.len() + length(value)).sum::<usize>()
+    }
+}
+
+fn content(value: Option<Value>, hex: Option<String>) -> Result<Option<Vec<u8>>, String> {
+    let Some(hex) = hex else { return Ok(value.and_then(written)) };
+    let digits: Option<Vec<u8>> = hex.chars().map(|c| c.to_digit(16).map(|digit| digit as u8)).collect();
+    let digits = digits.filter(|digits| digits.len() % 2 == 0).ok_or("hex must be pairs of 0-9 and a-f")?;
+    Ok(Some(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect()))
+}
+
+/// Text as it is, null as null, anything else as JSON.
+fn written(value: Value) -> Option<Vec<u8>> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.into_bytes()),
+        other => Some(other.to_string().into_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_are_read_as_other_images_read_them() {
+        let topics = named("a:3:1, b:1:1:compact\nc").unwrap();
+        let shown: Vec<_> = topics.iter().map(|t| (t.name.as_str(), t.partitions, t.replication_factor, t.configs.len())).collect();
+        assert_eq!(shown, [("a", 3, 1, 0), ("b", 1, 1, 1), ("c", -1, -1, 0)]);
+        assert_eq!(topics[1].configs["cleanup.policy"], "compact");
+        for wrong in ["a:x", ":1:1", "a:1:1:compact:more", "a:1:y"] {
+            assert!(named(wrong).unwrap_err().to_string().starts_with("KAFKA_CREATE_TOPICS="), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_a_record() {
+        let of = |line: &str| OwnedRecord::parse(line).unwrap();
+        let bytes = |text: &str| Some(text.as_bytes().to_vec());
+        let record = of(r#"{"offset": 7, "timestamp_ms": 5, "key": "k", "value": {"a": 1}, "headers": {"h": "x", "n": null}}"#);
+        assert_eq!((record.timestamp_ms, &record.key, &record.value), (Some(5), &bytes("k"), &bytes(r#"{"a":1}"#)));
+        assert_eq!(record.headers, [("h".to_string(), bytes("x")), ("n".to_string(), None)]);
+        let record = of(r#"{"key": null, "value_hex": "00ff", "headers": [["h", "1"], ["h", "2"]]}"#);
+        assert_eq!((record.key, record.value, record.headers.len()), (None, Some(vec![0, 255]), 2));
+        for wrong in ["{", "[]", r#"{"value_hex": "0"}"#, r#"{"value_hex": "xx"}"#, r#"{"headers": 1}"#] {
+            assert!(OwnedRecord::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! `dlog doctor`: what is wrong with a broker, or with what its clients are told, in sentences.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::time::timeout;
+
+use super::health;
+use super::http::get;
+use crate::client::{Connection, Error};
+use crate::env::{connect_stream, listening_process};
+use crate::http::{Diagnosis, Finding};
+use crate::protocol::generated::metadata::{MetadataRequest, MetadataResponse};
+
+/// Something is wrong.
+const FOUND: u8 = 1;
+/// How long anything may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Whom to look at.
+#[derive(Debug, Clone, Args)]
+pub(super) struct DoctorOptions {
+    /// A listener of the broker, as clients are given it.
+    #[arg(long, value_name = "ADDRESS", env = "DLOG_BOOTSTRAP_SERVER", default_value = "127.0.0.1:9092")]
+    bootstrap_server: String,
+    /// Where the broker serves HTTP.
+    #[arg(long, value_name = "ADDRESS", env = "DLOG_HTTP_LISTEN", default_value = "127.0.0.1:9644")]
+    http: String,
+}
+
+/// Prints what is wrong, each with what helps; exit code 1 where there is something.
+pub(super) fn doctor(options: &DoctorOptions) -> Result<ExitCode, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let findings = runtime.block_on(examine(options));
+    for Finding { kind, text, remedy } in &findings {
+        println!("{kind}: {text}\n    {remedy}");
+    }
+    if findings.is_empty() {
+        println!("nothing is wrong with {}", options.bootstrap_server);
+        return Ok(ExitCode::SUCCESS);
+    }
+    Ok(ExitCode::from(FOUND))
+}
+
+async fn examine(options: &DoctorOptions) -> Vec<Finding> {
+    let (bootstrap, http) = (&options.bootstrap_server, &options.http);
+    let diagnosis = match timeout(PATIENCE, diagnosis(http)).await {
+        Ok(diagnosis) => diagnosis,
+        Err(_) => Err(format!("{http} does not answer within {} s", PATIENCE.as_secs())),
+    };
+    let metadata = ask(bootstrap).await;
+    let mut findings = Vec::new();
+    match (&metadata, &diagnosis) {
+        (Ok(metadata), Ok(own)) if metadata.cluster_id.as_deref() != Some(&own.cluster_id) => {
+            let what = format!("another broker, of cluster {}", metadata.cluster_id.as_deref().unwrap_or("unknown"));
+            findings.push(taken(bootstrap, &what));
+        }
+        (Ok(metadata), own) => findings.extend(advertised(metadata, bootstrap, own.as_ref().ok()).await),
+        (Err(error), own) => findings.push(unserved(bootstrap, error, own.as_ref().ok()).await),
+    }
+    match diagnosis {
+        Ok(own) => findings.extend(own.findings),
+        Err(what) => findings.push(Finding::new(
+            "no-http",
+            format!("the broker's own view is missing: {what}"),
+            "name where it serves HTTP with --http or DLOG_HTTP_LISTEN".into(),
+        )),
+    }
+    findings
+}
+
+async fn diagnosis(http: &str) -> Result<Diagnosis, String> {
+    let (status, body) = get(http, "/v1/doctor").await?;
+    serde_json::from_slice(&body).map_err(|_| format!("{http} answers {status}, and is not a dlog that knows of dlog doctor"))
+}
+
+/// Metadata without topics.
+async fn ask(address: &str) -> Result<MetadataResponse, Error> {
+    let ask = async {
+        let mut connection = Connection::open(address, "dlog-doctor").await?;
+        connection.call(&MetadataRequest { topics: Some(Vec::new()), ..Default::default() }, health::METADATA).await
+    };
+    timeout(PATIENCE, ask).await.unwrap_or_else(|_| Err(Error::Io(std::io::ErrorKind::TimedOut.into())))
+}
+
+/// Whether what clients are told can be reached from here.
+async fn advertised(metadata: &MetadataResponse, bootstrap: &str, own: Option<&Diagnosis>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for broker in &metadata.brokers {
+        let address = format!("{}:{}", broker.host, broker.port);
+        let Err(error) = ask(&address).await else { continue };
+        let listener = own.and_then(|own| listener_at(own, bootstrap)).unwrap_or("PLAINTEXT");
+        findings.push(Finding::new(
+            "advertised-unreachable",
+            format!("{bootstrap} tells clients to connect to {address}, and from here that fails: {error}"),
+            format!("set advertised.listeners={listener}://{bootstrap} (KAFKA_ADVERTISED_LISTENERS), if clients reach it as you do"),
+        ));
+    }
+    findings
+}
+
+/// The name of the listener with the port of `address`.
+fn listener_at<'a>(own: &'a Diagnosis, address: &str) -> Option<&'a str> {
+    let port: u16 = address.rsplit_once(':')?.1.parse().ok()?;
+    own.listeners.iter().find(|(_, bound)| bound.port() == port).map(|(name, _)| name.as_str())
+}
+
+/// Why nobody serves Kafka clients there.
+async fn unserved(bootstrap: &str, error: &Error, own: Option<&Diagnosis>) -> Finding {
+    if matches!(timeout(PATIENCE, connect_stream(bootstrap)).await, Ok(Ok(_))) {
+        return taken(bootstrap, &format!("something that does not speak Kafka ({error})"));
+    }
+    let remedy = match own.filter(|own| !own.listeners.is_empty()) {
+        Some(own) => {
+            let listeners: Vec<_> = own.listeners.iter().map(|(name, address)| format!("{name} at {address}")).collect();
+            format!("the broker listens as {}: name one of them with --bootstrap-server", listeners.join(", "))
+        }
+        None => "start a broker there: dlog --listen HOST:PORT".to_string(),
+    };
+    Finding::new("not-listening", format!("nothing can be reached at {bootstrap}: {error}"), remedy)
+}
+
+fn taken(bootstrap: &str, by: &str) -> Finding {
+    let process = bootstrap.rsplit_once(':').and_then(|(_, port)| listening_process(port.parse().ok()?));
+    let process = process.map_or_else(String::new, |process| format!(": process {} ({})", process.id, process.name));
+    let text = format!("{bootstrap} is taken by {by}{process}");
+    Finding::new("port-taken", text, "stop it, or give the broker another port: dlog --listen HOST:PORT".into())
+}

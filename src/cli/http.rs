@@ -1,0 +1,23 @@
+//! Asks a broker over HTTP.
+
+use axum::body::Bytes;
+use axum::http::{Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioIo;
+
+use crate::env::connect_stream;
+
+/// Status and body of `GET path`.
+pub(super) async fn get(address: &str, path: &str) -> Result<(StatusCode, Bytes), String> {
+    let lost = |what: String| format!("cannot ask {address} over HTTP: {what}; name it with --http");
+    let stream = connect_stream(address).await.map_err(|e| lost(e.to_string()))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| lost(e.to_string()))?;
+    // It ends with the answer.
+    tokio::spawn(connection);
+    let uri: Uri = path.parse().map_err(|e| lost(format!("{e}")))?;
+    let request = Request::get(uri).header(header::HOST, address).body(Empty::<Bytes>::new()).map_err(|e| lost(e.to_string()))?;
+    let response = sender.send_request(request).await.map_err(|e| lost(e.to_string()))?;
+    let status = response.status();
+    let body = response.into_body().collect().await.map_err(|e| lost(e.to_string()))?;
+    Ok((status, body.to_bytes()))
+}

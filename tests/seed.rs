@@ -1,0 +1,148 @@
+//! What a broker holds from its start on: seeds, topics by `KAFKA_CREATE_TOPICS`, and `--reset`.
+
+mod common;
+
+use std::path::Path;
+
+use common::{Client, fetched, values};
+use dlog::broker::{Broker, Config, Error, Mode, Seed, Sources};
+use dlog::env::{Env, RealDisk};
+use dlog::protocol::generated::create_topics::{CreatableTopic, CreateTopicsRequest};
+use dlog::protocol::generated::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
+use dlog::protocol::generated::metadata::MetadataRequest;
+use dlog::protocol::generated::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestTopic};
+use dlog::records::{BatchBuilder, NewRecord};
+
+fn config(data: &Path, more: &[(&str, &str)]) -> Config {
+    let data = data.display().to_string();
+    let flags = [("log.dirs", data.as_str()), ("listeners", "PLAINTEXT://127.0.0.1:0")];
+    let flags = flags.iter().chain(more).map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    Config::read(Mode::Dev, &Sources { flags, ..Sources::default() }, "127.0.0.1:0").unwrap()
+}
+
+async fn start(data: &Path, create_topics: Option<&str>, seed: Option<&Path>) -> Result<(Broker, Client), Error> {
+    let seed = Seed::read(&RealDisk, create_topics, seed)?;
+    let broker = Broker::start(Config { seed, ..config(data, &[]) }, Env::real()).await?;
+    let client = Client::connect(&broker).await;
+    Ok((broker, client))
+}
+
+fn write(folder: &Path, name: &str, text: &str) {
+    let path = folder.join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
+/// Names and partitions of the topics that are not the broker's own.
+async fn topics(client: &mut Client) -> Vec<(String, usize)> {
+    let answer = client.call(&MetadataRequest { topics: None, ..Default::default() }, 9).await;
+    let own = answer.topics.into_iter().filter(|topic| !topic.is_internal);
+    let mut topics: Vec<_> = own.map(|topic| (topic.name.unwrap_or_default(), topic.partitions.len())).collect();
+    topics.sort();
+    topics
+}
+
+async fn records(client: &mut Client, topic: &str, partition: i32) -> Vec<String> {
+    let found = fetched(&client.fetch(topic, partition, 0).await);
+    values(&found).into_iter().map(|(_, value)| String::from_utf8(value).unwrap()).collect()
+}
+
+async fn committed(client: &mut Client) -> i64 {
+    let topics = Some(vec![OffsetFetchRequestTopic { name: "orders".into(), partition_indexes: vec![0] }]);
+    let request = OffsetFetchRequest { group_id: "billing".into(), topics, ..Default::default() };
+    client.call(&request, 7).await.topics[0].partitions[0].committed_offset
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seed_is_there_before_clients_are_and_once() {
+    let (data, seed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write(seed.path(), "topics.json", r#"[{"name": "orders", "partitions": 2, "configs": {"retention.ms": "5000"}}, {"name": "empty"}]"#);
+    // More than a batch.
+    let lines: String = (0..2500).map(|at| format!("{{\"key\": \"k\", \"value\": \"v{at}\", \"timestamp_ms\": {at}}}\n")).collect();
+    write(seed.path(), "topics/orders-0.ndjson", &lines);
+    write(seed.path(), "topics/payments-1.ndjson", "{\"value\": {\"paid\": true}}\n\n{\"value\": \"x\"}\n");
+    write(seed.path(), "groups.json", r#"[{"group": "billing", "offsets": [{"topic": "orders", "partition": 0, "offset": 7}]}]"#);
+    for round in 0..3 {
+        let (broker, mut client) = start(data.path(), None, Some(seed.path())).await.unwrap();
+        assert_eq!(topics(&mut client).await, [("empty".into(), 1), ("orders".into(), 2), ("payments".into(), 2)], "round {round}");
+        let orders = records(&mut client, "orders", 0).await;
+        assert_eq!((orders.len(), orders[2499].as_str()), (2500, "v2499"), "round {round}");
+        assert_eq!(records(&mut client, "payments", 1).await, [r#"{"paid":true}"#, "x"]);
+        assert_eq!(committed(&mut client).await, 7);
+        let resource = DescribeConfigsResource { resource_type: 2, resource_name: "orders".into(), configuration_keys: None };
+        let request = DescribeConfigsRequest { resources: vec![resource], ..Default::default() };
+        let configs = client.call(&request, 4).await.results.remove(0).configs;
+        assert!(configs.iter().any(|c| c.name == "retention.ms" && c.value.as_deref() == Some("5000")));
+        broker.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_users_made_of_a_seed_stays_and_what_is_missing_is_added() {
+    let (data, seed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write(seed.path(), "topics/t-0.ndjson", "{\"value\": \"a\"}\n");
+    let (broker, mut client) = start(data.path(), None, Some(seed.path())).await.unwrap();
+    client.produce("t", 0, &BatchBuilder::new().record(NewRecord::value(b"mine")).build(1_700_000_000_000)).await;
+    broker.stop().await.unwrap();
+    write(seed.path(), "topics.json", r#"[{"name": "t", "partitions": 3}]"#);
+    write(seed.path(), "topics/t-1.ndjson", "{\"value\": \"b\"}\n");
+    let (broker, mut client) = start(data.path(), None, Some(seed.path())).await.unwrap();
+    assert_eq!(topics(&mut client).await, [("t".into(), 3)]);
+    assert_eq!(
+        (records(&mut client, "t", 0).await, records(&mut client, "t", 1).await),
+        (vec!["a".into(), "mine".into()], vec!["b".into()])
+    );
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_by_the_environment_exist_at_the_start() {
+    let data = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let (broker, mut client) = start(data.path(), Some("a:3:1,b:1:3:compact"), None).await.unwrap();
+        assert_eq!(topics(&mut client).await, [("a".into(), 3), ("b".into(), 1)]);
+        broker.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seed_that_is_wrong_is_said_and_nothing_starts() {
+    for (name, text, words) in [
+        ("topics.json", "{", "topics.json: "),
+        ("topics.json", r#"[{"name": "bad name"}]"#, "bad name: "),
+        ("topics/t.ndjson", "", "must be TOPIC-PARTITION.ndjson"),
+        ("topics/t-0.ndjson", "{\"value\": \"a\"}\nx\n", "t-0.ndjson, line 2: "),
+        ("groups.json", r#"[{"group": "g", "offsets": [{"topic": "t", "partition": 0, "offset": 1}]}]"#, "group g, t-0: "),
+    ] {
+        let (data, seed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        write(seed.path(), name, text);
+        let Err(error) = start(data.path(), None, Some(seed.path())).await else { panic!("{name}: it starts") };
+        assert!(error.to_string().starts_with("cannot seed: ") && error.to_string().contains(words), "{error}");
+    }
+    let error = Seed::read(&RealDisk, None, Some(Path::new("/nowhere/at all"))).unwrap_err().to_string();
+    assert_eq!(error, "cannot seed: /nowhere/at all: there is no such directory");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_cluster_id_is_a_sentence_and_reset_starts_afresh() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = Broker::start(config(data.path(), &[("cluster.id", "one")]), Env::real()).await.unwrap();
+    let mut client = Client::connect(&broker).await;
+    let topic = CreatableTopic { name: "t".into(), num_partitions: 1, replication_factor: 1, ..Default::default() };
+    client.call(&CreateTopicsRequest { topics: vec![topic], timeout_ms: 5000, ..Default::default() }, 7).await;
+    let in_use = Broker::start(Config { reset: true, ..config(data.path(), &[]) }, Env::real()).await;
+    assert!(in_use.err().unwrap().to_string().contains("in use"), "a broker that runs keeps its data");
+    broker.stop().await.unwrap();
+    let other = config(data.path(), &[("cluster.id", "two")]);
+    let refused = Broker::start(other.clone(), Env::real()).await.err().unwrap().to_string();
+    for words in ["belongs to cluster one", "the configuration says two", "--reset"] {
+        assert!(refused.contains(words), "{refused}");
+    }
+    let broker = Broker::start(Config { reset: true, ..other }, Env::real()).await.unwrap();
+    assert_eq!(topics(&mut Client::connect(&broker).await).await, []);
+    broker.stop().await.unwrap();
+    let foreign = tempfile::tempdir().unwrap();
+    write(foreign.path(), "thesis.txt", "years of work");
+    let refused = Broker::start(Config { reset: true, ..config(foreign.path(), &[]) }, Env::real()).await.err().unwrap().to_string();
+    assert!(refused.contains("thesis.txt") && foreign.path().join("thesis.txt").exists(), "{refused}");
+}
