@@ -4,7 +4,11 @@ ARGS ?=
 SEEDS ?= 50
 TARGET ?=
 FUZZ_SECONDS ?= 60
-.PHONY: help build run test check fmt lint protocol compat compat-smoke coverage figures bench traced sim fuzz kills bugs
+IMAGE ?= dlog
+# Public images; `make docker-base` makes stand-ins where they cannot be pulled.
+RUST_IMAGE ?= $(shell docker image inspect dlog-base/rust >/dev/null 2>&1 && echo dlog-base/rust || echo rust:1.95-bookworm)
+DEBIAN_IMAGE ?= $(shell docker image inspect dlog-base/debian >/dev/null 2>&1 && echo dlog-base/debian || echo debian:bookworm-slim)
+.PHONY: docker docker-base docker-test help build run test check fmt lint protocol compat compat-smoke coverage figures bench traced sim fuzz kills bugs
 
 help:           ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -40,3 +44,10 @@ bugs:           ## break one rule of the log at a time and see that the tests fi
 	python3 tests/seeded_bugs.py
 coverage:       ## line coverage without generated code
 	./tests/coverage.sh
+docker:         ## build the image
+	docker build -f docker/Dockerfile --build-arg RUST_IMAGE=$(RUST_IMAGE) --build-arg DEBIAN_IMAGE=$(DEBIAN_IMAGE) -t $(IMAGE) .
+docker-base:    ## stand-ins for the base images, where none can be pulled
+	docker/base.sh dlog-base/rust dlog-base/debian
+docker-test:    ## the image as start scripts of others use it
+	python3 compat-tests/testcontainers/image.py $(IMAGE)
+	python3 compat-tests/testcontainers/python_modules.py $(IMAGE)

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
-use super::commands::{ServeOptions, SettingOptions};
+use super::commands::{Format, ServeOptions, SettingOptions};
 use crate::broker::{Broker, Config, LogTo, Mode, Seed, Sources, init_logging, metrics_handle};
 use crate::env::{Env, Workers, raise_open_files};
 use crate::http::OPEN_FILES_WANTED;
+use crate::model::NodeId;
 
 /// What Kafka's images take the log level from.
 const KAFKAS_LOG_LEVEL: &str = "KAFKA_LOG4J_ROOT_LOGLEVEL";
@@ -53,7 +54,7 @@ pub(super) fn serve(mode: Mode, options: ServeOptions) -> Result<(), String> {
     }
     metrics_handle();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| e.to_string())?;
-    runtime.block_on(run(config, env))
+    runtime.block_on(run(config, env, options.log_format))
 }
 
 /// The level that Kafka's images are given, in our words; info without one.
@@ -98,12 +99,15 @@ fn default_data() -> PathBuf {
     }
 }
 
-async fn run(config: Config, env: Env) -> Result<(), String> {
-    let (mode, data) = (config.mode, config.data.clone());
+async fn run(config: Config, env: Env, format: Format) -> Result<(), String> {
+    let (mode, node, data) = (config.mode, config.node_id, config.data.clone());
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
     let broker = Broker::start(config, env).await.map_err(|e| e.to_string())?;
     announce(&broker, mode, &data);
+    if matches!(format, Format::Kafka) {
+        announce_as_kafka(node);
+    }
     let name = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
@@ -112,6 +116,16 @@ async fn run(config: Config, env: Env) -> Result<(), String> {
     broker.stop().await.map_err(|e| e.to_string())?;
     info!("stopped");
     Ok(())
+}
+
+/// The lines for which the start scripts of others wait, as those of Testcontainers: of a KRaft broker that serves clients, of its server, and of a
+/// broker from before KRaft.
+fn announce_as_kafka(node: NodeId) {
+    println!(
+        "INFO [BrokerLifecycleManager id={node}] The broker has been unfenced. Transitioning from RECOVERY to RUNNING. (kafka.server.BrokerLifecycleManager)"
+    );
+    println!("INFO [KafkaRaftServer nodeId={node}] Kafka Server started (kafka.server.KafkaRaftServer)");
+    println!("INFO [KafkaServer id={node}] started (kafka.server.KafkaServer)");
 }
 
 fn announce(broker: &Broker, mode: Mode, data: &[PathBuf]) {

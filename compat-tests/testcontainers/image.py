@@ -1,0 +1,365 @@
+#!/usr/bin/env python3
+"""The image as start scripts of others use it: image.py [IMAGE] [WORD]. Each case is what a Testcontainers module does, step by step, with Docker's own
+command line: create, copy files in, start, wait for the line that the module waits for, and then a record through the port that the module hands out.
+"""
+import io, re, subprocess, sys, tarfile, time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from run import Record, assert_same, consume, create, produce  # noqa: E402
+
+IMAGE = "dlog"
+PATIENCE = 30
+# The client that speaks with each broker.
+CLIENT = "confluent-kafka"
+RUNNING = r".*Transitioning from RECOVERY to RUNNING.*"
+STARTED = r".*Kafka Server started.*"
+
+
+def docker(*words, check=True, **more):
+    done = subprocess.run(["docker", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=not more.get("input"), timeout=120, **more)
+    if check and done.returncode:
+        raise AssertionError(f"docker {' '.join(words)}: {done.stdout}")
+    return done.stdout.strip()
+
+
+class Container:
+    """A container with a port for clients, which is known once it runs."""
+
+    def __init__(self, *words, environment=None, command=(), port=9092):
+        options = [word for key, value in (environment or {}).items() for word in ("-e", f"{key}={value}")]
+        self.port = port
+        self.id = docker("create", "-p", f"127.0.0.1::{port}", *options, *words, IMAGE, *command)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        docker("rm", "-f", "-v", self.id, check=False)
+
+    def start(self):
+        docker("start", self.id)
+
+    @property
+    def address(self):
+        return docker("port", self.id, str(self.port)).splitlines()[0]
+
+    @property
+    def number(self):
+        """The port of this machine that leads to the container's."""
+        return self.address.rsplit(":", 1)[1]
+
+    @property
+    def ip(self):
+        return docker("inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", self.id)
+
+    @property
+    def hostname(self):
+        return docker("inspect", "-f", "{{.Config.Hostname}}", self.id)
+
+    def copy(self, path, text, mode=0o777):
+        """As the API's archive does it: as root, with this mode."""
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as tar:
+            entry = tarfile.TarInfo(path.lstrip("/"))
+            entry.size, entry.mode = len(text.encode()), mode
+            tar.addfile(entry, io.BytesIO(text.encode()))
+        docker("cp", "-", f"{self.id}:/", input=packed.getvalue())
+
+    def wait_for(self, line):
+        end = time.time() + PATIENCE
+        while time.time() < end:
+            log = docker("logs", self.id)
+            if re.search(line, log):
+                return
+            assert docker("inspect", "-f", "{{.State.Running}}", self.id) == "true", f"it ended: {log}"
+            time.sleep(0.05)
+        raise AssertionError(f"no line {line!r} within {PATIENCE} s: {docker('logs', self.id)}")
+
+    def serve(self, address=None):
+        """A record there and back."""
+        class Broker:
+            pass
+
+        Broker.address = property(lambda _: address or f"localhost:{self.number}")
+        broker = Broker()
+        create(CLIENT, broker, "t")
+        sent = [Record(b"k", b"v", timestamp=1_700_000_000_000)]
+        produce(CLIENT, broker, "t", sent, codec="none")
+        assert_same(sent, consume(CLIENT, broker, "t", start="beginning"))
+
+
+def case_plain():
+    with Container() as container:
+        container.start()
+        container.wait_for(STARTED)
+        container.serve()
+        docker("exec", container.id, "dlog", "health")
+        end = time.time() + PATIENCE
+        while docker("inspect", "-f", "{{.State.Health.Status}}", container.id) != "healthy":
+            assert time.time() < end, "it does not become healthy"
+            time.sleep(0.2)
+        assert docker("exec", container.id, "id", "-u") != "0", "it runs as root"
+        docker("stop", container.id)
+        assert docker("inspect", "-f", "{{.State.ExitCode}}", container.id) == "0"
+
+
+def case_data_stays_in_the_volume():
+    volume = docker("volume", "create")
+    try:
+        for round in range(2):
+            with Container("-v", f"{volume}:/var/lib/kafka/data", environment={"KAFKA_CREATE_TOPICS": "kept:2:1"}) as container:
+                container.start()
+                container.wait_for(STARTED)
+                said = docker("logs", container.id)
+                assert ("seeded topics=1" in re.sub(r"\x1b\[[0-9;]*m", "", said)) == (round == 0), said
+                docker("stop", container.id)
+    finally:
+        docker("volume", "rm", volume)
+
+
+def case_size():
+    size = int(docker("image", "inspect", "-f", "{{.Size}}", IMAGE))
+    assert size < 25_000_000, f"{size} bytes"
+
+
+def java(script, run):
+    environment = {
+        "KAFKA_LISTENERS": "PLAINTEXT://0.0.0.0:9092,BROKER://0.0.0.0:9093,CONTROLLER://0.0.0.0:9094",
+        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "BROKER:PLAINTEXT,PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "KAFKA_INTER_BROKER_LISTENER_NAME": "BROKER",
+        "KAFKA_PROCESS_ROLES": "broker,controller",
+        "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+        "KAFKA_NODE_ID": "1",
+        "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9094",
+        "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+        "KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS": "1",
+        "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
+        "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
+        "KAFKA_LOG_FLUSH_INTERVAL_MESSAGES": str((1 << 63) - 1),
+        "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
+        "CLUSTER_ID": "4L6g3nShT-eMCtK--X86sw",
+    }
+    with Container(environment=environment, command=["sh", "-c", f"while [ ! -f {script} ]; do sleep 0.1; done; {script}"]) as container:
+        container.start()
+        told = f"PLAINTEXT://localhost:{container.number},BROKER://{container.hostname}:9093"
+        container.copy(script, f"#!/bin/bash\nexport KAFKA_ADVERTISED_LISTENERS={told}\n{run} \n")
+        container.wait_for(RUNNING)
+        container.serve()
+        docker("exec", container.id, "dlog", "health", "--bootstrap-server", f"{container.hostname}:9093")
+
+
+def case_java_kafka():
+    java("/tmp/testcontainers_start.sh", "/etc/kafka/docker/run")
+
+
+def case_java_confluent():
+    java("/tmp/testcontainers_start.sh", "/etc/confluent/docker/run")
+
+
+def python(zookeeper):
+    environment = {
+        "KAFKA_LISTENERS": "PLAINTEXT://0.0.0.0:9093,BROKER://0.0.0.0:9092",
+        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "BROKER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "KAFKA_INTER_BROKER_LISTENER_NAME": "BROKER",
+        "KAFKA_BROKER_ID": "1",
+        "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+        "KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS": "1",
+        "KAFKA_LOG_FLUSH_INTERVAL_MESSAGES": "10000000",
+        "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
+    }
+    command = ["sh", "-c", "while [ ! -f /tc-start.sh ]; do sleep 0.1; done; sh /tc-start.sh"]
+    with Container(environment=environment, command=command, port=9093) as container:
+        container.start()
+        told = f"PLAINTEXT://localhost:{container.number},BROKER://$(hostname -i):9092"
+        lines = ["#!/bin/bash", ". /etc/confluent/docker/bash-config"]
+        if zookeeper:
+            lines += [
+                "echo 'clientPort=2181' > zookeeper.properties", "echo 'dataDir=/var/lib/zookeeper/data' >> zookeeper.properties",
+                "zookeeper-server-start zookeeper.properties &", "export KAFKA_ZOOKEEPER_CONNECT='localhost:2181'",
+            ]
+        else:
+            lines += [
+                "sed -i '/KAFKA_ZOOKEEPER_CONNECT/d' /etc/confluent/docker/configure",
+                "echo 'kafka-storage format --ignore-formatted -t 4L6g3nShT-eMCtK--X86sw -c /etc/kafka/kafka.properties' >> /etc/confluent/docker/configure",
+            ]
+        lines += [f"export KAFKA_ADVERTISED_LISTENERS={told}", "/etc/confluent/docker/configure", "echo '' > /etc/confluent/docker/ensure",
+                  "/etc/confluent/docker/launch"]
+        container.copy("/tc-start.sh", "\n".join(lines) + "\n")
+        container.wait_for(r".*\[KafkaServer id=\d+\] started.*" if zookeeper else STARTED)
+        container.serve()
+
+
+def case_python_kraft():
+    python(zookeeper=False)
+
+
+def case_python_zookeeper():
+    python(zookeeper=True)
+
+
+def case_go_kafka():
+    environment = {
+        "KAFKA_LISTENERS": "PLAINTEXT://0.0.0.0:9093,BROKER://0.0.0.0:9092,CONTROLLER://0.0.0.0:9094",
+        "KAFKA_REST_BOOTSTRAP_SERVERS": "PLAINTEXT://0.0.0.0:9093,BROKER://0.0.0.0:9092,CONTROLLER://0.0.0.0:9094",
+        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "BROKER:PLAINTEXT,PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "KAFKA_INTER_BROKER_LISTENER_NAME": "BROKER",
+        "KAFKA_BROKER_ID": "1",
+        "KAFKA_NODE_ID": "1",
+        "KAFKA_PROCESS_ROLES": "broker,controller",
+        "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+        "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9094",
+        "CLUSTER_ID": "test-cluster",
+    }
+    script = "/usr/sbin/testcontainers_start.sh"
+    command = ["-c", f"while [ ! -f {script} ]; do sleep 0.1; done; bash {script}"]
+    with Container("--entrypoint", "sh", environment=environment, command=command, port=9093) as container:
+        container.start()
+        told = f"PLAINTEXT://localhost:{container.number},BROKER://{container.hostname}:9092"
+        container.copy(script, "\n".join([
+            "#!/bin/bash", "source /etc/confluent/docker/bash-config", f"export KAFKA_ADVERTISED_LISTENERS={told}",
+            "echo Starting Kafka KRaft mode", "sed -i '/KAFKA_ZOOKEEPER_CONNECT/d' /etc/confluent/docker/configure",
+            "echo 'kafka-storage format --ignore-formatted -t \"$(kafka-storage random-uuid)\" -c /etc/kafka/kafka.properties' >> /etc/confluent/docker/configure",
+            "echo '' > /etc/confluent/docker/ensure", "/etc/confluent/docker/configure", "/etc/confluent/docker/launch", "",
+        ]), mode=0o755)
+        container.wait_for(RUNNING)
+        container.serve()
+
+
+def case_node_kafka():
+    environment = {
+        "KAFKA_LISTENERS": "PLAINTEXT://0.0.0.0:9093,BROKER://0.0.0.0:9092,CONTROLLER://0.0.0.0:9094",
+        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "BROKER:PLAINTEXT,PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "KAFKA_INTER_BROKER_LISTENER_NAME": "BROKER",
+        "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+        "KAFKA_PROCESS_ROLES": "broker,controller",
+        "KAFKA_NODE_ID": "1",
+        "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9094",
+        "CLUSTER_ID": "AABBCCDDEEFFGGHHIIJJKK",
+    }
+    script = "/testcontainers_start.sh"
+    command = ["-c", f"while [ ! -f {script} ]; do sleep 0.1; done; {script}"]
+    with Container("--entrypoint", "sh", environment=environment, command=command, port=9093) as container:
+        container.start()
+        told = f"PLAINTEXT://localhost:{container.number},BROKER://{container.hostname}:9092"
+        container.copy(script, f"#!/bin/bash\nexport KAFKA_ADVERTISED_LISTENERS={told}\n/etc/confluent/docker/run\n")
+        container.wait_for(STARTED)
+        container.serve()
+
+
+def case_rust_apache():
+    environment = {
+        "CLUSTER_ID": "5L6g3nShT-eMCtK--X86sw",
+        "KAFKA_PROCESS_ROLES": "broker,controller",
+        "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+        "KAFKA_LISTENERS": "PLAINTEXT://0.0.0.0:9092,BROKER://0.0.0.0:9093,CONTROLLER://0.0.0.0:9094",
+        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "CONTROLLER:PLAINTEXT,BROKER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "KAFKA_INTER_BROKER_LISTENER_NAME": "BROKER",
+        "KAFKA_ADVERTISED_LISTENERS": "PLAINTEXT://localhost:9092,BROKER://localhost:9093",
+        "KAFKA_BROKER_ID": "1",
+        "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9094",
+        "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+    }
+    script = "/opt/kafka/testcontainers_start.sh"
+    command = ["-c", f"while [ ! -f {script} ]; do sleep 0.1; done; chmod 755 {script} && {script}"]
+    with Container("--entrypoint", "bash", environment=environment, command=command) as container:
+        container.start()
+        told = f"PLAINTEXT://127.0.0.1:{container.number},BROKER://localhost:9093"
+        docker("exec", container.id, "bash", "-c",
+               f"echo '#!/usr/bin/env bash\nexport KAFKA_ADVERTISED_LISTENERS={told}\n/etc/kafka/docker/run\n' > {script}")
+        container.wait_for(STARTED)
+        container.serve()
+
+
+def case_java_redpanda():
+    script = "\n".join(["#!/usr/bin/env bash", "until grep -q \"# Injected by testcontainers\" \"/etc/redpanda/redpanda.yaml\"", "do", "  sleep 0.1", "done",
+                        "/entrypoint.sh $@", ""])
+    command = ["/entrypoint-tc.sh", "redpanda", "start", "--mode=dev-container", "--smp=1", "--memory=1G"]
+    with Container("--entrypoint", "", "--user", "root:root", command=command) as container:
+        container.copy("/entrypoint-tc.sh", script)
+        container.start()
+        container.copy("/etc/redpanda/redpanda.yaml", f"""# Injected by testcontainers
+redpanda:
+  admin:
+    address: 0.0.0.0
+    port: 9644
+
+  kafka_api:
+    - address: 0.0.0.0
+      name: external
+      port: 9092
+      authentication_method: none
+
+    # This listener is required for the schema registry client. The schema
+    # registry client connects via an advertised listener like a normal Kafka
+    # client would do. It can't use the other listener because the mapped
+    # port is not accessible from within the Redpanda container.
+    - address: 0.0.0.0
+      name: internal
+      port: 9093
+      authentication_method: none
+
+  advertised_kafka_api:
+    - address: localhost
+      name: external
+      port: {container.number}
+    - address: 127.0.0.1
+      name: internal
+      port: 9093
+
+schema_registry:
+  schema_registry_api:
+    - address: "0.0.0.0"
+      port: 8081
+""")
+        container.wait_for(r".*Successfully started Redpanda!.*")
+        container.serve()
+
+
+def case_python_redpanda():
+    script = "/var/lib/redpanda/tc-start.sh"
+    command = ["-c", f"while [ ! -f {script} ]; do sleep 0.1; done; sh {script}"]
+    with Container("--entrypoint", "sh", command=command) as container:
+        container.start()
+        container.copy(script, "#!/bin/bash\n/usr/bin/rpk redpanda start --mode dev-container --smp 1 --memory 1G "
+                       "--kafka-addr PLAINTEXT://0.0.0.0:29092,OUTSIDE://0.0.0.0:9092 "
+                       f"--advertise-kafka-addr PLAINTEXT://127.0.0.1:29092,OUTSIDE://localhost:{container.number}", mode=0o644)
+        container.wait_for(r".*Started Kafka API server.*")
+        container.serve()
+
+
+def case_redpanda_by_flags():
+    command = ["redpanda", "start", "--smp", "1", "--kafka-addr", "internal://0.0.0.0:9092,external://0.0.0.0:19092",
+               "--advertise-kafka-addr", "internal://redpanda:9092,external://localhost:PORT", "--overprovisioned"]
+    # The port must be known before: that of this case is fixed for a moment.
+    import socket
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    command = [word.replace("PORT", str(port)) for word in command]
+    with Container("-p", f"127.0.0.1:{port}:19092", "--entrypoint", "/entrypoint.sh", command=command) as container:
+        container.start()
+        container.wait_for("Successfully started Redpanda!")
+        container.serve(f"localhost:{port}")
+
+
+def main():
+    global IMAGE
+    IMAGE = sys.argv[1] if len(sys.argv) > 1 else IMAGE
+    wanted = sys.argv[2] if len(sys.argv) > 2 else ""
+    subprocess.run([Path(__file__).resolve().parent.parent / "install.sh", CLIENT], check=True)
+    failed = 0
+    for name, case in list(globals().items()):
+        if name.startswith("case_") and wanted in name:
+            begin = time.time()
+            try:
+                case()
+                verdict = "ok"
+            except Exception as error:
+                verdict, failed = f"FAILED: {error}", failed + 1
+            print(f"{name[5:].replace('_', ' '):<32} {time.time() - begin:6.1f} s  {verdict}", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

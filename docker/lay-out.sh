@@ -1,0 +1,23 @@
+#!/bin/sh
+# Lays out the image's root: the shells, their tools, and the directories that brokers and start scripts write to.
+set -eu
+cd "$1"
+mkdir -p bin sbin usr/bin usr/sbin usr/local/bin tmp home/appuser opt/kafka/bin etc/redpanda
+cp /bin/bash-static bin/bash
+cp /bin/busybox bin/busybox
+ln -s bash bin/sh
+for tool in awk base64 basename cat chmod chown cp cut date dirname du echo env expr false find grep head hostname id ip kill ln ls md5sum mkdir mktemp mv \
+    nc nslookup ping printf ps pwd readlink realpath rm rmdir sed seq sha256sum sleep sort stat sync tail tar tee test timeout touch tr true uname uniq \
+    vi wc wget which whoami xargs; do
+    ln -s busybox "bin/$tool"
+done
+ln -s ../../bin/env usr/bin/env
+ln -s ../../bin/bash usr/bin/bash
+# Whoever the container runs as: volumes take over the mode of what they cover.
+for place in var/lib/kafka/data var/lib/redpanda bitnami/kafka/data etc/kafka/secrets mnt/shared/config etc/confluent/docker etc/kafka/docker etc/redpanda opt/kafka usr/sbin home/appuser; do
+    mkdir -p "$place"
+    chmod 0777 "$place"
+done
+chmod 1777 tmp
+find etc opt usr/bin usr/sbin entrypoint.sh -type f -path '*docker*' -exec chmod 0777 {} +
+chmod 0777 bitnami bitnami/kafka
