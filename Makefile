@@ -5,10 +5,11 @@ SEEDS ?= 50
 TARGET ?=
 FUZZ_SECONDS ?= 60
 IMAGE ?= dlog
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose) -f docker/compose.yml
 # Public images; `make docker-base` makes stand-ins where they cannot be pulled.
 RUST_IMAGE ?= $(shell docker image inspect dlog-base/rust >/dev/null 2>&1 && echo dlog-base/rust || echo rust:1.95-bookworm)
 DEBIAN_IMAGE ?= $(shell docker image inspect dlog-base/debian >/dev/null 2>&1 && echo dlog-base/debian || echo debian:bookworm-slim)
-.PHONY: docker docker-base docker-test help build run test check fmt lint protocol compat compat-smoke coverage figures bench traced sim fuzz kills bugs
+.PHONY: docker docker-base docker-test docker-up docker-logs docker-down dashboards help build run test check fmt lint protocol compat compat-smoke coverage figures bench traced sim fuzz kills bugs
 
 help:           ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -51,3 +52,11 @@ docker-base:    ## stand-ins for the base images, where none can be pulled
 docker-test:    ## the image as start scripts of others use it
 	python3 compat-tests/testcontainers/image.py $(IMAGE)
 	python3 compat-tests/testcontainers/python_modules.py $(IMAGE)
+docker-up:      ## broker, Prometheus and Grafana
+	DLOG_IMAGE=$(IMAGE) $(COMPOSE) up -d
+docker-logs:    ## what they say
+	$(COMPOSE) logs -f
+docker-down:    ## stop them; the data stays
+	$(COMPOSE) down
+dashboards: build  ## the dashboard and the alert rules against a broker under load
+	python3 compat-tests/dashboards.py

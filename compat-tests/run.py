@@ -30,7 +30,7 @@ def free_port():
 class Broker:
     def __init__(self, binary, *settings, command=()):
         self.binary, self.settings, self.command = binary, settings, command
-        self.port, self.data = free_port(), tempfile.mkdtemp(prefix="dlog-compat-")
+        self.port, self.http, self.data = free_port(), f"127.0.0.1:{free_port()}", tempfile.mkdtemp(prefix="dlog-compat-")
         self.log = open(self.data + ".log", "w")
         self.start()
 
@@ -39,7 +39,7 @@ class Broker:
         return f"127.0.0.1:{self.port}"
 
     def start(self):
-        command = [self.binary, *self.command, "--data", self.data, "--listen", self.address, "--http", "127.0.0.1:0"]
+        command = [self.binary, *self.command, "--data", self.data, "--listen", self.address, "--http", self.http]
         for setting in self.settings:
             command += ["--set", setting]
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
