@@ -6,7 +6,7 @@ import io, re, subprocess, sys, tarfile, time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from run import Record, assert_same, consume, create, produce  # noqa: E402
+from run import Record, assert_same, consume, create, produce, run  # noqa: E402
 
 IMAGE = "dlog"
 PATIENCE = 30
@@ -102,6 +102,17 @@ def case_plain():
         assert docker("exec", container.id, "id", "-u") != "0", "it runs as root"
         docker("stop", container.id)
         assert docker("inspect", "-f", "{{.State.ExitCode}}", container.id) == "0"
+
+
+def case_by_default_the_host_and_other_containers_are_served():
+    # The port outside is that inside, as most people publish it; other tests may have it.
+    with Container("-p", "9092:9092", port=9644) as container:
+        container.start()
+        container.wait_for(STARTED)
+        container.serve("localhost:9092")
+        told = docker("run", "--rm", IMAGE, "dlog", "doctor", "--bootstrap-server", f"{container.ip}:9092", "--http", f"{container.ip}:9644")
+        assert told == f"nothing is wrong with {container.ip}:9092", told
+        assert "localhost:9092" in str(run(CLIENT, "metadata", bootstrap="localhost:9092"))
 
 
 def case_data_stays_in_the_volume():

@@ -18,7 +18,7 @@ use super::{Config, Error, Seed, metrics_handle};
 use crate::client::Connection;
 use crate::cluster::{self, Event, Following, LocalMetadataLog, ProducerIds};
 use crate::coordinator::{GroupCoordinator, NewProducerIds, OFFSETS_TOPIC, Pending, TRANSACTIONS_TOPIC, TransactionCoordinator};
-use crate::env::{Env, Listener, Network, open_files_max};
+use crate::env::{Env, Listener, Network, container_gateway, open_files_max};
 use crate::http::{self, AllowedHosts, Pages};
 use crate::model::ProducerId;
 use crate::partition::{Keeping, Partitions};
@@ -218,6 +218,9 @@ async fn bind(config: &Config, network: &dyn Network) -> Result<(Vec<(Listener, 
         if let (server::Advertised::Address(host, 0), Ok(address)) = (&endpoint.advertised, taken.local_address()) {
             endpoint.advertised = server::Advertised::Address(host.clone(), address.port());
         }
+        if let (server::Advertised::AsReached, Some(gateway)) = (&endpoint.advertised, container_gateway()) {
+            endpoint.advertised = server::Advertised::AsReachedBehind(gateway);
+        }
         bound.push((taken, endpoint));
     }
     let http = one(&config.http.0, config.http.1, "http").await?;
@@ -228,7 +231,7 @@ async fn bind(config: &Config, network: &dyn Network) -> Result<(Vec<(Listener, 
 fn advertised_hosts(config: &Config) -> AllowedHosts {
     AllowedHosts::new(config.listeners.iter().filter_map(|listener| match &listener.endpoint.advertised {
         server::Advertised::Address(host, _) => Some(host.clone()),
-        server::Advertised::AsReached => None,
+        server::Advertised::AsReached | server::Advertised::AsReachedBehind(_) => None,
     }))
 }
 

@@ -4,6 +4,7 @@
 //! `tokio::net`. Waiting uses `tokio::time`, which tests can pause.
 
 mod clock;
+mod container;
 mod disk;
 mod entropy;
 mod limits;
@@ -16,6 +17,7 @@ mod workers;
 use std::sync::Arc;
 
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use container::container_gateway;
 pub use disk::{Disk, File, Lock, Map, OpenMode};
 pub use entropy::{Entropy, SystemEntropy};
 pub use limits::{ProcessUse, open_files_max, process_use, raise_open_files};

@@ -1,6 +1,6 @@
 //! What handlers work with.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -19,6 +19,9 @@ pub enum Advertised {
     Address(String, u16),
     /// The address that the client has reached us at: right wherever there is no address translation in between.
     AsReached,
+    /// The same, but clients that come from this gateway are told `localhost`: in a container those are the host's, which came through a port that it
+    /// publishes, under the same number if all is as usual.
+    AsReachedBehind(IpAddr),
 }
 
 /// A listener.
@@ -163,7 +166,12 @@ impl Caller {
     pub(super) fn advertised(&self) -> (String, i32) {
         match &self.endpoint.advertised {
             Advertised::Address(host, port) => (host.clone(), i32::from(*port)),
-            Advertised::AsReached => (self.local.ip().to_canonical().to_string(), i32::from(self.local.port())),
+            Advertised::AsReachedBehind(gateway) if self.peer.ip().to_canonical() == *gateway => {
+                ("localhost".into(), i32::from(self.local.port()))
+            }
+            Advertised::AsReached | Advertised::AsReachedBehind(_) => {
+                (self.local.ip().to_canonical().to_string(), i32::from(self.local.port()))
+            }
         }
     }
 
