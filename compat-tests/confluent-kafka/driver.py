@@ -90,6 +90,9 @@ elif operation == "stream":
     producer.flush(60)
 elif operation == "transform":
     closed = input_closed()
+    # With "rebootstrap" (KIP-899, the default) librdkafka 2.1x forgets the only broker when it dies, and then may wait for ever in
+    # send_offsets_to_transaction: after AddOffsetsToTxn's answer it sends no TxnOffsetCommit, since the group coordinator that it remembers is the forgotten broker.
+    base["metadata.recovery.strategy"] = "none"
     producer = Producer({**base, "transactional.id": o["id"], "retry.backoff.ms": 50, "reconnect.backoff.max.ms": 200, "transaction.timeout.ms": 10000})
     c = consumer(o["group"], **{"session.timeout.ms": 6000})
     c.subscribe([o["from"]])

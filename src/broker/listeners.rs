@@ -51,13 +51,15 @@ pub(super) fn listeners(
             return Err(refuse("listeners", &address.name, &format!("{protocol} is not supported yet; only PLAINTEXT is")));
         }
         let advertised = match told.get(address.name.as_str()) {
-            Some(told) if matches!(told.host.as_str(), "0.0.0.0" | "::" | "") => {
+            Some(told) if matches!(told.host.as_str(), "0.0.0.0" | "::") => {
                 return Err(refuse(
                     "advertised.listeners",
                     &told.host,
                     "clients cannot connect to this address; name the host as they see it",
                 ));
             }
+            // Kafka takes the machine's name here; what a client has reached is right more often.
+            Some(told) if told.host.is_empty() => Advertised::AsReached,
             Some(told) => Advertised::Address(told.host.clone(), told.port),
             None => Advertised::AsReached,
         };
@@ -122,6 +124,7 @@ mod tests {
         assert_eq!(places, [("PLAINTEXT", "0.0.0.0", 9092), ("INTERNAL", "127.0.0.1", 19092), ("TC-0", "::1", 0)]);
         assert_eq!(all[0].endpoint.advertised, Advertised::Address("example.org".into(), 9092));
         assert_eq!(all[1].endpoint.advertised, Advertised::AsReached);
+        assert_eq!(read(Some("PLAINTEXT://:9092"), Some("PLAINTEXT://:9092")).unwrap()[0].endpoint.advertised, Advertised::AsReached);
         let told = read(None, Some("PLAINTEXT://example.org:9092")).unwrap();
         assert_eq!((told[0].host.as_str(), told[0].port), ("0.0.0.0", 9092));
         assert_eq!(read(Some("localhost:9092"), None).unwrap()[0].host, "localhost");
