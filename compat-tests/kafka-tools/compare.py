@@ -115,6 +115,7 @@ CASES = [
 MASKS = [
     (r"127\.0\.0\.1:\d+", "ADDRESS"), (r"localhost:\d+", "ADDRESS"),
     (r"(TopicId: )\S+", r"\1ID"), (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[.,]?\d*", "TIME"), (r"\b1[67]\d{8,11}\b|\b17\d{11}\b", "MILLISECONDS"),
+    (r"(Ongoing\s+\d+\s+MILLISECONDS\s+)\d+", r"\1DURATION"), (r"(FinalizedVersionLevel: \S+\s+Epoch: )\d+", r"\1N"),
     (r"/\S*(kafka-peer|dlog-compat)-[^\"/]+(/data)?", "DIRECTORY"), (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
     (r"\"(timestamp|elapsed|avg_throughput)\":[\d.]+", r'"\1":N'), (r"\"target_throughput\":-?\d+", '"target_throughput":N'), (r"[ \t]+", " "),
 ]
