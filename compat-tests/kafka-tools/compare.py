@@ -142,7 +142,7 @@ def run_tool(address, tool, words, text):
             done = subprocess.run(command, input=text or "", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             return ["exit code: none, it did not end"]
-    noise = re.compile(r"^\s*at |^SLF4J|^\s*\.\.\. \d+ more|^\(org\.|^WARN|^Option --property|^$|^WARNING:|^Caused by")
+    noise = re.compile(r"^\s*at |^SLF4J|^\s*\.\.\. \d+ more|^\(org\.|^WARN|^Option --property|^$|^WARNING:|^Caused by|^\[[\d.]+s\]\[warning\]")
     lines = [masked(line) for line in (done.stdout + "\n" + done.stderr).splitlines() if not noise.search(line)]
     return sorted(line for line in lines if line) + [f"exit code: {done.returncode}"]
 
