@@ -51,7 +51,7 @@ docker-base:    ## stand-ins for the base images, where none can be pulled
 	docker/base.sh dlog-base/rust dlog-base/debian
 docker-test:    ## the image as start scripts of others use it
 	python3 compat-tests/testcontainers/image.py $(IMAGE)
-	python3 compat-tests/compose-files/run.py $(IMAGE)
+	python3 compat-tests/compose_files.py $(IMAGE)
 	python3 compat-tests/testcontainers/python_modules.py $(IMAGE)
 docker-up:      ## broker, Prometheus and Grafana
 	DLOG_IMAGE=$(IMAGE) $(COMPOSE) up -d

@@ -2,7 +2,7 @@
 # Lays out the image's root: the shells, their tools, and the directories that brokers and start scripts write to.
 set -eu
 cd "$1"
-mkdir -p bin sbin usr/bin usr/sbin usr/local/bin tmp home/appuser opt/kafka/bin etc/redpanda
+mkdir -p bin usr/bin tmp
 cp /bin/bash-static bin/bash
 cp /bin/busybox bin/busybox
 ln -s bash bin/sh
@@ -19,5 +19,5 @@ for place in var/lib/kafka/data var/lib/redpanda bitnami/kafka/data etc/kafka/se
     chmod 0777 "$place"
 done
 chmod 1777 tmp
-find etc opt usr/bin usr/sbin entrypoint.sh -type f -path '*docker*' -exec chmod 0777 {} +
+chmod 0777 etc/confluent/docker/*
 chmod 0777 bitnami bitnami/kafka

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use common::process::Process;
 use common::{Client, address, start};
-use dlog::broker::{Broker, Config, Mode, Sources};
+use dlog::broker::Broker;
 use dlog::env::{Env, MemoryDisk};
 use dlog::protocol::generated::api_versions::ApiVersionsRequest;
 use dlog::protocol::generated::list_groups::ListGroupsRequest;
@@ -156,10 +156,7 @@ async fn a_disk_that_is_nearly_full_is_named() {
     let disk = MemoryDisk::new(real.clock.clone());
     disk.set_capacity(Some(1 << 20));
     let env = Env { disk: Arc::new(disk.clone()), ..real };
-    let flags = [("log.dirs", "/data"), ("listeners", "PLAINTEXT://127.0.0.1:0")].map(|(k, v)| (k.to_string(), v.to_string()));
-    let sources = Sources { flags: flags.into_iter().collect(), ..Sources::default() };
-    let config = Config::read(Mode::Dev, &sources, "127.0.0.1:0").unwrap();
-    let broker = Broker::start(config, env).await.unwrap();
+    let broker = Broker::start(common::config(Path::new("/data"), &[]), env).await.unwrap();
     let mut client = Client::connect(&broker).await;
     client.call(&ApiVersionsRequest::default(), 0).await;
     assert_eq!(doctor(&address(&broker).to_string(), &broker.http().to_string()).await.0, 0, "there is room");

@@ -4,21 +4,14 @@ mod common;
 
 use std::path::Path;
 
-use common::{Client, fetched, values};
-use dlog::broker::{Broker, Config, Error, Mode, Seed, Sources};
+use common::{Client, config, fetched, values};
+use dlog::broker::{Broker, Config, Error, Seed};
 use dlog::env::{Env, RealDisk};
 use dlog::protocol::generated::create_topics::{CreatableTopic, CreateTopicsRequest};
 use dlog::protocol::generated::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
 use dlog::protocol::generated::metadata::MetadataRequest;
 use dlog::protocol::generated::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestTopic};
 use dlog::records::{BatchBuilder, NewRecord};
-
-fn config(data: &Path, more: &[(&str, &str)]) -> Config {
-    let data = data.display().to_string();
-    let flags = [("log.dirs", data.as_str()), ("listeners", "PLAINTEXT://127.0.0.1:0")];
-    let flags = flags.iter().chain(more).map(|(k, v)| (k.to_string(), v.to_string())).collect();
-    Config::read(Mode::Dev, &Sources { flags, ..Sources::default() }, "127.0.0.1:0").unwrap()
-}
 
 async fn start(data: &Path, create_topics: Option<&str>, seed: Option<&Path>) -> Result<(Broker, Client), Error> {
     let seed = Seed::read(&RealDisk, create_topics, seed)?;

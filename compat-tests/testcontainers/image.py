@@ -6,21 +6,34 @@ import io, re, subprocess, sys, tarfile, time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from run import Record, assert_same, consume, create, produce, run  # noqa: E402
+from containers import CLIENT, IMAGE, PATIENCE, healthy, run_cases, shell, there_and_back  # noqa: E402
+from run import free_port, run  # noqa: E402
 
-IMAGE = "dlog"
-PATIENCE = 30
-# The client that speaks with each broker.
-CLIENT = "confluent-kafka"
 RUNNING = r".*Transitioning from RECOVERY to RUNNING.*"
 STARTED = r".*Kafka Server started.*"
 
 
-def docker(*words, check=True, **more):
-    done = subprocess.run(["docker", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=not more.get("input"), timeout=120, **more)
-    if check and done.returncode:
-        raise AssertionError(f"docker {' '.join(words)}: {done.stdout}")
-    return done.stdout.strip()
+def docker(*words, **more):
+    return shell("docker", *words, **more)
+
+
+def kraft(listeners, **more):
+    """What modules of KRaft brokers set in common."""
+    return {
+        "KAFKA_LISTENERS": listeners,
+        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "BROKER:PLAINTEXT,PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "KAFKA_INTER_BROKER_LISTENER_NAME": "BROKER",
+        "KAFKA_PROCESS_ROLES": "broker,controller",
+        "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+        "KAFKA_NODE_ID": "1",
+        "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9094",
+        **more,
+    }
+
+
+def waiting_for(script, then):
+    """The command of a module that copies its script into the running container."""
+    return f"while [ ! -f {script} ]; do sleep 0.1; done; {then}"
 
 
 class Container:
@@ -35,7 +48,7 @@ class Container:
         return self
 
     def __exit__(self, *_):
-        docker("rm", "-f", "-v", self.id, check=False)
+        subprocess.run(["docker", "rm", "-f", "-v", self.id], stdout=subprocess.DEVNULL)
 
     def start(self):
         docker("start", self.id)
@@ -78,27 +91,15 @@ class Container:
 
     def serve(self, address=None):
         """A record there and back."""
-        class Broker:
-            pass
-
-        Broker.address = property(lambda _: address or f"localhost:{self.number}")
-        broker = Broker()
-        create(CLIENT, broker, "t")
-        sent = [Record(b"k", b"v", timestamp=1_700_000_000_000)]
-        produce(CLIENT, broker, "t", sent, codec="none")
-        assert_same(sent, consume(CLIENT, broker, "t", start="beginning"))
+        there_and_back(address or f"localhost:{self.number}")
 
 
 def case_plain():
     with Container() as container:
         container.start()
         container.wait_for(STARTED)
-        container.serve()
         docker("exec", container.id, "dlog", "health")
-        end = time.time() + PATIENCE
-        while docker("inspect", "-f", "{{.State.Health.Status}}", container.id) != "healthy":
-            assert time.time() < end, "it does not become healthy"
-            time.sleep(0.2)
+        healthy(container.id)
         assert docker("exec", container.id, "id", "-u") != "0", "it runs as root"
         docker("stop", container.id)
         assert docker("inspect", "-f", "{{.State.ExitCode}}", container.id) == "0"
@@ -135,23 +136,17 @@ def case_size():
 
 
 def java(script, run):
-    environment = {
-        "KAFKA_LISTENERS": "PLAINTEXT://0.0.0.0:9092,BROKER://0.0.0.0:9093,CONTROLLER://0.0.0.0:9094",
-        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "BROKER:PLAINTEXT,PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "KAFKA_INTER_BROKER_LISTENER_NAME": "BROKER",
-        "KAFKA_PROCESS_ROLES": "broker,controller",
-        "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
-        "KAFKA_NODE_ID": "1",
-        "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9094",
-        "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
-        "KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS": "1",
-        "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
-        "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
-        "KAFKA_LOG_FLUSH_INTERVAL_MESSAGES": str((1 << 63) - 1),
-        "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
-        "CLUSTER_ID": "4L6g3nShT-eMCtK--X86sw",
-    }
-    with Container(environment=environment, command=["sh", "-c", f"while [ ! -f {script} ]; do sleep 0.1; done; {script}"]) as container:
+    environment = kraft(
+        "PLAINTEXT://0.0.0.0:9092,BROKER://0.0.0.0:9093,CONTROLLER://0.0.0.0:9094",
+        KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR="1",
+        KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS="1",
+        KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR="1",
+        KAFKA_TRANSACTION_STATE_LOG_MIN_ISR="1",
+        KAFKA_LOG_FLUSH_INTERVAL_MESSAGES=str((1 << 63) - 1),
+        KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS="0",
+        CLUSTER_ID="4L6g3nShT-eMCtK--X86sw",
+    )
+    with Container(environment=environment, command=["sh", "-c", waiting_for(script, script)]) as container:
         container.start()
         told = f"PLAINTEXT://localhost:{container.number},BROKER://{container.hostname}:9093"
         container.copy(script, f"#!/bin/bash\nexport KAFKA_ADVERTISED_LISTENERS={told}\n{run} \n")
@@ -179,7 +174,7 @@ def python(zookeeper):
         "KAFKA_LOG_FLUSH_INTERVAL_MESSAGES": "10000000",
         "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
     }
-    command = ["sh", "-c", "while [ ! -f /tc-start.sh ]; do sleep 0.1; done; sh /tc-start.sh"]
+    command = ["sh", "-c", waiting_for("/tc-start.sh", "sh /tc-start.sh")]
     with Container(environment=environment, command=command, port=9093) as container:
         container.start()
         told = f"PLAINTEXT://localhost:{container.number},BROKER://$(hostname -i):9092"
@@ -210,20 +205,10 @@ def case_python_zookeeper():
 
 
 def case_go_kafka():
-    environment = {
-        "KAFKA_LISTENERS": "PLAINTEXT://0.0.0.0:9093,BROKER://0.0.0.0:9092,CONTROLLER://0.0.0.0:9094",
-        "KAFKA_REST_BOOTSTRAP_SERVERS": "PLAINTEXT://0.0.0.0:9093,BROKER://0.0.0.0:9092,CONTROLLER://0.0.0.0:9094",
-        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "BROKER:PLAINTEXT,PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "KAFKA_INTER_BROKER_LISTENER_NAME": "BROKER",
-        "KAFKA_BROKER_ID": "1",
-        "KAFKA_NODE_ID": "1",
-        "KAFKA_PROCESS_ROLES": "broker,controller",
-        "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
-        "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9094",
-        "CLUSTER_ID": "test-cluster",
-    }
+    listeners = "PLAINTEXT://0.0.0.0:9093,BROKER://0.0.0.0:9092,CONTROLLER://0.0.0.0:9094"
+    environment = kraft(listeners, KAFKA_REST_BOOTSTRAP_SERVERS=listeners, KAFKA_BROKER_ID="1", CLUSTER_ID="test-cluster")
     script = "/usr/sbin/testcontainers_start.sh"
-    command = ["-c", f"while [ ! -f {script} ]; do sleep 0.1; done; bash {script}"]
+    command = ["-c", waiting_for(script, f"bash {script}")]
     with Container("--entrypoint", "sh", environment=environment, command=command, port=9093) as container:
         container.start()
         told = f"PLAINTEXT://localhost:{container.number},BROKER://{container.hostname}:9092"
@@ -238,18 +223,9 @@ def case_go_kafka():
 
 
 def case_node_kafka():
-    environment = {
-        "KAFKA_LISTENERS": "PLAINTEXT://0.0.0.0:9093,BROKER://0.0.0.0:9092,CONTROLLER://0.0.0.0:9094",
-        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "BROKER:PLAINTEXT,PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "KAFKA_INTER_BROKER_LISTENER_NAME": "BROKER",
-        "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
-        "KAFKA_PROCESS_ROLES": "broker,controller",
-        "KAFKA_NODE_ID": "1",
-        "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9094",
-        "CLUSTER_ID": "AABBCCDDEEFFGGHHIIJJKK",
-    }
+    environment = kraft("PLAINTEXT://0.0.0.0:9093,BROKER://0.0.0.0:9092,CONTROLLER://0.0.0.0:9094", CLUSTER_ID="AABBCCDDEEFFGGHHIIJJKK")
     script = "/testcontainers_start.sh"
-    command = ["-c", f"while [ ! -f {script} ]; do sleep 0.1; done; {script}"]
+    command = ["-c", waiting_for(script, script)]
     with Container("--entrypoint", "sh", environment=environment, command=command, port=9093) as container:
         container.start()
         told = f"PLAINTEXT://localhost:{container.number},BROKER://{container.hostname}:9092"
@@ -272,7 +248,7 @@ def case_rust_apache():
         "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
     }
     script = "/opt/kafka/testcontainers_start.sh"
-    command = ["-c", f"while [ ! -f {script} ]; do sleep 0.1; done; chmod 755 {script} && {script}"]
+    command = ["-c", waiting_for(script, f"chmod 755 {script} && {script}")]
     with Container("--entrypoint", "bash", environment=environment, command=command) as container:
         container.start()
         told = f"PLAINTEXT://127.0.0.1:{container.number},BROKER://localhost:9093"
@@ -329,7 +305,7 @@ schema_registry:
 
 def case_python_redpanda():
     script = "/var/lib/redpanda/tc-start.sh"
-    command = ["-c", f"while [ ! -f {script} ]; do sleep 0.1; done; sh {script}"]
+    command = ["-c", waiting_for(script, f"sh {script}")]
     with Container("--entrypoint", "sh", command=command) as container:
         container.start()
         container.copy(script, "#!/bin/bash\n/usr/bin/rpk redpanda start --mode dev-container --smp 1 --memory 1G "
@@ -340,37 +316,15 @@ def case_python_redpanda():
 
 
 def case_redpanda_by_flags():
+    # The port must be known before.
+    port = free_port()
     command = ["redpanda", "start", "--smp", "1", "--kafka-addr", "internal://0.0.0.0:9092,external://0.0.0.0:19092",
-               "--advertise-kafka-addr", "internal://redpanda:9092,external://localhost:PORT", "--overprovisioned"]
-    # The port must be known before: that of this case is fixed for a moment.
-    import socket
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    command = [word.replace("PORT", str(port)) for word in command]
+               "--advertise-kafka-addr", f"internal://redpanda:9092,external://localhost:{port}", "--overprovisioned"]
     with Container("-p", f"127.0.0.1:{port}:19092", "--entrypoint", "/entrypoint.sh", command=command) as container:
         container.start()
         container.wait_for("Successfully started Redpanda!")
         container.serve(f"localhost:{port}")
 
 
-def main():
-    global IMAGE
-    IMAGE = sys.argv[1] if len(sys.argv) > 1 else IMAGE
-    wanted = sys.argv[2] if len(sys.argv) > 2 else ""
-    subprocess.run([Path(__file__).resolve().parent.parent / "install.sh", CLIENT], check=True)
-    failed = 0
-    for name, case in list(globals().items()):
-        if name.startswith("case_") and wanted in name:
-            begin = time.time()
-            try:
-                case()
-                verdict = "ok"
-            except Exception as error:
-                verdict, failed = f"FAILED: {error}", failed + 1
-            print(f"{name[5:].replace('_', ' '):<32} {time.time() - begin:6.1f} s  {verdict}", flush=True)
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_cases([(name[5:].replace("_", " "), case) for name, case in globals().items() if name.startswith("case_")]))

@@ -12,6 +12,7 @@ esac
 
 # The addresses of a list in redpanda.yaml, as NAME://ADDRESS:PORT with commas.
 addresses() {
+    [ -f /etc/redpanda/redpanda.yaml ] || return 0
     awk -v wanted="$1:" '
         function put() { if (port != "") out = out (out == "" ? "" : ",") (name == "" ? "PLAINTEXT" : name) "://" address ":" port; name = address = port = "" }
         { match($0, /^ */); depth = RLENGTH; line = $0; sub(/^ *(- *)?/, "", line); item = $0 ~ /^ *- / }
@@ -20,7 +21,7 @@ addresses() {
         inside && item { put() }
         inside { value = line; sub(/^[^:]*: */, "", value); gsub(/["\x27]/, "", value)
                  if (line ~ /^address:/) address = value; if (line ~ /^name:/) name = value; if (line ~ /^port:/) port = value }
-        END { put(); print out }' /etc/redpanda/redpanda.yaml 2>/dev/null || true
+        END { put(); print out }' /etc/redpanda/redpanda.yaml
 }
 listeners=$(addresses kafka_api) advertised=$(addresses advertised_kafka_api)
 while [ $# -gt 0 ]; do

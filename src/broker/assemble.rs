@@ -95,7 +95,7 @@ impl Broker {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let loading = (groups.clone(), transactions.clone());
         let workers = env.workers.clone();
-        tasks.spawn(async move {
+        let loaded = tasks.spawn(async move {
             let load = move || {
                 loading.0.load();
                 loading.1.load();
@@ -112,7 +112,7 @@ impl Broker {
             let map = Cleaner::new(&*env.entropy, cleaner.map_bytes);
             tasks.spawn(compact(partitions.clone(), env.workers.clone(), map, cleaner.clone(), stop.clone()));
         }
-        plant_in(&services, &config, &stop).await?;
+        plant_in(&services, &config, loaded, &stop).await.inspect_err(|_| stop.cancel())?;
         let mut listeners = Vec::new();
         for (listener, endpoint) in bound {
             listeners.push((endpoint.name.clone(), listener.local_address().map_err(|e| Error::Close(e.to_string()))?));
@@ -191,10 +191,12 @@ impl NewProducerIds for IdsOfCluster {
 }
 
 /// Puts in what is to be there before clients are served.
-async fn plant_in(services: &Arc<Services>, config: &Config, stop: &CancellationToken) -> Result<(), Error> {
+async fn plant_in<T>(services: &Arc<Services>, config: &Config, loaded: JoinHandle<T>, stop: &CancellationToken) -> Result<(), Error> {
     if config.seed == Seed::default() {
         return Ok(());
     }
+    // A load that fails is logged there, and its groups answer with an error here.
+    let _ = loaded.await;
     let (ours, theirs) = tokio::io::duplex(SEED_PIPE_BYTES);
     let endpoint = Endpoint { name: "seed".into(), advertised: server::Advertised::AsReached };
     let serving = server::serve_stream(Box::new(theirs), endpoint, services.clone(), stop.clone());
@@ -211,6 +213,7 @@ async fn bind(config: &Config, network: &dyn Network) -> Result<(Vec<(Listener, 
     let one = async |host: &str, port: u16, flag: &'static str| {
         network.bind(host, port).await.map_err(|source| Error::Bind { address: format!("{host}:{port}"), flag, source })
     };
+    let gateway = container_gateway();
     let mut bound = Vec::new();
     for listener in &config.listeners {
         let mut endpoint = listener.endpoint.clone();
@@ -218,7 +221,7 @@ async fn bind(config: &Config, network: &dyn Network) -> Result<(Vec<(Listener, 
         if let (server::Advertised::Address(host, 0), Ok(address)) = (&endpoint.advertised, taken.local_address()) {
             endpoint.advertised = server::Advertised::Address(host.clone(), address.port());
         }
-        if let (server::Advertised::AsReached, Some(gateway)) = (&endpoint.advertised, container_gateway()) {
+        if let (server::Advertised::AsReached, Some(gateway)) = (&endpoint.advertised, gateway) {
             endpoint.advertised = server::Advertised::AsReachedBehind(gateway);
         }
         bound.push((taken, endpoint));

@@ -2,9 +2,7 @@
 //! again changes nothing: topics that exist keep their records, a partition that holds n records gets the seed's from the n-th on (a start
 //! that was cut short is made whole so), and a group's offset that is there stays.
 
-use std::time::Duration;
-
-use serde::Serialize;
+use std::path::Path;
 
 use super::Error;
 use super::seed::{OwnedRecord, Seed, SeedGroup, SeedTopic};
@@ -28,21 +26,19 @@ const BATCH_BYTES: usize = 256 << 10;
 const BATCH_RECORDS: usize = 1000;
 /// How long a topic may take to be made.
 const TIMEOUT_MS: i32 = 30_000;
-/// How often the groups are asked whether they are loaded.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Kafka's number for topics among the resources that have settings, and for setting one.
 const TOPIC_RESOURCE: i8 = 2;
 const SET: i8 = 0;
 
 /// What was new.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Planted {
     pub(super) topics: usize,
     pub(super) records: usize,
     pub(super) offsets: usize,
 }
 
-/// Plants all of it; an error says what cannot be.
+/// Plants all of it once the groups are loaded; an error says what cannot be.
 pub(super) async fn plant(seed: &Seed, disk: &dyn Disk, now_ms: i64, client: Connection) -> Result<Planted, Error> {
     let mut planter = Planter { client, disk, now_ms, planted: Planted::default() };
     for topic in &seed.topics {
@@ -125,7 +121,7 @@ impl Planter<'_> {
         checked(name, answer.error_code, answer.error_message)
     }
 
-    async fn records(&mut self, id: &TopicPartition, path: &std::path::Path) -> Result<(), Error> {
+    async fn records(&mut self, id: &TopicPartition, path: &Path) -> Result<(), Error> {
         let shown = path.display().to_string();
         let bytes = self.disk.read(path).map_err(|e| refuse(&shown, e))?;
         let text = std::str::from_utf8(&bytes).map_err(|e| refuse(&shown, e))?;
@@ -168,6 +164,10 @@ impl Planter<'_> {
     }
 
     async fn group(&mut self, group: &SeedGroup) -> Result<(), Error> {
+        // Where there are no groups yet, this makes their topic.
+        let find = FindCoordinatorRequest { key_type: 0, coordinator_keys: vec![group.group.clone()], ..Default::default() };
+        let found = self.client.call(&find, 4).await.map_err(lost)?.coordinators.remove(0);
+        checked(&format!("group {}", group.group), found.error_code, found.error_message)?;
         for offset in &group.offsets {
             if self.committed(&group.group, &offset.topic, offset.partition).await? >= 0 {
                 continue;
@@ -184,22 +184,12 @@ impl Planter<'_> {
         Ok(())
     }
 
-    /// The group's offset, or -1, once the group is loaded.
+    /// The group's offset, or -1.
     async fn committed(&mut self, group: &str, topic: &str, partition: i32) -> Result<i64, Error> {
-        let find = FindCoordinatorRequest { key_type: 0, coordinator_keys: vec![group.to_string()], ..Default::default() };
-        let found = self.client.call(&find, 4).await.map_err(lost)?.coordinators.remove(0);
-        checked(&format!("group {group}"), found.error_code, found.error_message)?;
         let topics = vec![OffsetFetchRequestTopic { name: topic.to_string(), partition_indexes: vec![partition] }];
         let request = OffsetFetchRequest { group_id: group.to_string(), topics: Some(topics), ..Default::default() };
-        loop {
-            let mut answer = self.client.call(&request, 7).await.map_err(lost)?;
-            match ErrorCode::from_code(answer.error_code) {
-                Some(ErrorCode::CoordinatorLoadInProgress | ErrorCode::NotCoordinator) => tokio::time::sleep(LOOK_EVERY).await,
-                _ => {
-                    checked(&format!("group {group}"), answer.error_code, None)?;
-                    return Ok(answer.topics.remove(0).partitions.remove(0).committed_offset);
-                }
-            }
-        }
+        let mut answer = self.client.call(&request, 7).await.map_err(lost)?;
+        checked(&format!("group {group}"), answer.error_code, None)?;
+        Ok(answer.topics.remove(0).partitions.remove(0).committed_offset)
     }
 }

@@ -146,26 +146,14 @@ fn record_files(disk: &dyn Disk, folder: &Path) -> Result<Vec<(TopicPartition, P
 
 /// A line of a file of records.
 #[derive(Debug, Deserialize)]
-pub(super) struct SeedRecord {
+struct SeedRecord {
     timestamp_ms: Option<i64>,
-    #[serde(flatten)]
-    key: Key,
-    #[serde(flatten)]
-    value: Content,
-    #[serde(default)]
-    headers: Headers,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct Key {
     key: Option<Value>,
     key_hex: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct Content {
     value: Option<Value>,
     value_hex: Option<String>,
+    #[serde(default)]
+    headers: Headers,
 }
 
 #[derive(Debug, Deserialize)]
@@ -199,8 +187,8 @@ impl OwnedRecord {
         };
         Ok(OwnedRecord {
             timestamp_ms: record.timestamp_ms,
-            key: content(record.key.key, record.key.key_hex)?,
-            value: content(record.value.value, record.value.value_hex)?,
+            key: content(record.key, record.key_hex)?,
+            value: content(record.value, record.value_hex)?,
             headers: headers.into_iter().map(|(name, value)| (name, written(value))).collect(),
         })
     }

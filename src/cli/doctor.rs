@@ -8,10 +8,10 @@ use tokio::time::timeout;
 
 use super::health;
 use super::http::get;
-use crate::client::{Connection, Error};
+use crate::client::Error;
 use crate::env::{connect_stream, listening_process};
 use crate::http::{Diagnosis, Finding};
-use crate::protocol::generated::metadata::{MetadataRequest, MetadataResponse};
+use crate::protocol::generated::metadata::MetadataResponse;
 
 /// Something is wrong.
 const FOUND: u8 = 1;
@@ -75,13 +75,9 @@ async fn diagnosis(http: &str) -> Result<Diagnosis, String> {
     serde_json::from_slice(&body).map_err(|_| format!("{http} answers {status}, and is not a dlog that knows of dlog doctor"))
 }
 
-/// Metadata without topics.
+/// What the broker says of itself, in time.
 async fn ask(address: &str) -> Result<MetadataResponse, Error> {
-    let ask = async {
-        let mut connection = Connection::open(address, "dlog-doctor").await?;
-        connection.call(&MetadataRequest { topics: Some(Vec::new()), ..Default::default() }, health::METADATA).await
-    };
-    timeout(PATIENCE, ask).await.unwrap_or_else(|_| Err(Error::Io(std::io::ErrorKind::TimedOut.into())))
+    timeout(PATIENCE, health::ask(address, "dlog-doctor")).await.unwrap_or_else(|_| Err(Error::Io(std::io::ErrorKind::TimedOut.into())))
 }
 
 /// Whether what clients are told can be reached from here.

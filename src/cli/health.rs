@@ -6,11 +6,11 @@ use clap::Args;
 
 use crate::client::{Connection, Error};
 use crate::protocol::generated::api_versions::ApiVersionsRequest;
-use crate::protocol::generated::metadata::MetadataRequest;
+use crate::protocol::generated::metadata::{MetadataRequest, MetadataResponse};
 
 /// Versions that every broker of today serves.
 const VERSIONS: i16 = 3;
-pub(super) const METADATA: i16 = 9;
+const METADATA: i16 = 9;
 
 /// Whom to ask.
 #[derive(Debug, Clone, Args)]
@@ -27,22 +27,21 @@ pub(super) struct HealthOptions {
 pub(super) fn health(options: &HealthOptions) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     let patience = Duration::from_secs(options.timeout);
-    let answer = runtime.block_on(async { tokio::time::timeout(patience, ask(&options.bootstrap_server)).await });
+    let answer = runtime.block_on(async { tokio::time::timeout(patience, ask(&options.bootstrap_server, "dlog-health")).await });
     let answer = answer.map_err(|_| format!("{} did not answer within {} s", options.bootstrap_server, options.timeout))?;
-    let brokers = answer.map_err(|e| format!("{}: {e}", options.bootstrap_server))?;
+    let brokers = answer.map_err(|e| format!("{}: {e}", options.bootstrap_server))?.brokers.len();
     println!("{} serves clients; {brokers} broker(s)", options.bootstrap_server);
     Ok(())
 }
 
-/// The number of brokers of the cluster.
-async fn ask(address: &str) -> Result<usize, Error> {
-    let mut connection = Connection::open(address, "dlog-health").await?;
+/// Metadata without topics, asked for as a client of today does.
+pub(super) async fn ask(address: &str, client_id: &str) -> Result<MetadataResponse, Error> {
+    let mut connection = Connection::open(address, client_id).await?;
     let who = ApiVersionsRequest {
         client_software_name: "dlog".into(),
         client_software_version: env!("CARGO_PKG_VERSION").into(),
         ..Default::default()
     };
     connection.call(&who, VERSIONS).await?;
-    let metadata = connection.call(&MetadataRequest { topics: Some(Vec::new()), ..Default::default() }, METADATA).await?;
-    Ok(metadata.brokers.len())
+    connection.call(&MetadataRequest { topics: Some(Vec::new()), ..Default::default() }, METADATA).await
 }

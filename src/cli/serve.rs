@@ -8,8 +8,7 @@ use tracing::{info, warn};
 
 use super::commands::{Format, ServeOptions, SettingOptions};
 use crate::broker::{Broker, Config, LogTo, Mode, Seed, Sources, init_logging, metrics_handle};
-use crate::env::{Env, Workers, raise_open_files};
-use crate::http::OPEN_FILES_WANTED;
+use crate::env::{Env, OPEN_FILES_WANTED, Workers, raise_open_files};
 use crate::model::NodeId;
 
 /// What Kafka's images take the log level from.

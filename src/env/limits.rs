@@ -2,6 +2,9 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+/// Open files below which many partitions or connections get into trouble.
+pub const OPEN_FILES_WANTED: u64 = 4096;
+
 /// Raises the soft limit of open files to the hard one and returns it; none is unlimited.
 pub fn raise_open_files() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);

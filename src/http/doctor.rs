@@ -9,15 +9,13 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::Pages;
-use crate::env::{ProcessUse, process_use};
+use crate::env::{OPEN_FILES_WANTED, ProcessUse, process_use};
 use crate::partition::DirectoryView;
 use crate::server::{Lost, Sent, Stranger};
 
 /// A disk of which less is free is nearly full: this share, or so many bytes.
 const FREE_SHARE_MIN: f64 = 0.03;
 const FREE_BYTES_MIN: u64 = 256 << 20;
-/// Open files below which many partitions or connections get into trouble.
-pub const OPEN_FILES_WANTED: u64 = 4096;
 /// The share of open files from which on there are few left.
 const OPEN_FILES_SHARE: f64 = 0.8;
 
@@ -60,8 +58,8 @@ pub(super) async fn doctor(State(pages): State<Pages>) -> Json<Diagnosis> {
 }
 
 fn never_came(lost: &Lost) -> Finding {
-    let Lost { ip, client_id, told, visits, for_ } = lost;
-    let (listener, address, seconds) = (&told.listener, &told.address, for_.as_secs());
+    let Lost { ip, client_id, told, visits, asking } = lost;
+    let (listener, address, seconds) = (&told.listener, &told.address, asking.as_secs());
     let text = format!(
         "client {client_id:?} at {ip} asked listener {listener} where the broker is ({visits} connection(s), first {seconds} s ago), was told \
          {address}, and never came there: from {ip} that address seems not to lead here"

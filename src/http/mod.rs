@@ -7,7 +7,7 @@ mod metrics;
 mod pages;
 mod wait;
 
-pub use doctor::{Diagnosis, Finding, OPEN_FILES_WANTED};
+pub use doctor::{Diagnosis, Finding};
 pub use hosts::AllowedHosts;
 pub use metrics::{METRICS, Metric, MetricKind};
 pub use pages::{Pages, serve};

@@ -106,7 +106,7 @@ impl Due {
 
 /// Serves a connection to its end.
 pub(super) async fn run(read: ReadHalf, write: WriteHalf, caller: Caller, stop: CancellationToken) {
-    let (peer, listener, visits) = (caller.peer, caller.endpoint.name.clone(), caller.services.visits.clone());
+    let (peer, endpoint, visits) = (caller.peer, caller.endpoint.clone(), caller.services.visits.clone());
     metrics::gauge!("dlog_connections").increment(1.0);
     metrics::counter!("dlog_connections_accepted_total").increment(1);
     let due = Due::default();
@@ -147,14 +147,14 @@ pub(super) async fn run(read: ReadHalf, write: WriteHalf, caller: Caller, stop: 
         End::Peer(error) => debug!(%peer, %error, "connection lost"),
         End::Length(length) => {
             let sent = Sent::of_length(length);
-            warn!(%peer, %listener, "connection closed: it sent {sent}");
-            visits.note(Stranger { peer, listener, sent });
+            warn!(%peer, listener = %endpoint.name, "connection closed: it sent {sent}");
+            visits.note(Stranger { peer, listener: endpoint.name.clone(), sent });
         }
         End::Stalled(what) => warn!(%peer, "connection closed: {what}"),
         End::Refused(refusal) => {
             warn!(%peer, %refusal, "connection closed");
             if let Some(sent) = Sent::of_refusal(&refusal) {
-                visits.note(Stranger { peer, listener, sent });
+                visits.note(Stranger { peer, listener: endpoint.name.clone(), sent });
             }
         }
     }

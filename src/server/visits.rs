@@ -72,7 +72,7 @@ pub struct Lost {
     /// Connections in which it asked.
     pub visits: u32,
     /// How long ago it asked first.
-    pub for_: Duration,
+    pub asking: Duration,
 }
 
 /// A connection that was closed because it could not be served.
@@ -150,7 +150,7 @@ impl Visits {
             client_id: client_id.clone(),
             told: client.told.clone(),
             visits: client.visits,
-            for_: now.duration_since(client.asks_since),
+            asking: now.duration_since(client.asks_since),
         })
         .collect()
     }

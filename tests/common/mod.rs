@@ -25,13 +25,17 @@ use dlog::wire::Records;
 /// How long any one answer may take.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-pub async fn start(data: &Path, settings: &[(&str, &str)]) -> Broker {
+/// Of a broker in dev mode on free ports.
+pub fn config(data: &Path, settings: &[(&str, &str)]) -> Config {
     let mut flags: BTreeMap<String, String> = settings.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
     flags.insert("log.dirs".into(), data.display().to_string());
     flags.entry("listeners".into()).or_insert("PLAINTEXT://127.0.0.1:0".into());
     let sources = Sources { flags, ..Sources::default() };
-    let config = Config::read(Mode::Dev, &sources, "127.0.0.1:0").expect("the settings are sound");
-    Broker::start(config, Env::real()).await.expect("the broker starts")
+    Config::read(Mode::Dev, &sources, "127.0.0.1:0").expect("the settings are sound")
+}
+
+pub async fn start(data: &Path, settings: &[(&str, &str)]) -> Broker {
+    Broker::start(config(data, settings), Env::real()).await.expect("the broker starts")
 }
 
 pub fn address(broker: &Broker) -> SocketAddr {

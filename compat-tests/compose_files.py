@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+"""Compose files after the conventions of other images: only the image lines are changed to ours. compose_files.py [IMAGE] [WORD].
+
+The first line of each file says where clients find the broker: outside, from this machine, and inside, from its network. Containers of other
+software, which could not be pulled here, only sleep.
+"""
+import re, subprocess, sys, tempfile
+from pathlib import Path
+
+from containers import CLIENT, IMAGE, healthy, run_cases, shell, there_and_back
+from run import run
+
+FILES = Path(__file__).resolve().parent / "compose-files"
+
+
+def changed(text):
+    """Kafka's image becomes ours; others become a shell that sleeps."""
+    lines = []
+    for line in text.splitlines():
+        named = re.match(r"( *)image: (\S+)", line)
+        if named and re.search(r"kafka", named[2]):
+            line = f"{named[1]}image: {IMAGE}"
+        elif named:
+            line = f"{named[1]}image: {IMAGE}\n{named[1]}command: sleep 1000000"
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def try_one(path):
+    text = path.read_text()
+    says = {word: value for word, value in re.findall(r"(outside|inside): (\S+)", text.splitlines()[0])}
+    topics = re.search(r"topics: (.*)$", text.splitlines()[0])
+    project = "dlog-" + path.stem
+    with tempfile.TemporaryDirectory(dir=FILES) as folder:
+        file = Path(folder) / "docker-compose.yml"
+        file.write_text(changed(text).replace("./mounted", str(FILES / "mounted")))
+        compose = ["docker-compose", "-p", project, "-f", str(file)]
+        try:
+            shell(*compose, "up", "-d")
+            container = [line for line in shell(*compose, "ps", "-q").split() if "_zookeeper_" not in shell("docker", "inspect", "-f", "{{.Name}}", line)][0]
+            healthy(container)
+            if "outside" in says:
+                there_and_back(says["outside"])
+                if topics:
+                    names = {line[1] for line in run(CLIENT, "metadata", bootstrap=says["outside"]) if line[0] == "topic"}
+                    assert set(topics[1].split()) <= names, names
+            if "inside" in says:
+                shell("docker", "run", "--rm", "--network", f"{project}_default", IMAGE, "bash", "-c",
+                      f"dlog health --bootstrap-server {says['inside']} && dlog doctor --bootstrap-server {says['inside']} --http ${{0%:*}}:9644", says["inside"])
+        finally:
+            subprocess.run([*compose, "down", "-v"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    sys.exit(run_cases([(path.stem, lambda path=path: try_one(path)) for path in sorted(FILES.glob("*.yml"))]))
