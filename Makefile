@@ -9,7 +9,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 # Public images; `make docker-base` makes stand-ins where they cannot be pulled.
 RUST_IMAGE ?= $(shell docker image inspect dlog-base/rust >/dev/null 2>&1 && echo dlog-base/rust || echo rust:1.95-bookworm)
 DEBIAN_IMAGE ?= $(shell docker image inspect dlog-base/debian >/dev/null 2>&1 && echo dlog-base/debian || echo debian:bookworm-slim)
-.PHONY: docker docker-base docker-test docker-up docker-logs docker-down dashboards help build run test check fmt lint protocol compat compat-smoke coverage figures bench traced sim fuzz kills bugs
+.PHONY: deb deb-test install-dev docker docker-base docker-test docker-up docker-logs docker-down dashboards help build run test check fmt lint protocol compat compat-smoke coverage figures bench traced sim fuzz kills bugs
 
 help:           ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -59,5 +59,19 @@ docker-logs:    ## what they say
 	$(COMPOSE) logs -f
 docker-down:    ## stop them; the data stays
 	$(COMPOSE) down
+deb: build      ## a Debian package with systemd unit, completions and manual pages: target/debian/
+	command -v cargo-deb >/dev/null || cargo install --quiet --locked cargo-deb
+	rm -rf target/package && mkdir -p target/package
+	target/release/dlog man target/package/man
+	target/release/dlog completions bash > target/package/dlog.bash
+	target/release/dlog completions zsh > target/package/_dlog
+	target/release/dlog completions fish > target/package/dlog.fish
+	cargo deb --no-build
+deb-test: deb   ## install the package in a container and use it
+	compat-tests/package.sh $(DEBIAN_IMAGE) target/debian
+install-dev:    ## what the tests of this project need on a Debian machine, beside Rust
+	apt-get update -qq
+	apt-get install -y -qq strace kcat python3-venv docker.io docker-compose debootstrap bash-static busybox-static prometheus
+	cargo install --quiet --locked cargo-deb cargo-fuzz cargo-tarpaulin
 dashboards: build  ## the dashboard and the alert rules against a broker under load
 	python3 compat-tests/dashboards.py

@@ -9,7 +9,7 @@ import argparse, base64, os, random, select, shutil, signal, socket, subprocess,
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-CLIENTS = ["kcat", "confluent-kafka", "kafka-python", "aiokafka", "java", "franz-go", "kafkajs"]
+CLIENTS = ["kcat", "confluent-kafka", "kafka-python", "aiokafka", "java", "franz-go", "kafkajs", "sarama", "rust-rdkafka"]
 TOOLS = "kafka-tools"
 DATA = "kafka-data"
 SMOKE = ["kcat", "confluent-kafka", "kafka-python"]

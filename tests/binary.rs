@@ -77,6 +77,49 @@ async fn sigterm_closes_cleanly_and_ephemeral_keeps_nothing() {
 }
 
 #[test]
+fn systemd_is_told_when_clients_are_served_and_when_they_are_no_longer() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = std::os::unix::net::UnixDatagram::bind(folder.path().join("notify")).unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    let told = || {
+        let mut bytes = [0; 256];
+        let length = socket.recv(&mut bytes).expect("a word in time");
+        String::from_utf8_lossy(&bytes[..length]).trim().to_string()
+    };
+    let mut started = command(&folder.path().join("data"));
+    started.env("NOTIFY_SOCKET", folder.path().join("notify"));
+    let process = Process::start(started);
+    assert_eq!(told(), "READY=1");
+    std::net::TcpStream::connect(process.address).unwrap();
+    assert!(process.terminate());
+    assert_eq!(told(), "STOPPING=1");
+}
+
+#[test]
+fn completions_and_manual_pages_know_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let dlog = |words: &[&str]| {
+        let done = std::process::Command::new(env!("CARGO_BIN_EXE_dlog")).args(words).output().unwrap();
+        assert!(done.status.success(), "{words:?}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let help = dlog(&["--help"]);
+    let listed = help.split("Commands:").nth(1).and_then(|rest| rest.split("Options:").next()).unwrap();
+    let commands: Vec<&str> = listed.lines().filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next()).collect();
+    assert!(commands.contains(&"serve") && commands.contains(&"doctor"), "{commands:?}");
+    dlog(&["man", folder.path().to_str().unwrap()]);
+    let page = std::fs::read_to_string(folder.path().join("dlog.1")).unwrap();
+    assert!(page.contains("\\-\\-ephemeral"), "{page}");
+    for shell in ["bash", "zsh", "fish"] {
+        let text = dlog(&["completions", shell]);
+        for command in commands.iter().filter(|command| **command != "help") {
+            assert!(text.contains(command), "{shell} does not know {command}");
+            assert!(folder.path().join(format!("dlog-{command}.1")).exists(), "{command} has no page");
+        }
+    }
+}
+
+#[test]
 fn what_keeps_it_from_starting_is_said_in_a_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let running = Process::start(command(folder.path()));

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use super::{config, doctor, health, inspect, run as run_command, serve, wait};
+use super::{config, doctor, documents, health, inspect, run as run_command, serve, wait};
 use crate::broker::{LogFormat, Mode};
 
 /// Something went wrong.
@@ -40,6 +40,10 @@ enum Command {
     /// Show settings.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Print the completions of a shell.
+    Completions(documents::CompletionOptions),
+    /// Write a manual page of each command.
+    Man(documents::ManOptions),
 }
 
 #[derive(Debug, Subcommand)]
@@ -135,6 +139,8 @@ pub fn run() -> ExitCode {
         Some(Command::Verify(options)) => inspect::verify(&options),
         Some(Command::DumpLog(options)) => inspect::dump(&options),
         Some(Command::Config(ConfigCommand::Explain(options))) => done(config::explain(&options)),
+        Some(Command::Completions(options)) => done(documents::completions(&options, Cli::command())),
+        Some(Command::Man(options)) => done(documents::man(&options, Cli::command())),
     };
     outcome.unwrap_or_else(|message| {
         eprintln!("dlog: {message}");

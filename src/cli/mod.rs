@@ -3,6 +3,7 @@
 mod commands;
 mod config;
 mod doctor;
+mod documents;
 mod health;
 mod http;
 mod inspect;

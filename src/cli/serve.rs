@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
@@ -107,11 +108,13 @@ async fn run(config: Config, env: Env, format: Format) -> Result<(), String> {
     if matches!(format, Format::Kafka) {
         announce_as_kafka(node);
     }
+    tell_systemd(NotifyState::Ready);
     let name = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     };
     info!(signal = name, "stopping");
+    tell_systemd(NotifyState::Stopping);
     broker.stop().await.map_err(|e| e.to_string())?;
     info!("stopped");
     Ok(())
@@ -125,6 +128,13 @@ fn announce_as_kafka(node: NodeId) {
     );
     println!("INFO [KafkaRaftServer nodeId={node}] Kafka Server started (kafka.server.KafkaRaftServer)");
     println!("INFO [KafkaServer id={node}] started (kafka.server.KafkaServer)");
+}
+
+/// Says how far we are to the service manager that started us with `Type=notify`; without one this does nothing.
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        warn!(%error, "systemd cannot be told");
+    }
 }
 
 fn announce(broker: &Broker, mode: Mode, data: &[PathBuf]) {
