@@ -9,7 +9,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 # Public images; `make docker-base` makes stand-ins where they cannot be pulled.
 RUST_IMAGE ?= $(shell docker image inspect dlog-base/rust >/dev/null 2>&1 && echo dlog-base/rust || echo rust:1.95-bookworm)
 DEBIAN_IMAGE ?= $(shell docker image inspect dlog-base/debian >/dev/null 2>&1 && echo dlog-base/debian || echo debian:bookworm-slim)
-.PHONY: deb deb-test install-dev docker docker-base docker-test docker-up docker-logs docker-down dashboards help build run test check fmt lint protocol compat compat-smoke coverage figures bench traced sim fuzz kills bugs
+.PHONY: compat-docker compat-table deb deb-test install-dev docker docker-base docker-test docker-up docker-logs docker-down dashboards help build run test check fmt lint protocol compat compat-smoke coverage figures bench traced sim fuzz kills bugs
 
 help:           ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -30,6 +30,10 @@ bench: build    ## dlog and Apache Kafka in turn under the same load; ARGS=--qui
 	python3 benches/compare.py $(ARGS)
 compat: build   ## real clients against the broker; CLIENT=name runs one
 	python3 compat-tests/run.py $(CLIENT)
+compat-docker: docker  ## the same in containers, one per client; CLIENT=name runs one, ARGS="--kills 5 --seconds 20" makes it short
+	DLOG_IMAGE=$(IMAGE) compat-tests/docker.sh $(if $(CLIENT),--client $(CLIENT)) $(ARGS)
+compat-table:   ## docs/clients.md from what the last runs of the suite left
+	python3 compat-tests/table.py
 compat-smoke: build  ## kcat, confluent-kafka and kafka-python, a few minutes
 	python3 compat-tests/run.py --smoke
 traced:         ## tests of the binary under strace, which is installed where it is missing
@@ -48,7 +52,7 @@ coverage:       ## line coverage without generated code
 docker:         ## build the image
 	docker build -f docker/Dockerfile --build-arg RUST_IMAGE=$(RUST_IMAGE) --build-arg DEBIAN_IMAGE=$(DEBIAN_IMAGE) -t $(IMAGE) .
 docker-base:    ## stand-ins for the base images, where none can be pulled
-	docker/base.sh dlog-base/rust dlog-base/debian
+	docker/base.sh dlog-base/rust dlog-base/debian dlog-base/clients
 docker-test:    ## the image as start scripts of others use it
 	python3 compat-tests/testcontainers/image.py $(IMAGE)
 	python3 compat-tests/compose_files.py $(IMAGE)

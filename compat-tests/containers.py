@@ -2,7 +2,7 @@
 import subprocess, sys, time
 from pathlib import Path
 
-from run import Record, assert_same, consume, create, produce
+from run import At, Record, assert_same, consume, create, produce
 
 IMAGE = sys.argv[1] if len(sys.argv) > 1 else "dlog"
 # Only cases whose name holds this are run.
@@ -11,13 +11,6 @@ HERE = Path(__file__).resolve().parent
 # The client that speaks with each broker.
 CLIENT = "confluent-kafka"
 PATIENCE = 30
-
-
-class At:
-    """A broker that somebody else started."""
-
-    def __init__(self, address):
-        self.address = address
 
 
 def shell(*words, **more):

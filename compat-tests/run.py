@@ -1,20 +1,23 @@
 #!/usr/bin/env python3
 """Runs real clients against the broker: one fresh broker a client, one line a case.
 
-    run.py [--smoke] [--keep-going] CLIENT ...      all clients where none is named
+    run.py [--smoke] [--address HOST:PORT] CLIENT ...      all clients where none is named
 
-A client is a folder with an executable `driver` (see README.md for what it understands). Exit code 0 when no case failed.
+A client is a folder with an executable `driver` (see README.md for what it understands). With --address the broker is one that runs already; cases that
+stop a broker or want other settings start one of their own. What came out lies in target/compat, for table.py. Exit code 0 when no case failed.
 """
-import argparse, base64, os, random, select, shutil, signal, socket, subprocess, sys, tempfile, threading, time
+import argparse, base64, json, os, random, re, select, shutil, signal, socket, subprocess, sys, tempfile, threading, time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CLIENTS = ["kcat", "confluent-kafka", "kafka-python", "aiokafka", "java", "franz-go", "kafkajs", "sarama", "rust-rdkafka"]
 TOOLS = "kafka-tools"
 DATA = "kafka-data"
+ECOSYSTEM = "ecosystem"
 SMOKE = ["kcat", "confluent-kafka", "kafka-python"]
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 PATIENCE = 90
+RESULTS = HERE.parent / "target/compat"
 
 
 class NotApplicable(Exception):
@@ -27,7 +30,19 @@ def free_port():
         return s.getsockname()[1]
 
 
+class At:
+    """A broker that somebody else started."""
+
+    def __init__(self, address):
+        self.address = address
+
+    def remove(self):
+        pass
+
+
 class Broker:
+    """A broker of our own, with a directory that goes with it."""
+
     def __init__(self, binary, *settings, command=()):
         self.binary, self.settings, self.command = binary, settings, command
         self.port, self.http, self.data = free_port(), f"127.0.0.1:{free_port()}", tempfile.mkdtemp(prefix="dlog-compat-")
@@ -69,6 +84,12 @@ class Broker:
         self.log.close()
         shutil.rmtree(self.data)
         os.remove(self.log.name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.remove()
 
 
 def enc(value):
@@ -177,9 +198,10 @@ def case_metadata(client, broker, options):
 
 
 def case_create_topic(client, broker, options):
-    create(client, broker, "created", 3)
+    topic = f"{client}-created"
+    create(client, broker, topic, 3)
     lines = run(client, "metadata", bootstrap=broker.address)
-    assert ["topic", "created", "3"] in lines, lines
+    assert ["topic", topic, "3"] in lines, lines
 
 
 def case_codec(codec):
@@ -190,43 +212,42 @@ def case_codec(codec):
             Record(None, b"no key"), Record(b"no value", None), Record(b"empty", b""),
             Record(b"key", "umlaut äöü".encode()), Record(b"big", bytes(random.Random(1).choices(b"abcdefghij", k=900_000))),
         ] + [Record(b"k%d" % i, b"value %d " % i * 10) for i in range(200)]
-        create(client, broker, f"codec-{codec}")
-        acks = produce(client, broker, f"codec-{codec}", sent, codec=codec)
+        topic = f"{client}-{codec}"
+        create(client, broker, topic)
+        acks = produce(client, broker, topic, sent, codec=codec)
         if any(l[0] == "ack" for l in acks):
             assert sorted(int(l[1]) for l in acks if l[0] == "ack") == list(range(len(sent)))
-        assert_same(sent, consume(client, broker, f"codec-{codec}", start="beginning"))
+        assert_same(sent, consume(client, broker, topic, start="beginning"))
     return case
 
 
 def case_from_offset_and_time(client, broker, options):
+    topic = f"{client}-places"
     if client == "kcat":  # it sends the present
         first, second = ([Record(None, b"%s %d" % (name, i)) for i in range(50)] for name in (b"first", b"second"))
-        create(client, broker, "places")
-        produce(client, broker, "places", first, codec="none")
+        create(client, broker, topic)
+        produce(client, broker, topic, first, codec="none")
         time.sleep(0.1)
         between = int(time.time() * 1000)
         time.sleep(0.1)
-        produce(client, broker, "places", second, codec="none")
-        assert_same((first + second)[42:], consume(client, broker, "places", start="offset:42"))
-        assert_same(second, consume(client, broker, "places", start=f"timestamp:{between}"))
+        produce(client, broker, topic, second, codec="none")
+        assert_same((first + second)[42:], consume(client, broker, topic, start="offset:42"))
+        assert_same(second, consume(client, broker, topic, start=f"timestamp:{between}"))
         return
     base = 1_700_000_000_000
     sent = [Record(None, b"v%d" % i, timestamp=base + i * 1000) for i in range(100)]
-    create(client, broker, "places")
-    produce(client, broker, "places", sent, codec="none")
-    assert_same(sent[42:], consume(client, broker, "places", start="offset:42"))
-    assert_same(sent[70:], consume(client, broker, "places", start=f"timestamp:{base + 69_500}"))
+    create(client, broker, topic)
+    produce(client, broker, topic, sent, codec="none")
+    assert_same(sent[42:], consume(client, broker, topic, start="offset:42"))
+    assert_same(sent[70:], consume(client, broker, topic, start=f"timestamp:{base + 69_500}"))
 
 
-def case_five_megabytes(client, broker, options):
-    large = Broker(options.binary, "message.max.bytes=8388608")
-    try:
+def case_five_megabytes(client, _, options):
+    with Broker(options.binary, "message.max.bytes=8388608") as large:
         sent = [Record(b"large", bytes(random.Random(2).choices(b"abcdefghij", k=5_000_000)))]
         create(client, large, "large")
         produce(client, large, "large", sent, codec="none", max_bytes=8_000_000)
         assert_same(sent, consume(client, large, "large", start="beginning", max_bytes=8_000_000))
-    finally:
-        large.remove()
 
 
 def members(client, broker, topic, group, count):
@@ -269,41 +290,43 @@ def case_group_of_three(client, _, options):
         broker.remove()
 
 
-def case_commit_and_restart(client, broker, options):
-    create(client, broker, "resumed")
-    produce(client, broker, "resumed", [Record(None, b"before %d" % i) for i in range(50)], codec="none")
-    member = Driver(client, "group", bootstrap=broker.address, topic="resumed", group="resumes")
-    member.wait_for(lambda lines: sum(l[0] == "rec" for l in lines) >= 50, "50 records")
-    member.end()
-    broker.stop()
-    broker.start()
-    produce(client, broker, "resumed", [Record(None, b"after %d" % i) for i in range(20)], codec="none")
-    member = Driver(client, "group", bootstrap=broker.address, topic="resumed", group="resumes")
-    member.wait_for(lambda lines: sum(l[0] == "rec" for l in lines) >= 20, "20 records")
-    got = [dec(l[5]) for l in member.end() if l[0] == "rec"]
-    assert got == [b"after %d" % i for i in range(20)], got[:3]
-
-
-def case_kill_under_load(client, broker, options):
-    kills = options.kills
-    create(client, broker, "killed")
-    writer = Driver(client, "stream", bootstrap=broker.address, topic="killed")
-    acked = lambda lines: sum(l[0] == "ack" for l in lines)
-    for _ in range(kills):
-        before = acked(writer.lines)
-        writer.wait_for(lambda lines: acked(lines) >= before + 1000, "1000 acknowledgements")
-        time.sleep(random.random() * 0.2)
-        broker.kill()
+def case_commit_and_restart(client, _, options):
+    with Broker(options.binary) as broker:
+        create(client, broker, "resumed")
+        produce(client, broker, "resumed", [Record(None, b"before %d" % i) for i in range(50)], codec="none")
+        member = Driver(client, "group", bootstrap=broker.address, topic="resumed", group="resumes")
+        member.wait_for(lambda lines: sum(l[0] == "rec" for l in lines) >= 50, "50 records")
+        member.end()
+        broker.stop()
         broker.start()
-    before = acked(writer.lines)
-    writer.wait_for(lambda lines: acked(lines) >= before + 100, "acknowledgements after the last kill")
-    lines = writer.end()
-    sent = {l[1] for l in lines if l[0] == "ack"}
-    got = [dec(l[5]).decode() for l in consume(client, broker, "killed", start="beginning")]
-    lost, doubled = sent - set(got), len(got) - len(set(got))
-    assert not lost, f"{len(lost)} acknowledged records are lost, as {sorted(lost)[:3]}"
-    assert doubled == 0, f"{doubled} records are stored twice"
-    return f"{kills} kills, {len(sent)} acknowledged"
+        produce(client, broker, "resumed", [Record(None, b"after %d" % i) for i in range(20)], codec="none")
+        member = Driver(client, "group", bootstrap=broker.address, topic="resumed", group="resumes")
+        member.wait_for(lambda lines: sum(l[0] == "rec" for l in lines) >= 20, "20 records")
+        got = [dec(l[5]) for l in member.end() if l[0] == "rec"]
+        assert got == [b"after %d" % i for i in range(20)], got[:3]
+
+
+def case_kill_under_load(client, _, options):
+    with Broker(options.binary) as broker:
+        kills = options.kills
+        create(client, broker, "killed")
+        writer = Driver(client, "stream", bootstrap=broker.address, topic="killed")
+        acked = lambda lines: sum(l[0] == "ack" for l in lines)
+        for _ in range(kills):
+            before = acked(writer.lines)
+            writer.wait_for(lambda lines: acked(lines) >= before + 1000, "1000 acknowledgements")
+            time.sleep(random.random() * 0.2)
+            broker.kill()
+            broker.start()
+        before = acked(writer.lines)
+        writer.wait_for(lambda lines: acked(lines) >= before + 100, "acknowledgements after the last kill")
+        lines = writer.end()
+        sent = {l[1] for l in lines if l[0] == "ack"}
+        got = [dec(l[5]).decode() for l in consume(client, broker, "killed", start="beginning")]
+        lost, doubled = sent - set(got), len(got) - len(set(got))
+        assert not lost, f"{len(lost)} acknowledged records are lost, as {sorted(lost)[:3]}"
+        assert doubled == 0, f"{doubled} records are stored twice"
+        return f"{kills} kills, {len(sent)} acknowledged"
 
 
 TRANSACTIONAL = ["confluent-kafka", "java", "franz-go"]
@@ -432,31 +455,32 @@ def tool(name, *words):
     return done.stdout
 
 
-def case_kafkas_tools(client, broker, options):
+def case_kafkas_tools(client, _, options):
     """Kafka's console tools speak to the broker, and its dump tool and offsets formatter read our files."""
     if client != "java":
         raise NotApplicable("the tools belong to the Java client")
-    address = ["--bootstrap-server", broker.address]
-    tool("org.apache.kafka.tools.TopicCommand", *address, "--create", "--topic", "tools", "--partitions", "2")
-    assert "PartitionCount: 2" in tool("org.apache.kafka.tools.TopicCommand", *address, "--describe", "--topic", "tools")
-    produce(client, broker, "tools", [Record(b"k", b"v%d" % i) for i in range(500)], codec="lz4")
-    shown = tool("org.apache.kafka.tools.consumer.ConsoleConsumer", *address, "--topic", "tools", "--from-beginning", "--max-messages", "500", "--group", "tools")
-    assert shown.split() == ["v%d" % i for i in range(500)], shown[:200]
-    assert "tools" in tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", *address, "--list")
-    described = tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", *address, "--describe", "--group", "tools")
-    assert " 500 " in described, described
-    assert "tools:0:500" in tool("org.apache.kafka.tools.GetOffsetShell", *address, "--topic", "tools")
-    offsets = tool("org.apache.kafka.tools.consumer.ConsoleConsumer", *address, "--topic", "__consumer_offsets", "--from-beginning", "--timeout-ms", "5000",
-                   "--formatter", "org.apache.kafka.tools.consumer.OffsetsMessageFormatter")
-    assert '"topic":"tools"' in offsets and '"offset":500' in offsets, offsets[-500:]
-    broker.stop()
-    files = sorted(Path(broker.data).glob("*/*.log")) + sorted(Path(broker.data).glob("*/*.index")) + sorted(Path(broker.data).glob("*/*.timeindex"))
-    files = [f for f in files if f.stat().st_size and not f.parent.name.startswith("__cluster")]
-    dumped = tool("org.apache.kafka.tools.DumpLogSegments", "--deep-iteration", "--files", ",".join(map(str, files)))
-    broker.start()
-    complaints = [l for l in dumped.splitlines() if "isvalid: false" in l or "Found" in l or "ismatch" in l or "nvalid" in l and "isvalid: true" not in l]
-    assert not complaints, complaints[:3]
-    return f"{len(files)} files dumped"
+    with Broker(options.binary) as broker:
+        address = ["--bootstrap-server", broker.address]
+        tool("org.apache.kafka.tools.TopicCommand", *address, "--create", "--topic", "tools", "--partitions", "2")
+        assert "PartitionCount: 2" in tool("org.apache.kafka.tools.TopicCommand", *address, "--describe", "--topic", "tools")
+        produce(client, broker, "tools", [Record(b"k", b"v%d" % i) for i in range(500)], codec="lz4")
+        shown = tool("org.apache.kafka.tools.consumer.ConsoleConsumer", *address, "--topic", "tools", "--from-beginning", "--max-messages", "500", "--group", "tools")
+        assert shown.split() == ["v%d" % i for i in range(500)], shown[:200]
+        assert "tools" in tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", *address, "--list")
+        described = tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", *address, "--describe", "--group", "tools")
+        assert " 500 " in described, described
+        assert "tools:0:500" in tool("org.apache.kafka.tools.GetOffsetShell", *address, "--topic", "tools")
+        offsets = tool("org.apache.kafka.tools.consumer.ConsoleConsumer", *address, "--topic", "__consumer_offsets", "--from-beginning", "--timeout-ms", "5000",
+                       "--formatter", "org.apache.kafka.tools.consumer.OffsetsMessageFormatter")
+        assert '"topic":"tools"' in offsets and '"offset":500' in offsets, offsets[-500:]
+        broker.stop()
+        files = sorted(Path(broker.data).glob("*/*.log")) + sorted(Path(broker.data).glob("*/*.index")) + sorted(Path(broker.data).glob("*/*.timeindex"))
+        files = [f for f in files if f.stat().st_size and not f.parent.name.startswith("__cluster")]
+        dumped = tool("org.apache.kafka.tools.DumpLogSegments", "--deep-iteration", "--files", ",".join(map(str, files)))
+        broker.start()
+        complaints = [l for l in dumped.splitlines() if "isvalid: false" in l or "Found" in l or "ismatch" in l or "nvalid" in l and "isvalid: true" not in l]
+        assert not complaints, complaints[:3]
+        return f"{len(files)} files dumped"
 
 
 CASES = [("metadata", case_metadata), ("create topic", case_create_topic)]
@@ -468,9 +492,28 @@ CASES += [("read from an offset and a timestamp", case_from_offset_and_time), ("
           ("exactly once, all killed in turn", case_exactly_once), ("Kafka Streams, exactly_once_v2", case_streams)]
 
 
+def version(client):
+    """The version of the client's library that is installed."""
+    def said(*words):
+        done = subprocess.run(words, cwd=HERE / client, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return done.stdout
+    def pip(package):
+        return re.search(r"^Version: (\S+)", said(HERE / ".venv/bin/pip", "show", package), re.M)
+    found = {
+        "kcat": lambda: re.search(r"Version (\S+)", said("kcat", "-V")),
+        "confluent-kafka": lambda: pip("confluent-kafka"), "kafka-python": lambda: pip("kafka-python"), "aiokafka": lambda: pip("aiokafka"),
+        "java": lambda: re.search(r"kafka-clients-([\d.]+)\.jar", said("ls", "target/libs")),
+        "franz-go": lambda: re.search(r"franz-go v(\S+)", said("cat", "go.mod")),
+        "kafkajs": lambda: re.search(r"kafkajs@(\S+)", said("npm", "ls", "kafkajs")),
+        "sarama": lambda: re.search(r"sarama v(\S+)", said("cat", "go.mod")),
+        "rust-rdkafka": lambda: re.search(r'name = "rdkafka"\nversion = "(\S+)"', said("cat", "Cargo.lock")),
+    }[client]()
+    return found[1] if found else "unknown"
+
+
 def run_client(client, options):
-    failures = 0
-    broker = Broker(options.binary)
+    results = {}
+    broker = At(options.address) if options.address else Broker(options.binary)
     try:
         for name, case in CASES:
             if options.case and options.case not in name:
@@ -483,13 +526,14 @@ def run_client(client, options):
                 verdict, note = "n/a", str(reason)
             except Exception as error:
                 verdict, note = "FAILED", f"{type(error).__name__}: " + " ".join(str(error).split())[-600:]
-                failures += 1
-                if broker.process.poll() is not None:
-                    broker.start()
+            results[name] = [verdict, note]
             print(f"{client:<16} {verdict:<7} {name:<38} {time.time() - begin:6.1f} s  {note}", flush=True)
     finally:
         broker.remove()
-    return failures
+    if not options.case:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        (RESULTS / f"{client}.json").write_text(json.dumps({"version": version(client), "cases": results}, indent=1))
+    return sum(verdict == "FAILED" for verdict, _ in results.values())
 
 
 def compare_tools(options):
@@ -514,10 +558,16 @@ def take_over_data(options):
     return subprocess.run([str(HERE / ".venv/bin/python"), str(HERE / DATA / "takeover.py"), options.binary]).returncode
 
 
+def run_ecosystem(options):
+    """Programs that are built on a broker."""
+    return subprocess.run([sys.executable, str(HERE / "ecosystem.py"), "--binary", options.binary, "--case", options.case or ""]).returncode
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clients", nargs="*")
     parser.add_argument("--smoke", action="store_true", help="the three quickest clients, few kills")
+    parser.add_argument("--address", help="a broker that runs already")
     parser.add_argument("--case", help="only cases whose name contains this")
     parser.add_argument("--kills", type=int)
     parser.add_argument("--seconds", type=int, help="how long transactions are killed")
@@ -525,10 +575,10 @@ def main():
     options = parser.parse_args()
     options.kills = options.kills or (3 if options.smoke else 20)
     options.seconds = options.seconds or (15 if options.smoke else 300)
-    clients = options.clients or (SMOKE if options.smoke else [*CLIENTS, TOOLS, DATA])
-    unknown = [c for c in clients if c not in [*CLIENTS, TOOLS, DATA]]
+    clients = options.clients or (SMOKE if options.smoke else [*CLIENTS, TOOLS, DATA, ECOSYSTEM])
+    unknown = [c for c in clients if c not in [*CLIENTS, TOOLS, DATA, ECOSYSTEM]]
     if unknown:
-        sys.exit(f"no such client: {', '.join(unknown)}; there are {', '.join([*CLIENTS, TOOLS, DATA])}")
+        sys.exit(f"no such client: {', '.join(unknown)}; there are {', '.join([*CLIENTS, TOOLS, DATA, ECOSYSTEM])}")
     failures = 0
     for client in clients:
         done = subprocess.run([str(HERE / "install.sh"), client], stdout=subprocess.DEVNULL)
@@ -536,7 +586,7 @@ def main():
             print(f"{client:<16} FAILED  install", flush=True)
             failures += 1
             continue
-        failures += {TOOLS: compare_tools, DATA: take_over_data}.get(client, lambda options: run_client(client, options))(options)
+        failures += {TOOLS: compare_tools, DATA: take_over_data, ECOSYSTEM: run_ecosystem}.get(client, lambda options: run_client(client, options))(options)
     print(f"{'no case failed' if failures == 0 else f'{failures} cases failed'}")
     sys.exit(1 if failures else 0)
 

@@ -87,9 +87,6 @@ func config() *sarama.Config {
 	c.Producer.Partitioner = sarama.NewManualPartitioner
 	c.Producer.Return.Successes = true
 	c.Producer.RequiredAcks = sarama.WaitForAll
-	// An idempotent producer of sarama has one request in flight.
-	c.Producer.Idempotent = true
-	c.Net.MaxOpenRequests = 1
 	c.Producer.Retry.Max = 1000
 	c.Producer.Retry.Backoff = 50 * time.Millisecond
 	c.Metadata.Retry.Max = 1000
@@ -99,9 +96,19 @@ func config() *sarama.Config {
 	c.Consumer.Group.Session.Timeout = 10 * time.Second
 	c.Consumer.Group.Heartbeat.Interval = 500 * time.Millisecond
 	c.Consumer.Return.Errors = true
+	// Its fetches and commits share a connection, on which a commit waits for the fetch before it.
+	c.Consumer.MaxWaitTime = 20 * time.Millisecond
 	if o["isolation"] == "read_committed" {
 		c.Consumer.IsolationLevel = sarama.ReadCommitted
 	}
+	return c
+}
+
+// An idempotent producer of sarama has one request in flight.
+func idempotent() *sarama.Config {
+	c := config()
+	c.Producer.Idempotent = true
+	c.Net.MaxOpenRequests = 1
 	return c
 }
 
@@ -155,7 +162,7 @@ func metadata() {
 }
 
 func produce() {
-	c := config()
+	c := idempotent()
 	c.Producer.Compression = map[string]sarama.CompressionCodec{"none": sarama.CompressionNone, "gzip": sarama.CompressionGZIP, "snappy": sarama.CompressionSnappy,
 		"lz4": sarama.CompressionLZ4, "zstd": sarama.CompressionZSTD}[o["codec"]]
 	producer, err := sarama.NewAsyncProducer([]string{o["bootstrap"]}, c)
@@ -284,7 +291,7 @@ func group() {
 
 func stream() {
 	ctx := inputClosed()
-	c := config()
+	c := idempotent()
 	c.Producer.Flush.Frequency = 5 * time.Millisecond
 	producer, err := sarama.NewAsyncProducer([]string{o["bootstrap"]}, c)
 	check(err)
