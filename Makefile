@@ -56,7 +56,7 @@ docker-base:    ## stand-ins for the base images, where none can be pulled
 docker-test:    ## the image as start scripts of others use it
 	python3 compat-tests/testcontainers/image.py $(IMAGE)
 	python3 compat-tests/compose_files.py $(IMAGE)
-	python3 compat-tests/testcontainers/python_modules.py $(IMAGE)
+	compat-tests/testcontainers/modules.sh $(IMAGE)
 docker-up:      ## broker, Prometheus and Grafana
 	DLOG_IMAGE=$(IMAGE) $(COMPOSE) up -d
 docker-logs:    ## what they say

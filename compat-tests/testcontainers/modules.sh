@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# The image under the real Testcontainers modules of Python, Java and Go: modules.sh [IMAGE].
+set -euo pipefail
+cd "$(dirname "$0")"
+image=${1:-dlog}
+# The container that cleans up after others is an image that may not be had here.
+export TESTCONTAINERS_RYUK_DISABLED=true
+python3 python_modules.py "$image"
+mvn -q -B -f java/pom.xml compile dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=target/libs
+java -cp 'java/target/classes:java/target/libs/*' Modules "$image"
+(cd go && go build -o target/modules .)
+go/target/modules "$image"
