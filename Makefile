@@ -9,7 +9,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 # Public images; `make docker-base` makes stand-ins where they cannot be pulled.
 RUST_IMAGE ?= $(shell docker image inspect dlog-base/rust >/dev/null 2>&1 && echo dlog-base/rust || echo rust:1.95-bookworm)
 DEBIAN_IMAGE ?= $(shell docker image inspect dlog-base/debian >/dev/null 2>&1 && echo dlog-base/debian || echo debian:bookworm-slim)
-.PHONY: compat-docker compat-table deb deb-test install-dev docker docker-base docker-test docker-up docker-logs docker-down dashboards help build run test check fmt lint protocol compat compat-smoke coverage figures bench traced sim fuzz kills bugs
+.PHONY: docs compat-docker compat-table deb deb-test install-dev docker docker-base docker-test docker-up docker-logs docker-down dashboards help build run test check fmt lint protocol compat compat-smoke coverage figures bench traced sim fuzz kills bugs
 
 help:           ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -24,6 +24,8 @@ check:          ## format and lint
 	cargo clippy --workspace --all-targets -- -D warnings
 protocol:       ## generate the protocol's code from protocol-spec/
 	cargo run -q -p protocol-spec -- protocol-spec src
+docs:           ## write the tables of docs/ that come from the code
+	WRITE_DOCS=1 cargo test --test documents tables
 figures: build  ## measure ready time, memory, partitions, groups and CPU per GB of the release binary
 	cargo test --release --test figures -- --ignored --nocapture --test-threads 1
 bench: build    ## dlog and Apache Kafka in turn under the same load; ARGS=--quick for less
@@ -57,6 +59,7 @@ docker-test:    ## the image as start scripts of others use it
 	python3 compat-tests/testcontainers/image.py $(IMAGE)
 	python3 compat-tests/compose_files.py $(IMAGE)
 	compat-tests/testcontainers/modules.sh $(IMAGE)
+	DOCUMENTED_DOCKER=1 cargo test --test documents commands
 docker-up:      ## broker, Prometheus and Grafana
 	DLOG_IMAGE=$(IMAGE) $(COMPOSE) up -d
 docker-logs:    ## what they say

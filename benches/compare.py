@@ -318,7 +318,19 @@ class Bench:
             broker.remove()
         say(f"{make.name}: started {times} times")
 
+    def image(self):
+        """The image that `make docker` has built; nothing where there is no Docker or no image."""
+        try:
+            size = subprocess.run(["docker", "image", "inspect", "-f", "{{.Size}}", "dlog"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+        except FileNotFoundError:
+            size = ""
+        if size.strip():
+            self.note(Dlog, "image: MB", int(size) / 1e6)
+        else:
+            say("image: not measured, since `make docker` has built none")
+
     def brokers(self, makes):
+        self.image()
         touch_memory()
         for make in makes:
             self.start(make, self.repeats(2 if make is Kafka else 5))
@@ -357,7 +369,7 @@ EXPECTED = {
     "produce, lz4 of 1 MB: CPU s/GB": [("Kafka", 0.35)], "fetch, cached: CPU s/GB": [("Kafka", 1.0), ("bare", 1.3)],
     "end to end latency at 5,000/s: p50 ms": [("Kafka", 0.6)], "end to end latency at 5,000/s: p99 ms": [("Kafka", 1.2)],
     "transactions, over plain throughput": [("Kafka at least", 1.0)], "transactions of five records: /s": [("Kafka at least", 10.0)],
-    "idle memory: MB": [("at most", 20)], "ready: s": [("at most", 0.02)], "1,000 partitions created and written: s": [("at most", 0.5)],
+    "idle memory: MB": [("at most", 20)], "ready: s": [("at most", 0.02)], "image: MB": [("at most", 25)], "1,000 partitions created and written: s": [("at most", 0.5)],
     "100 members stable: s": [("at most", 1.0)], "16 producers of 16 KB batches: MB/s": [("fsync at least", 0.5)],
     "10 GiB log, a record by offset: times faster than a scan": [("at least", 100)],
     "10 GiB log, a record by timestamp: times faster than a scan": [("at least", 100)],

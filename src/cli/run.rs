@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
 
 use clap::Args;
@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::commands::SettingOptions;
 use super::serve::{Ephemeral, sources};
-use crate::broker::{Broker, Config, LogFormat, LogTo, Mode, init_logging, metrics_handle};
+use crate::broker::{Broker, Config, LogFormat, LogTo, Mode, Seed, init_logging, metrics_handle};
 use crate::env::{Env, raise_open_files};
 
 /// The command cannot be started, as shells say it.
@@ -24,6 +24,9 @@ const SIGNALLED: i32 = 128;
 pub(super) struct RunOptions {
     #[command(flatten)]
     settings: SettingOptions,
+    /// A directory of topics, records and group offsets that are there when the command starts.
+    #[arg(long, value_name = "DIR")]
+    seed: Option<PathBuf>,
     /// What is logged, to stderr.
     #[arg(long, value_name = "LEVEL", env = "DLOG_LOG", default_value = "warn")]
     log: String,
@@ -44,7 +47,8 @@ pub(super) fn run(options: RunOptions) -> Result<ExitCode, String> {
     let mut sources = sources(&options.settings, flags);
     // The environment is the command's.
     sources.environment.clear();
-    let config = Config::read(Mode::Dev, &sources, "127.0.0.1:0").map_err(|e| e.to_string())?;
+    let mut config = Config::read(Mode::Dev, &sources, "127.0.0.1:0").map_err(|e| e.to_string())?;
+    config.seed = Seed::read(&*env.disk, None, options.seed.as_deref()).map_err(|e| e.to_string())?;
     raise_open_files();
     metrics_handle();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| e.to_string())?;
