@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use super::{config, doctor, documents, health, inspect, run as run_command, serve, wait};
+use super::{config, doctor, documents, health, inspect, kafka, run as run_command, serve, wait};
 use crate::broker::{LogFormat, Mode};
 
 /// Something went wrong.
@@ -40,6 +40,16 @@ enum Command {
     /// Show settings.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// As Kafka's tool of this name.
+    KafkaTopics(kafka::TopicsOptions),
+    /// As Kafka's tool of this name, without groups.
+    KafkaConsoleConsumer(kafka::ConsumerOptions),
+    /// As Kafka's tool of this name.
+    KafkaConsoleProducer(kafka::ProducerOptions),
+    /// As Kafka's tool of this name.
+    KafkaBrokerApiVersions(kafka::VersionsOptions),
+    /// As Confluent's utility of this name: waits for brokers.
+    Cub(kafka::CubOptions),
     /// Print the completions of a shell.
     Completions(documents::CompletionOptions),
     /// Write a manual page of each command.
@@ -120,7 +130,7 @@ impl From<Format> for LogFormat {
     }
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
+pub(super) fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
     Ok((key.trim().to_string(), value.trim().to_string()))
 }
@@ -139,6 +149,11 @@ pub fn run() -> ExitCode {
         Some(Command::Verify(options)) => inspect::verify(&options),
         Some(Command::DumpLog(options)) => inspect::dump(&options),
         Some(Command::Config(ConfigCommand::Explain(options))) => done(config::explain(&options)),
+        Some(Command::KafkaTopics(options)) => done(kafka::topics(&options)),
+        Some(Command::KafkaConsoleConsumer(options)) => done(kafka::consume(&options)),
+        Some(Command::KafkaConsoleProducer(options)) => done(kafka::produce(&options)),
+        Some(Command::KafkaBrokerApiVersions(options)) => done(kafka::versions(&options)),
+        Some(Command::Cub(options)) => done(kafka::cub(&options)),
         Some(Command::Completions(options)) => done(documents::completions(&options, Cli::command())),
         Some(Command::Man(options)) => done(documents::man(&options, Cli::command())),
     };

@@ -7,6 +7,7 @@ mod documents;
 mod health;
 mod http;
 mod inspect;
+mod kafka;
 mod run;
 mod serve;
 mod wait;

@@ -1,0 +1,90 @@
+//! A connection to the first of several bootstrap servers that answers.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::client::Connection;
+use crate::protocol::generated::api_versions::{ApiVersionsRequest, ApiVersionsResponse};
+use crate::protocol::generated::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
+use crate::protocol::{ErrorCode, Request};
+
+/// How long one answer may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long one server may take to be reached.
+const REACH: Duration = Duration::from_secs(5);
+const VERSIONS: i16 = 3;
+/// With topic ids (KIP-516).
+const METADATA: i16 = 12;
+
+/// Whom to ask.
+#[derive(Debug, Clone, clap::Args)]
+pub(in crate::cli) struct Servers {
+    /// Servers to ask, with commas; the first that answers is asked.
+    #[arg(short, long, value_name = "SERVERS", alias = "broker-list")]
+    bootstrap_server: String,
+    /// A file of settings for TLS and SASL; there is neither yet, and it is not read.
+    #[arg(long, value_name = "FILE", hide = true, aliases = ["consumer.config", "producer.config"])]
+    command_config: Option<String>,
+}
+
+/// A connection, and what the broker offers.
+pub(super) struct Server {
+    connection: Connection,
+    pub(super) address: String,
+    pub(super) offered: ApiVersionsResponse,
+}
+
+impl Servers {
+    /// Connects and asks for versions; the error names every server.
+    pub(super) async fn connect(&self) -> Result<Server, String> {
+        let mut failed = Vec::new();
+        for address in self.bootstrap_server.split(',').map(str::trim).filter(|address| !address.is_empty()) {
+            match timeout(REACH, open(address)).await {
+                Ok(Ok((connection, offered))) => return Ok(Server { connection, address: address.to_string(), offered }),
+                Ok(Err(error)) => failed.push(format!("{address}: {error}")),
+                Err(_) => failed.push(format!("{address} does not answer within {} s", REACH.as_secs())),
+            }
+        }
+        Err(if failed.is_empty() { "no server is named".into() } else { failed.join("; ") })
+    }
+}
+
+async fn open(address: &str) -> Result<(Connection, ApiVersionsResponse), crate::client::Error> {
+    let mut connection = Connection::open(address, "dlog-cli").await?;
+    let who = ApiVersionsRequest {
+        client_software_name: "dlog".into(),
+        client_software_version: env!("CARGO_PKG_VERSION").into(),
+        ..Default::default()
+    };
+    let offered = connection.call(&who, VERSIONS).await?;
+    Ok((connection, offered))
+}
+
+impl Server {
+    /// Sends a request and waits for its answer.
+    pub(super) async fn call<R: Request>(&mut self, request: &R, version: i16) -> Result<R::Response, String> {
+        match timeout(PATIENCE, self.connection.call(request, version)).await {
+            Ok(answer) => answer.map_err(|error| format!("{}: {error}", self.address)),
+            Err(_) => Err(format!("{} does not answer within {} s", self.address, PATIENCE.as_secs())),
+        }
+    }
+
+    /// Brokers and topics: these, or all.
+    pub(super) async fn metadata(&mut self, topics: Option<&[&str]>, create: bool) -> Result<MetadataResponse, String> {
+        let named = |name: &&str| MetadataRequestTopic { name: Some((*name).into()), ..Default::default() };
+        let topics = topics.map(|names| names.iter().map(named).collect());
+        self.call(&MetadataRequest { topics, allow_auto_topic_creation: create, ..Default::default() }, METADATA).await
+    }
+}
+
+/// An error of an answer in words: the broker's own, or the name of its code.
+pub(super) fn refused(code: i16, message: Option<&str>) -> Result<(), String> {
+    let name = || ErrorCode::from_code(code).map_or_else(|| format!("error {code}"), |known| known.name().to_string());
+    if code == 0 { Ok(()) } else { Err(message.map_or_else(name, str::to_string)) }
+}
+
+/// Runs a tool's work on this thread.
+pub(super) fn block_on<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?.block_on(work)
+}
