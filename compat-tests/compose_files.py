@@ -4,10 +4,10 @@
 The first line of each file says where clients find the broker: outside, from this machine, and inside, from its network. Containers of other
 software, which could not be pulled here, only sleep.
 """
-import re, subprocess, sys, tempfile
+import re, subprocess, sys, tempfile, time
 from pathlib import Path
 
-from containers import CLIENT, IMAGE, healthy, run_cases, shell, there_and_back
+from containers import CLIENT, IMAGE, PATIENCE, healthy, run_cases, shell, there_and_back
 from run import run
 
 FILES = Path(__file__).resolve().parent / "compose-files"
@@ -37,13 +37,15 @@ def try_one(path):
         compose = ["docker-compose", "-p", project, "-f", str(file)]
         try:
             shell(*compose, "up", "-d")
-            container = [line for line in shell(*compose, "ps", "-q").split() if "_zookeeper_" not in shell("docker", "inspect", "-f", "{{.Name}}", line)][0]
+            names = {line: shell("docker", "inspect", "-f", "{{.Name}}", line) for line in shell(*compose, "ps", "-q").split()}
+            container = [line for line, name in names.items() if "_zookeeper_" not in name and "_init" not in name][0]
             healthy(container)
             if "outside" in says:
                 there_and_back(says["outside"])
-                if topics:
-                    names = {line[1] for line in run(CLIENT, "metadata", bootstrap=says["outside"]) if line[0] == "topic"}
-                    assert set(topics[1].split()) <= names, names
+                missing, end = set(topics[1].split()) if topics else set(), time.time() + PATIENCE
+                while missing:
+                    assert time.time() < end, f"{missing} are not created"
+                    missing -= {line[1] for line in run(CLIENT, "metadata", bootstrap=says["outside"]) if line[0] == "topic"}
             if "inside" in says:
                 shell("docker", "run", "--rm", "--network", f"{project}_default", IMAGE, "bash", "-c",
                       f"dlog health --bootstrap-server {says['inside']} && dlog doctor --bootstrap-server {says['inside']} --http ${{0%:*}}:9644", says["inside"])

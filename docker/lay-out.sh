@@ -13,6 +13,16 @@ for tool in awk base64 basename cat chmod chown cp cut date dirname du echo env 
 done
 ln -s ../../bin/env usr/bin/env
 ln -s ../../bin/bash usr/bin/bash
+# Kafka's tools that start scripts and health checks call, where images have them.
+mkdir -p opt/kafka/bin opt/bitnami/kafka/bin
+for tool in kafka-topics kafka-console-consumer kafka-console-producer kafka-broker-api-versions cub; do
+    printf '#!/bin/bash\nexec dlog %s "$@"\n' "$tool" >"usr/bin/$tool"
+    chmod 0755 "usr/bin/$tool"
+    [ "$tool" = cub ] && continue
+    for place in usr/bin opt/kafka/bin opt/bitnami/kafka/bin; do
+        ln -s "/usr/bin/$tool" "$place/$tool.sh"
+    done
+done
 # Whoever the container runs as: volumes take over the mode of what they cover.
 for place in var/lib/kafka/data var/lib/redpanda bitnami/kafka/data etc/kafka/secrets mnt/shared/config etc/confluent/docker etc/kafka/docker etc/redpanda opt/kafka usr/sbin home/appuser; do
     mkdir -p "$place"

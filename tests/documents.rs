@@ -1,7 +1,7 @@
 //! The documents are true: links lead somewhere, tables are what the code says, and commands run.
 //!
 //! `make docs` writes the tables. A block of commands is fenced as `sh`; a second word says what it needs: `server` runs in the background to the end of
-//! the document, `docker` runs where DOCUMENTED_DOCKER is set (`make docker-test`), `build` is what CI does anyway, and any other word is a program without
+//! the document, `docker` is run by `make docker-test` instead (DOCUMENTED_DOCKER), `build` is what CI does anyway, and any other word is a program without
 //! which the block is passed over. The blocks of a document run in one shell, in an empty directory and, where the system allows, in a network of their own.
 
 use std::collections::BTreeSet;
@@ -135,6 +135,7 @@ fn commands_run() {
     let found = std::env::var("PATH").unwrap_or_default();
     let has = |program: &str| found.split(':').any(|folder| Path::new(folder).join(program).exists());
     let alone = Command::new("unshare").args(["-rn", "ip", "link", "set", "lo", "up"]).output().is_ok_and(|done| done.status.success());
+    let docker = std::env::var_os("DOCUMENTED_DOCKER").is_some();
     for (path, text) in documents() {
         let mut script = String::new();
         for (line, words, body) in blocks(&text) {
@@ -143,7 +144,7 @@ fn commands_run() {
             assert!(language == "sh" || NOT_RUN.contains(&language), "{place}: a block is sh or one of {NOT_RUN:?}, not {words:?}");
             match (language, need) {
                 ("sh", "build") => {}
-                ("sh", "docker") if std::env::var_os("DOCUMENTED_DOCKER").is_none() => {}
+                ("sh", need) if (need == "docker") != docker => {}
                 ("sh", "server") => {
                     writeln!(script, "echo {place} >&2\n({body}) >server.log 2>&1 &\nuntil dlog health 2>/dev/null; do sleep 0.05; done")
                         .expect("memory");
@@ -159,7 +160,6 @@ fn commands_run() {
         // What stays in the background ends with the shell.
         let script = format!("set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n{script}");
         let folder = tempfile::tempdir().expect("a folder");
-        let docker = std::env::var_os("DOCUMENTED_DOCKER").is_some();
         let mut command = if alone && !docker {
             let mut command = Command::new("unshare");
             command.args(["-rn", "bash", "-c"]).arg(format!("ip link set lo up\n{script}"));

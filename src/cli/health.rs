@@ -5,11 +5,9 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::client::{Connection, Error};
-use crate::protocol::generated::api_versions::ApiVersionsRequest;
 use crate::protocol::generated::metadata::{MetadataRequest, MetadataResponse};
 
-/// Versions that every broker of today serves.
-const VERSIONS: i16 = 3;
+/// A version that every broker of today serves.
 const METADATA: i16 = 9;
 
 /// Whom to ask.
@@ -37,11 +35,6 @@ pub(super) fn health(options: &HealthOptions) -> Result<(), String> {
 /// Metadata without topics, asked for as a client of today does.
 pub(super) async fn ask(address: &str, client_id: &str) -> Result<MetadataResponse, Error> {
     let mut connection = Connection::open(address, client_id).await?;
-    let who = ApiVersionsRequest {
-        client_software_name: "dlog".into(),
-        client_software_version: env!("CARGO_PKG_VERSION").into(),
-        ..Default::default()
-    };
-    connection.call(&who, VERSIONS).await?;
+    connection.greet().await?;
     connection.call(&MetadataRequest { topics: Some(Vec::new()), ..Default::default() }, METADATA).await
 }

@@ -6,6 +6,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::Error;
 use crate::env::{ByteStream, Part, ReadHalf, WriteHalf, connect, split_stream};
+use crate::protocol::generated::api_versions::{ApiVersionsRequest, ApiVersionsResponse};
 use crate::protocol::generated::headers::ResponseHeader;
 use crate::protocol::{Message, Request, encode_request, response_header_version};
 use crate::wire::Frame;
@@ -14,6 +15,8 @@ use crate::wire::Frame;
 const STALLED: Duration = Duration::from_secs(60);
 /// The longest answer.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
+/// A version of ApiVersions that every broker of today serves.
+const API_VERSIONS: i16 = 3;
 /// Room that a read is given at least.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -40,6 +43,16 @@ impl Connection {
 
     fn of((read, write): (ReadHalf, WriteHalf), client_id: &str) -> Connection {
         Connection { read, write, buffer: BytesMut::new(), client_id: client_id.to_string(), correlation_id: 0 }
+    }
+
+    /// Says who we are, and asks what the broker offers (KIP-511).
+    pub async fn greet(&mut self) -> Result<ApiVersionsResponse, Error> {
+        let who = ApiVersionsRequest {
+            client_software_name: "dlog".into(),
+            client_software_version: env!("CARGO_PKG_VERSION").into(),
+            ..Default::default()
+        };
+        self.call(&who, API_VERSIONS).await
     }
 
     /// Sends a request and returns its number.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::client::Connection;
-use crate::protocol::generated::api_versions::{ApiVersionsRequest, ApiVersionsResponse};
+use crate::client::{Connection, Error};
+use crate::protocol::generated::api_versions::ApiVersionsResponse;
 use crate::protocol::generated::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
 use crate::protocol::{ErrorCode, Request};
 
@@ -13,7 +13,6 @@ use crate::protocol::{ErrorCode, Request};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long one server may take to be reached.
 const REACH: Duration = Duration::from_secs(5);
-const VERSIONS: i16 = 3;
 /// With topic ids (KIP-516).
 const METADATA: i16 = 12;
 
@@ -50,14 +49,9 @@ impl Servers {
     }
 }
 
-async fn open(address: &str) -> Result<(Connection, ApiVersionsResponse), crate::client::Error> {
+async fn open(address: &str) -> Result<(Connection, ApiVersionsResponse), Error> {
     let mut connection = Connection::open(address, "dlog-cli").await?;
-    let who = ApiVersionsRequest {
-        client_software_name: "dlog".into(),
-        client_software_version: env!("CARGO_PKG_VERSION").into(),
-        ..Default::default()
-    };
-    let offered = connection.call(&who, VERSIONS).await?;
+    let offered = connection.greet().await?;
     Ok((connection, offered))
 }
 
