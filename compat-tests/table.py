@@ -13,7 +13,12 @@ def main():
     lines = ["| case | " + " | ".join(f"{client} {result['version']}" for client, result in found.items()) + " |", "|---|" + "---|" * len(found)]
     for name, _ in CASES:
         lines.append(f"| {name} | " + " | ".join(MARK[result["cases"][name][0]] for result in found.values()) + " |")
-    notes = sorted({f"- {client}, {name}: {note}" for client, result in found.items() for name, (verdict, note) in result["cases"].items() if verdict != "ok"})
+    reasons = {}
+    for client, result in found.items():
+        for name, (verdict, note) in result["cases"].items():
+            if verdict != "ok":
+                reasons.setdefault((name, note), []).append(client)
+    notes = [f"- {name}: {note} ({', '.join(clients)})" for (name, note), clients in sorted(reasons.items())]
     path = HERE.parent / "docs/clients.md"
     before, rest = path.read_text().split("<!-- table -->\n")
     _, after = rest.split("<!-- end of table -->\n")
