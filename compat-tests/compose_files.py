@@ -10,6 +10,8 @@ from pathlib import Path
 from containers import CLIENT, IMAGE, PATIENCE, healthy, run_cases, shell, there_and_back
 from run import run
 
+# The plugin of today, or the program of before.
+COMPOSE = ["docker", "compose"] if subprocess.run(["docker", "compose", "version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0 else ["docker-compose"]
 FILES = Path(__file__).resolve().parent / "compose-files"
 
 
@@ -34,11 +36,11 @@ def try_one(path):
     with tempfile.TemporaryDirectory(dir=FILES) as folder:
         file = Path(folder) / "docker-compose.yml"
         file.write_text(changed(text).replace("./mounted", str(FILES / "mounted")))
-        compose = ["docker-compose", "-p", project, "-f", str(file)]
+        compose = [*COMPOSE, "-p", project, "-f", str(file)]
         try:
             shell(*compose, "up", "-d")
-            names = {line: shell("docker", "inspect", "-f", "{{.Name}}", line) for line in shell(*compose, "ps", "-q").split()}
-            container = [line for line, name in names.items() if "_zookeeper_" not in name and "_init" not in name][0]
+            services = {line: shell("docker", "inspect", "-f", '{{index .Config.Labels "com.docker.compose.service"}}', line) for line in shell(*compose, "ps", "-q").split()}
+            container = [line for line, service in services.items() if not re.match("zookeeper|init", service)][0]
             healthy(container)
             if "outside" in says:
                 there_and_back(says["outside"])

@@ -76,6 +76,17 @@ fn topics_are_created_described_altered_and_deleted() {
 }
 
 #[test]
+fn security_that_is_not_there_is_refused() {
+    let tools = Tools::start();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let words = ["kafka-topics", "--list", "--command-config", file.path().to_str().unwrap()];
+    std::fs::write(file.path(), "# nothing special\nsecurity.protocol=PLAINTEXT\n").unwrap();
+    tools.run(&words);
+    std::fs::write(file.path(), "security.protocol = SASL_SSL\n").unwrap();
+    assert!(tools.fail(&words).contains("security.protocol is SASL_SSL, and only PLAINTEXT is spoken yet"));
+}
+
+#[test]
 fn lines_go_in_and_come_out() {
     let tools = Tools::start();
     tools.run(&["kafka-topics", "--create", "--topic", "t", "--partitions", "3"]);

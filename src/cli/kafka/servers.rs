@@ -1,10 +1,12 @@
 //! A connection to the first of several bootstrap servers that answers.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
 use crate::client::{Connection, Error};
+use crate::env::{Disk, RealDisk};
 use crate::protocol::generated::api_versions::ApiVersionsResponse;
 use crate::protocol::generated::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
 use crate::protocol::{ErrorCode, Request};
@@ -22,9 +24,9 @@ pub(in crate::cli) struct Servers {
     /// Servers to ask, with commas; the first that answers is asked.
     #[arg(short, long, value_name = "SERVERS", alias = "broker-list")]
     bootstrap_server: String,
-    /// A file of settings for TLS and SASL; there is neither yet, and it is not read.
-    #[arg(long, value_name = "FILE", hide = true, aliases = ["consumer.config", "producer.config"])]
-    command_config: Option<String>,
+    /// A file of a client's settings; all that is read in it is security.protocol, which must be PLAINTEXT.
+    #[arg(long, value_name = "FILE", aliases = ["consumer.config", "producer.config"])]
+    command_config: Option<PathBuf>,
 }
 
 /// A connection, and what the broker offers.
@@ -37,6 +39,7 @@ pub(super) struct Server {
 impl Servers {
     /// Connects and asks for versions; the error names every server.
     pub(super) async fn connect(&self) -> Result<Server, String> {
+        self.check_security()?;
         let mut failed = Vec::new();
         for address in self.bootstrap_server.split(',').map(str::trim).filter(|address| !address.is_empty()) {
             match timeout(REACH, open(address)).await {
@@ -46,6 +49,19 @@ impl Servers {
             }
         }
         Err(if failed.is_empty() { "no server is named".into() } else { failed.join("; ") })
+    }
+
+    fn check_security(&self) -> Result<(), String> {
+        let Some(path) = &self.command_config else { return Ok(()) };
+        let text = RealDisk.read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let text = String::from_utf8_lossy(&text);
+        let protocol = text.lines().filter_map(|line| line.trim().strip_prefix("security.protocol")?.trim_start().strip_prefix(['=', ':']));
+        match protocol.map(str::trim).next_back() {
+            Some(other) if other != "PLAINTEXT" => {
+                Err(format!("{}: security.protocol is {other}, and only PLAINTEXT is spoken yet", path.display()))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
