@@ -13,6 +13,8 @@ use dlog::broker::KEYS;
 use dlog::partition::Kind;
 use dlog::server::SERVED;
 
+/// With what a line of a command begins.
+const COMMANDS: &[&str] = &["dlog ", "kcat ", "docker ", "docker-compose ", "make ", "cargo ", "curl ", "$ "];
 /// What a block may be besides commands.
 const NOT_RUN: &[&str] = &["text", "yaml", "properties", "json", "java", "python", "go", "spec"];
 
@@ -142,6 +144,8 @@ fn commands_run() {
             let (language, need) = words.split_once(' ').unwrap_or((&words, ""));
             let place = format!("{}:{line}", path.display());
             assert!(language == "sh" || NOT_RUN.contains(&language), "{place}: a block is sh or one of {NOT_RUN:?}, not {words:?}");
+            let hidden = body.lines().find(|line| language != "sh" && COMMANDS.iter().any(|word| line.starts_with(word)));
+            assert_eq!(hidden, None, "{place}: a command is in a block that is not run");
             match (language, need) {
                 ("sh", "build") => {}
                 ("sh", need) if (need == "docker") != docker => {}
