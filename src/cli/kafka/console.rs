@@ -211,18 +211,18 @@ pub(in crate::cli) fn consume(options: &ConsumerOptions) -> Result<(), String> {
                 for batch in batches(&records) {
                     // The last one may be cut.
                     let Ok((header, bytes)) = batch else { break };
-                    let opened = header.open(bytes, OPENED_BYTES_MAX).map_err(|e| format!("{}-{partition}: {e}", options.topic))?;
-                    for record in opened.records().take_while(|_| !header.is_control()) {
-                        let record = record.map_err(|e| format!("{}-{partition}: {e}", options.topic))?;
-                        let offset = header.base_offset.0 + i64::from(record.offset_delta);
-                        if offset < *next || left == 0 {
-                            continue;
-                        }
-                        format.line(&header, &record, partition, &mut out).map_err(|e| e.to_string())?;
-                        (left, printed, last, *next) = (left - 1, printed + 1, Instant::now(), offset + 1);
+                    let first = std::mem::replace(next, header.next_offset().0);
+                    if header.is_control() {
+                        continue;
                     }
-                    if left > 0 {
-                        *next = header.next_offset().0;
+                    let damaged = |error| format!("{}-{partition}: {error}", options.topic);
+                    let opened = header.open(bytes, OPENED_BYTES_MAX).map_err(damaged)?;
+                    for record in opened.records() {
+                        let record = record.map_err(damaged)?;
+                        if left > 0 && header.base_offset.0 + i64::from(record.offset_delta) >= first {
+                            format.line(&header, &record, partition, &mut out).map_err(|e| e.to_string())?;
+                            (left, printed, last) = (left - 1, printed + 1, Instant::now());
+                        }
                     }
                 }
             }
