@@ -329,7 +329,7 @@ def case_kill_under_load(client, _, options):
         return f"{kills} kills, {len(sent)} acknowledged"
 
 
-TRANSACTIONAL = ["confluent-kafka", "java", "franz-go"]
+TRANSACTIONAL = ["confluent-kafka", "java", "franz-go", "sarama"]
 PARTITIONS = 6
 
 

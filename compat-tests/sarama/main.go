@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -144,6 +145,8 @@ func main() {
 		group()
 	case "stream":
 		stream()
+	case "transform":
+		transform()
 	}
 }
 
@@ -231,7 +234,14 @@ func consume() {
 	reading, err := consumer.ConsumePartition(topic, partition, start)
 	check(err)
 	for last := start - 1; last < end-1; {
+		// The last offsets may be markers, which sarama passes over without a word: then silence is the end.
+		var silence <-chan time.Time
+		if o["isolation"] == "read_committed" {
+			silence = time.After(1500 * time.Millisecond)
+		}
 		select {
+		case <-silence:
+			return
 		case m := <-reading.Messages():
 			show(m)
 			last = m.Offset
@@ -325,4 +335,95 @@ func stream() {
 	}
 	producer.AsyncClose()
 	<-done
+}
+
+// A member that transforms: each partition has a transactional id of its own, so that its new owner fences the old one (the offsets that sarama adds
+// to a transaction carry no generation of the group).
+type transformer struct{ rounds atomic.Int64 }
+
+func (*transformer) Setup(sarama.ConsumerGroupSession) error { return nil }
+
+func (*transformer) Cleanup(sarama.ConsumerGroupSession) error { return nil }
+
+// Ends the session after an abort, to begin again at what is committed; ends the process where the producer cannot go on, and a new one takes its place.
+func (t *transformer) ConsumeClaim(s sarama.ConsumerGroupSession, claim sarama.ConsumerGroupClaim) error {
+	c := idempotent()
+	c.Producer.Transaction.ID = fmt.Sprintf("%s-%d", o["group"], claim.Partition())
+	c.Producer.Transaction.Timeout = 10 * time.Second
+	c.Producer.Transaction.Retry.Max = 1000
+	c.Producer.Return.Successes = false
+	producer, err := sarama.NewAsyncProducer([]string{o["bootstrap"]}, c)
+	check(err)
+	defer producer.AsyncClose()
+	go func() {
+		for failed := range producer.Errors() {
+			fmt.Fprintln(os.Stderr, failed.Err)
+		}
+	}()
+	for {
+		batch := gather(s.Context(), claim)
+		if batch == nil {
+			return nil
+		}
+		if len(batch) == 0 {
+			continue
+		}
+		check(producer.BeginTxn())
+		for _, m := range batch {
+			producer.Input() <- &sarama.ProducerMessage{Topic: o["to"], Partition: m.Partition, Value: sarama.ByteEncoder(append([]byte("t:"), m.Value...))}
+		}
+		check(producer.AddMessageToTxn(batch[len(batch)-1], o["group"], nil))
+		if t.rounds.Add(1)%10 == 0 {
+			check(producer.AbortTxn())
+			return nil
+		}
+		if err := producer.CommitTxn(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			if producer.TxnStatus()&sarama.ProducerTxnFlagAbortableError == 0 {
+				os.Exit(1)
+			}
+			check(producer.AbortTxn())
+			return nil
+		}
+	}
+}
+
+// Up to 100 records that come within 200 ms; nil when the session is over.
+func gather(ctx context.Context, claim sarama.ConsumerGroupClaim) []*sarama.ConsumerMessage {
+	batch, end := []*sarama.ConsumerMessage{}, time.After(200*time.Millisecond)
+	for len(batch) < 100 {
+		select {
+		case m, open := <-claim.Messages():
+			if !open {
+				return nil
+			}
+			batch = append(batch, m)
+		case <-end:
+			return batch
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return batch
+}
+
+func transform() {
+	ctx := inputClosed()
+	c := config()
+	c.Consumer.Group.Session.Timeout = 6 * time.Second
+	g, err := sarama.NewConsumerGroup([]string{o["bootstrap"]}, o["group"], c)
+	check(err)
+	go func() {
+		for failed := range g.Errors() {
+			fmt.Fprintln(os.Stderr, failed)
+		}
+	}()
+	say("ready")
+	worker := &transformer{}
+	for ctx.Err() == nil {
+		if err := g.Consume(ctx, []string{o["from"]}, worker); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
+	check(g.Close())
 }
