@@ -3,10 +3,10 @@
 # The base images are the public ones; where they cannot be pulled, docker/base.sh has made one stand-in for all.
 set -euo pipefail
 cd "$(dirname "$0")"
-clients=(kcat confluent-kafka kafka-python aiokafka java franz-go kafkajs sarama rust-rdkafka)
-[[ ${1:-} == --client ]] && { clients=("$2"); shift 2; }
 compose=(docker-compose -f docker-compose.yml)
 docker compose version >/dev/null 2>&1 && compose=(docker compose -f docker-compose.yml)
+mapfile -t clients < <("${compose[@]}" --profile clients config --services | grep -v '^dlog$')
+[[ ${1:-} == --client ]] && { clients=("$2"); shift 2; }
 if docker image inspect dlog-base/clients >/dev/null 2>&1; then
     export PYTHON_IMAGE=dlog-base/clients JAVA_IMAGE=dlog-base/clients GO_IMAGE=dlog-base/clients NODE_IMAGE=dlog-base/clients RUST_IMAGE=dlog-base/clients
 fi

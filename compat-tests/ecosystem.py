@@ -93,7 +93,7 @@ def case_connect(options, folder):
 
 
 def case_mirror_maker(options, folder):
-    """MirrorMaker 2 carries topics, records, settings and the offsets of groups from Apache Kafka to us."""
+    """MirrorMaker 2 carries topics, records and the offsets of a group from Apache Kafka to us."""
     jars, theirs = connect_jars(), Kafka()
     try:
         with Broker(options.binary) as broker:
@@ -136,7 +136,6 @@ def case_registry(options, folder):
         with urllib.request.urlopen(f"{CENTRAL}/io/apicurio/apicurio-registry-app/{APICURIO}/{name}") as answer, tarfile.open(fileobj=answer, mode="r|gz") as packed:
             packed.extractall(str(home) + ".part")
         os.rename(str(home) + ".part", home)
-    jar = next(home.glob("**/apicurio-registry-app-*-runner.jar"), None) or next(home.glob("**/quarkus-run.jar"))
     schema = {"schemaType": "AVRO", "schema": json.dumps({"type": "record", "name": "Order", "fields": [{"name": "id", "type": "string"}]})}
     with Broker(options.binary) as broker:
         port = free_port()
@@ -152,7 +151,7 @@ def case_registry(options, folder):
             except OSError:
                 return False
         for round_ in range(2):
-            with Program("java", "-Xmx512M", "-jar", jar, env=environment) as program:
+            with Program("java", "-Xmx512M", "-jar", home / f"apicurio-registry-app-{APICURIO}-runner.jar", env=environment) as program:
                 program.wait_until(answers, "answer to GET /subjects")
                 if round_ == 0:
                     number = ask("/subjects/orders-value/versions", schema)["id"]

@@ -102,6 +102,11 @@ fn lines_go_in_and_come_out() {
     let shown = ["--property", "print.key=true", "--property", "print.offset=true", "--property", "print.partition=true"];
     let from = ["kafka-console-consumer", "--topic", "keyed", "--partition", "0", "--offset", "1", "--max-messages", "1"];
     assert_eq!(tools.run(&[&from[..], &shown[..]].concat()), "Partition:0\tOffset:1\tk\tb\n");
+    // A separator may be a blank.
+    tools.feed(&["kafka-console-producer", "--topic", "blank", "--property", "parse.key=true", "--property", "key.separator= "], "k v w\n");
+    let shown = ["--property", "print.key=true", "--property", "key.separator= | "];
+    let from = ["kafka-console-consumer", "--topic", "blank", "--from-beginning", "--max-messages", "1"];
+    assert_eq!(tools.run(&[&from[..], &shown[..]].concat()), "k | v w\n");
     // What is there is not read where nobody asks for it.
     assert_eq!(tools.run(&["kafka-console-consumer", "--topic", "keyed", "--timeout-ms", "100"]), "");
     let refused = tools.output(&[&["kafka-console-producer", "--topic", "keyed"], &keyed[..]].concat(), "without\n");

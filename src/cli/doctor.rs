@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::timeout;
 
+use super::block_on::block_on;
 use super::health;
 use super::http::get;
 use crate::client::Error;
@@ -31,8 +32,7 @@ pub(super) struct DoctorOptions {
 
 /// Prints what is wrong, each with what helps; exit code 1 where there is something.
 pub(super) fn doctor(options: &DoctorOptions) -> Result<ExitCode, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-    let findings = runtime.block_on(examine(options));
+    let findings = block_on(async { Ok(examine(options).await) })?;
     for Finding { kind, text, remedy } in &findings {
         println!("{kind}: {text}\n    {remedy}");
     }

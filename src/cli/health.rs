@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::block_on::block_on;
 use crate::client::{Connection, Error};
 use crate::protocol::generated::metadata::{MetadataRequest, MetadataResponse};
 
@@ -23,11 +24,12 @@ pub(super) struct HealthOptions {
 
 /// Asks; an error says what is wrong.
 pub(super) fn health(options: &HealthOptions) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     let patience = Duration::from_secs(options.timeout);
-    let answer = runtime.block_on(async { tokio::time::timeout(patience, ask(&options.bootstrap_server, "dlog-health")).await });
-    let answer = answer.map_err(|_| format!("{} did not answer within {} s", options.bootstrap_server, options.timeout))?;
-    let brokers = answer.map_err(|e| format!("{}: {e}", options.bootstrap_server))?.brokers.len();
+    let brokers = block_on(async {
+        let answer = tokio::time::timeout(patience, ask(&options.bootstrap_server, "dlog-health")).await;
+        let answer = answer.map_err(|_| format!("{} did not answer within {} s", options.bootstrap_server, options.timeout))?;
+        Ok(answer.map_err(|e| format!("{}: {e}", options.bootstrap_server))?.brokers.len())
+    })?;
     println!("{} serves clients; {brokers} broker(s)", options.bootstrap_server);
     Ok(())
 }

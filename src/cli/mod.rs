@@ -1,5 +1,6 @@
 //! The commands a person types.
 
+mod block_on;
 mod commands;
 mod config;
 mod doctor;

@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use clap::Args;
 use serde_json::Value;
 
+use super::block_on::block_on;
 use super::http::get;
 
 /// Time is over.
@@ -41,8 +42,7 @@ pub(super) struct WaitOptions {
 
 /// Waits, and says on stderr what is missing when time is over.
 pub(super) fn wait(options: &WaitOptions) -> Result<ExitCode, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-    let (status, body) = runtime.block_on(get(&options.http, &path(options)))?;
+    let (status, body) = block_on(get(&options.http, &path(options)))?;
     let text = String::from_utf8_lossy(&body).trim().to_string();
     match status {
         StatusCode::OK => Ok(ExitCode::SUCCESS),

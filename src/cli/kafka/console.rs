@@ -7,8 +7,8 @@ use bytes::Bytes;
 use clap::Args;
 use tokio::sync::mpsc;
 
-use super::servers::{Server, Servers, block_on, refused};
-use crate::cli::commands::key_value;
+use super::servers::{Server, Servers, refused};
+use crate::cli::block_on::block_on;
 use crate::env::{Clock, SystemClock};
 use crate::protocol::generated::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use crate::protocol::generated::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
@@ -42,7 +42,7 @@ pub(in crate::cli) struct ProducerOptions {
     #[arg(long)]
     topic: String,
     /// parse.key=true and key.separator=TEXT; may be given again.
-    #[arg(long, visible_alias = "reader-property", value_name = "KEY=VALUE", value_parser = key_value)]
+    #[arg(long, visible_alias = "reader-property", value_name = "KEY=VALUE", value_parser = property)]
     property: Vec<(String, String)>,
 }
 
@@ -55,7 +55,8 @@ struct Line {
 /// Sends each line of stdin as a record, acknowledged by all replicas.
 pub(in crate::cli) fn produce(options: &ProducerOptions) -> Result<(), String> {
     let (send, mut lines) = mpsc::channel(BATCH_LINES);
-    let separator = separator_of(&options.property);
+    let has_keys = value_of(&options.property, "parse.key") == Some("true");
+    let separator = has_keys.then(|| value_of(&options.property, "key.separator").unwrap_or(SEPARATOR));
     block_on(async {
         let mut server = options.servers.connect().await?;
         let partitions = partitions_of(&mut server, &options.topic).await?;
@@ -74,7 +75,7 @@ pub(in crate::cli) fn produce(options: &ProducerOptions) -> Result<(), String> {
             let mut size = 0;
             while let Some(text) = next.take() {
                 number += 1;
-                let line = parse(text.map_err(|e| e.to_string())?, separator.as_deref(), number)?;
+                let line = parse(text.map_err(|e| e.to_string())?, separator, number)?;
                 size += line.value.len();
                 batch.push(line);
                 if batch.len() < BATCH_LINES && size < BATCH_BYTES {
@@ -88,11 +89,18 @@ pub(in crate::cli) fn produce(options: &ProducerOptions) -> Result<(), String> {
     })
 }
 
-/// What parts keys from values, where there are keys.
-fn separator_of(properties: &[(String, String)]) -> Option<String> {
-    let of = |name: &str| properties.iter().rfind(|(key, _)| key == name).map(|(_, value)| value.clone());
-    (of("parse.key").as_deref() == Some("true")).then(|| of("key.separator").unwrap_or_else(|| "\t".into()))
+/// A property as it stands: a separator may be a blank.
+fn property(text: &str) -> Result<(String, String), String> {
+    text.split_once('=').map(|(key, value)| (key.into(), value.into())).ok_or_else(|| "must be KEY=VALUE".into())
 }
+
+/// The value of a property; the last one counts.
+fn value_of<'a>(properties: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    properties.iter().rfind(|(key, _)| key == name).map(|(_, value)| value.as_str())
+}
+
+/// What parts keys from values, unless one says.
+const SEPARATOR: &str = "\t";
 
 fn parse(line: String, separator: Option<&str>, number: usize) -> Result<Line, String> {
     let Some(separator) = separator else { return Ok(Line { key: None, value: line }) };
@@ -178,7 +186,7 @@ pub(in crate::cli) struct ConsumerOptions {
     #[arg(long, value_name = "MS")]
     timeout_ms: Option<u64>,
     /// print.key, print.value, print.partition, print.offset, print.timestamp, print.headers = true or false, key.separator=TEXT; may be given again.
-    #[arg(long, visible_alias = "formatter-property", value_name = "KEY=VALUE", value_parser = key_value)]
+    #[arg(long, visible_alias = "formatter-property", value_name = "KEY=VALUE", value_parser = property)]
     property: Vec<(String, String)>,
 }
 
@@ -195,41 +203,57 @@ struct Format {
 
 /// Prints records until as many are there as are wanted, or none comes any more.
 pub(in crate::cli) fn consume(options: &ConsumerOptions) -> Result<(), String> {
-    let (mut left, mut printed) = (options.max_messages.unwrap_or(u64::MAX), 0_u64);
-    let format = Format::of(&options.property);
+    let mut printer =
+        Printer { format: Format::of(&options.property), left: options.max_messages.unwrap_or(u64::MAX), printed: 0, last: Instant::now() };
     let patience = options.timeout_ms.map(Duration::from_millis);
     block_on(async {
         let mut server = options.servers.connect().await?;
         let mut places = starts(&mut server, options).await?;
-        let mut last = Instant::now();
-        while left > 0 && patience.is_none_or(|patience| last.elapsed() < patience) {
-            let wait = patience.map_or(FETCH_WAIT, |patience| FETCH_WAIT.min(patience.saturating_sub(last.elapsed())));
+        printer.last = Instant::now();
+        while printer.left > 0 && patience.is_none_or(|patience| printer.last.elapsed() < patience) {
+            let wait = patience.map_or(FETCH_WAIT, |patience| FETCH_WAIT.min(patience.saturating_sub(printer.last.elapsed())));
             for (partition, records) in fetch(&mut server, &options.topic, &places, wait).await? {
-                let mut out = std::io::stdout().lock();
-                let place = places.iter_mut().find(|(index, _)| *index == partition);
-                let Some((_, next)) = place else { continue };
-                for batch in batches(&records) {
-                    // The last one may be cut.
-                    let Ok((header, bytes)) = batch else { break };
-                    let first = std::mem::replace(next, header.next_offset().0);
-                    if header.is_control() {
-                        continue;
-                    }
-                    let damaged = |error| format!("{}-{partition}: {error}", options.topic);
-                    let opened = header.open(bytes, OPENED_BYTES_MAX).map_err(damaged)?;
-                    for record in opened.records() {
-                        let record = record.map_err(damaged)?;
-                        if left > 0 && header.base_offset.0 + i64::from(record.offset_delta) >= first {
-                            format.line(&header, &record, partition, &mut out).map_err(|e| e.to_string())?;
-                            (left, printed, last) = (left - 1, printed + 1, Instant::now());
-                        }
-                    }
+                let Some((_, next)) = places.iter_mut().find(|(index, _)| *index == partition) else { continue };
+                printer.print(partition, &records, next).map_err(|what| format!("{}-{partition}: {what}", options.topic))?;
+            }
+        }
+        eprintln!("Processed a total of {} messages", printer.printed);
+        Ok(())
+    })
+}
+
+/// Prints what is fetched, and counts.
+struct Printer {
+    format: Format,
+    /// Records that are still wanted.
+    left: u64,
+    printed: u64,
+    /// When the last record was printed.
+    last: Instant,
+}
+
+impl Printer {
+    /// The records of these batches from offset `next` on, which goes to what is to be fetched then.
+    fn print(&mut self, partition: i32, fetched: &[u8], next: &mut i64) -> Result<(), String> {
+        let mut out = std::io::stdout().lock();
+        for batch in batches(fetched) {
+            // The last one may be cut.
+            let Ok((header, bytes)) = batch else { break };
+            let first = std::mem::replace(next, header.next_offset().0);
+            if header.is_control() {
+                continue;
+            }
+            let opened = header.open(bytes, OPENED_BYTES_MAX).map_err(|e| e.to_string())?;
+            for record in opened.records() {
+                let record = record.map_err(|e| e.to_string())?;
+                if self.left > 0 && header.base_offset.0 + i64::from(record.offset_delta) >= first {
+                    self.format.line(&header, &record, partition, &mut out).map_err(|e| e.to_string())?;
+                    (self.left, self.printed, self.last) = (self.left - 1, self.printed + 1, Instant::now());
                 }
             }
         }
-        eprintln!("Processed a total of {printed} messages");
         Ok(())
-    })
+    }
 }
 
 /// Each partition that is read, with the offset of its next record.
@@ -291,16 +315,15 @@ async fn fetch(server: &mut Server, topic: &str, places: &[(i32, i64)], wait: Du
 
 impl Format {
     fn of(properties: &[(String, String)]) -> Format {
-        let of = |name: &str| properties.iter().rfind(|(key, _)| key == name).map(|(_, value)| value.as_str());
-        let is = |name: &str| of(name) == Some("true");
+        let is = |name: &str| value_of(properties, name) == Some("true");
         Format {
             timestamp: is("print.timestamp"),
             partition: is("print.partition"),
             offset: is("print.offset"),
             headers: is("print.headers"),
             key: is("print.key"),
-            value: of("print.value") != Some("false"),
-            separator: of("key.separator").unwrap_or("\t").into(),
+            value: value_of(properties, "print.value") != Some("false"),
+            separator: value_of(properties, "key.separator").unwrap_or(SEPARATOR).into(),
         }
     }
 

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 
-use super::servers::{Servers, block_on};
+use super::servers::Servers;
+use crate::cli::block_on::block_on;
 use crate::protocol::ApiKey;
 use crate::server::served;
 
@@ -67,7 +68,7 @@ enum Check {
 /// Waits; an error says what is missing when time is over.
 pub(in crate::cli) fn cub(options: &CubOptions) -> Result<(), String> {
     let Check::KafkaReady { servers, min_brokers, timeout } = &options.check;
-    let end = Instant::now() + Duration::from_secs(*timeout);
+    let (begin, patience) = (Instant::now(), Duration::from_secs(*timeout));
     block_on(async {
         loop {
             let brokers = async { servers.connect().await?.metadata(Some(&[]), false).await.map(|found| found.brokers.len()) }.await;
@@ -76,7 +77,7 @@ pub(in crate::cli) fn cub(options: &CubOptions) -> Result<(), String> {
                 Ok(count) => format!("{count} brokers are there, {min_brokers} are expected"),
                 Err(error) => error,
             };
-            if Instant::now() >= end {
+            if begin.elapsed() >= patience {
                 return Err(format!("not ready within {timeout} s: {missing}"));
             }
             tokio::time::sleep(AGAIN).await;

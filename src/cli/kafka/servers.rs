@@ -93,8 +93,3 @@ pub(super) fn refused(code: i16, message: Option<&str>) -> Result<(), String> {
     let name = || ErrorCode::from_code(code).map_or_else(|| format!("error {code}"), |known| known.name().to_string());
     if code == 0 { Ok(()) } else { Err(message.map_or_else(name, str::to_string)) }
 }
-
-/// Runs a tool's work on this thread.
-pub(super) fn block_on<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?.block_on(work)
-}

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use clap::{ArgGroup, Args};
 use regex::Regex;
 
-use super::servers::{Server, Servers, block_on, refused};
+use super::servers::{Server, Servers, refused};
+use crate::cli::block_on::block_on;
 use crate::cli::commands::key_value;
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::create_partitions::{CreatePartitionsRequest, CreatePartitionsTopic};
