@@ -2,6 +2,10 @@ module dlog/compat/franz-go
 
 go 1.26.0
 
+require dlog/compat/common v0.0.0
+
+replace dlog/compat/common => ../go-common
+
 require (
 	github.com/twmb/franz-go v1.22.2
 	github.com/twmb/franz-go/pkg/kadm v1.19.0

@@ -2,112 +2,53 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/base64"
 	"fmt"
-	"io"
-	"os"
-	"sort"
-	"strconv"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"dlog/compat/common"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-var o = map[string]string{}
-var lock sync.Mutex
-
-func check(err error) {
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
-
-func say(words ...any) {
-	lock.Lock()
-	defer lock.Unlock()
-	parts := make([]string, len(words))
-	for i, w := range words {
-		parts[i] = fmt.Sprint(w)
-	}
-	fmt.Println(strings.Join(parts, "\t"))
-}
-
-func enc(v []byte) string {
-	if v == nil {
-		return "-"
-	}
-	return "=" + base64.StdEncoding.EncodeToString(v)
-}
-
-func dec(s string) []byte {
-	if s == "-" {
-		return nil
-	}
-	v, err := base64.StdEncoding.DecodeString(s[1:])
-	check(err)
-	if v == nil {
-		v = []byte{}
-	}
-	return v
-}
-
-func number(s string) int64 {
-	n, err := strconv.ParseInt(s, 10, 64)
-	check(err)
-	return n
-}
-
 func show(r *kgo.Record) {
-	var headers []string
+	var headers []common.Header
 	for _, h := range r.Headers {
-		headers = append(headers, h.Key+":"+enc(h.Value))
+		headers = append(headers, common.Header{Key: h.Key, Value: h.Value})
 	}
-	say("rec", r.Partition, r.Offset, r.Timestamp.UnixMilli(), enc(r.Key), enc(r.Value), strings.Join(headers, ","))
+	common.Show(r.Partition, r.Offset, r.Timestamp, r.Key, r.Value, headers)
 }
 
 func client(opts ...kgo.Opt) *kgo.Client {
-	limit := int64(1 << 20)
-	if s, ok := o["max_bytes"]; ok {
-		limit = number(s)
-	}
-	opts = append([]kgo.Opt{kgo.SeedBrokers(o["bootstrap"]), kgo.ProducerBatchMaxBytes(int32(limit - 1000)), kgo.FetchMaxPartitionBytes(int32(limit)),
+	limit := common.MaxBytes()
+	opts = append([]kgo.Opt{kgo.SeedBrokers(common.O["bootstrap"]), kgo.ProducerBatchMaxBytes(int32(limit - 1000)), kgo.FetchMaxPartitionBytes(int32(limit)),
 		kgo.RecordPartitioner(kgo.ManualPartitioner())}, opts...)
 	c, err := kgo.NewClient(opts...)
-	check(err)
+	common.Check(err)
 	return c
 }
 
-func inputClosed() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
-	go func() { io.Copy(io.Discard, os.Stdin); cancel() }()
-	return ctx
-}
-
 func main() {
-	for _, w := range os.Args[2:] {
-		k, v, _ := strings.Cut(w, "=")
-		o[k] = v
-	}
+	operation := common.Operation()
 	ctx := context.Background()
-	switch os.Args[1] {
+	switch operation {
 	case "metadata":
 		m, err := kadm.NewClient(client()).Metadata(ctx)
-		check(err)
+		common.Check(err)
 		for _, b := range m.Brokers {
-			say("broker", fmt.Sprintf("%s:%d", b.Host, b.Port))
+			common.Say("broker", fmt.Sprintf("%s:%d", b.Host, b.Port))
 		}
 		for _, t := range m.Topics {
-			say("topic", t.Topic, len(t.Partitions))
+			common.Say("topic", t.Topic, len(t.Partitions))
 		}
 	case "create":
-		_, err := kadm.NewClient(client()).CreateTopic(ctx, int32(number(o["partitions"])), 1, nil, o["topic"])
-		check(err)
+		_, err := kadm.NewClient(client()).CreateTopic(ctx, int32(common.Number(common.O["partitions"])), 1, nil, common.O["topic"])
+		common.Check(err)
 	case "produce":
 		produce(ctx)
 	case "consume":
@@ -123,51 +64,37 @@ func main() {
 
 func produce(ctx context.Context) {
 	codec := map[string]kgo.CompressionCodec{"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(),
-		"lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression()}[o["codec"]]
+		"lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression()}[common.O["codec"]]
 	c := client(kgo.ProducerBatchCompression(codec), kgo.ProducerLinger(20*time.Millisecond))
-	file, err := os.Open(o["file"])
-	check(err)
-	lines := bufio.NewReader(file)
-	for n := 0; ; n++ {
-		line, err := lines.ReadString('\n')
-		if err == io.EOF {
-			break
+	common.Records(func(n int, r common.Record) {
+		sent := &kgo.Record{Topic: common.O["topic"], Key: r.Key, Value: r.Value, Partition: r.Partition, Timestamp: r.Timestamp}
+		for _, h := range r.Headers {
+			sent.Headers = append(sent.Headers, kgo.RecordHeader{Key: h.Key, Value: h.Value})
 		}
-		check(err)
-		w := strings.Split(strings.TrimRight(line, "\n"), "\t")
-		r := &kgo.Record{Topic: o["topic"], Key: dec(w[0]), Value: dec(w[1]), Partition: int32(number(w[3]))}
-		for _, h := range strings.Split(w[2], ",") {
-			if name, value, ok := strings.Cut(h, ":"); ok {
-				r.Headers = append(r.Headers, kgo.RecordHeader{Key: name, Value: dec(value)})
-			}
-		}
-		if t := number(w[4]); t != 0 {
-			r.Timestamp = time.UnixMilli(t)
-		}
-		c.Produce(ctx, r, func(r *kgo.Record, err error) { check(err); say("ack", n, r.Offset) })
-	}
-	check(c.Flush(ctx))
+		c.Produce(ctx, sent, func(r *kgo.Record, err error) { common.Check(err); common.Say("ack", n, r.Offset) })
+	})
+	common.Check(c.Flush(ctx))
 	c.Close()
 }
 
 func consume(ctx context.Context) {
-	partition := int32(number(o["partition"]))
-	ends, err := kadm.NewClient(client()).ListEndOffsets(ctx, o["topic"])
-	check(err)
-	end, _ := ends.Lookup(o["topic"], partition)
+	partition := int32(common.Number(common.O["partition"]))
+	ends, err := kadm.NewClient(client()).ListEndOffsets(ctx, common.O["topic"])
+	common.Check(err)
+	end, _ := ends.Lookup(common.O["topic"], partition)
 	start := kgo.NewOffset().AtStart()
-	kind, place, _ := strings.Cut(o["start"], ":")
+	kind, place, _ := strings.Cut(common.O["start"], ":")
 	if kind == "offset" {
-		start = start.At(number(place))
+		start = start.At(common.Number(place))
 	} else if kind == "timestamp" {
-		start = kgo.NewOffset().AfterMilli(number(place))
+		start = kgo.NewOffset().AfterMilli(common.Number(place))
 	}
 	// The last record may be a marker.
-	c := client(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{o["topic"]: {partition: start}}), kgo.KeepControlRecords(), isolation())
+	c := client(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{common.O["topic"]: {partition: start}}), kgo.KeepControlRecords(), isolation())
 	for last := int64(-1); last < end.Offset-1; {
 		fetches := c.PollFetches(ctx)
 		for _, e := range fetches.Errors() {
-			check(e.Err)
+			common.Check(e.Err)
 		}
 		fetches.EachRecord(func(r *kgo.Record) {
 			if !r.Attrs.IsControl() {
@@ -180,14 +107,14 @@ func consume(ctx context.Context) {
 }
 
 func isolation() kgo.Opt {
-	if o["isolation"] == "read_committed" {
+	if common.O["isolation"] == "read_committed" {
 		return kgo.FetchIsolationLevel(kgo.ReadCommitted())
 	}
 	return kgo.FetchIsolationLevel(kgo.ReadUncommitted())
 }
 
 func group() {
-	ctx := inputClosed()
+	ctx := common.InputClosed()
 	held := map[int32]bool{}
 	var guard sync.Mutex
 	change := func(hold bool) func(context.Context, *kgo.Client, map[string][]int32) {
@@ -203,56 +130,43 @@ func group() {
 					}
 				}
 			}
-			var all []int
-			for p := range held {
-				all = append(all, int(p))
-			}
-			sort.Ints(all)
-			say("assigned", strings.Trim(strings.ReplaceAll(fmt.Sprint(all), " ", ","), "[]"))
+			common.Assigned(slices.Sorted(maps.Keys(held)))
 		}
 	}
-	c := client(kgo.ConsumerGroup(o["group"]), kgo.ConsumeTopics(o["topic"]), kgo.DisableAutoCommit(), kgo.SessionTimeout(10*time.Second),
+	c := client(kgo.ConsumerGroup(common.O["group"]), kgo.ConsumeTopics(common.O["topic"]), kgo.DisableAutoCommit(), kgo.SessionTimeout(10*time.Second),
 		kgo.HeartbeatInterval(500*time.Millisecond), kgo.OnPartitionsAssigned(change(true)), kgo.OnPartitionsRevoked(change(false)), kgo.OnPartitionsLost(change(false)))
 	for ctx.Err() == nil {
 		fetches := c.PollFetches(ctx)
 		fetches.EachRecord(show)
 		if !fetches.Empty() {
-			check(c.CommitUncommittedOffsets(context.Background()))
+			common.Check(c.CommitUncommittedOffsets(context.Background()))
 		}
 	}
 	c.Close()
 }
 
 func stream() {
-	ctx := inputClosed()
+	ctx := common.InputClosed()
 	c := client(kgo.ProducerLinger(5*time.Millisecond), kgo.MaxBufferedRecords(2000))
-	rate, partitions, begin := 1e9, 1, time.Now()
-	if s, ok := o["rate"]; ok {
-		rate, partitions = float64(number(s)), int(number(o["partitions"]))
-	}
-	for n := 0; ctx.Err() == nil; n++ {
-		value := fmt.Sprintf("s%d", n)
-		for float64(n) > time.Since(begin).Seconds()*rate && ctx.Err() == nil {
-			time.Sleep(time.Millisecond)
-		}
-		c.Produce(context.Background(), &kgo.Record{Topic: o["topic"], Value: []byte(value), Partition: int32(n % partitions)}, func(_ *kgo.Record, err error) {
+	common.Stream(ctx, func(value string, partition int32) {
+		c.Produce(context.Background(), &kgo.Record{Topic: common.O["topic"], Value: []byte(value), Partition: partition}, func(_ *kgo.Record, err error) {
 			if err == nil {
-				say("ack", value)
+				common.Say("ack", value)
 			}
 		})
-	}
-	check(c.Flush(context.Background()))
+	})
+	common.Check(c.Flush(context.Background()))
 	c.Close()
 }
 
 // Ends with an error where this producer cannot go on; a new process takes its place.
 func transform() {
-	ctx := inputClosed()
-	s, err := kgo.NewGroupTransactSession(kgo.SeedBrokers(o["bootstrap"]), kgo.TransactionalID(o["id"]), kgo.ConsumerGroup(o["group"]),
-		kgo.ConsumeTopics(o["from"]), kgo.RequireStableFetchOffsets(), kgo.SessionTimeout(6*time.Second), kgo.TransactionTimeout(10*time.Second),
+	ctx := common.InputClosed()
+	s, err := kgo.NewGroupTransactSession(kgo.SeedBrokers(common.O["bootstrap"]), kgo.TransactionalID(common.O["id"]), kgo.ConsumerGroup(common.O["group"]),
+		kgo.ConsumeTopics(common.O["from"]), kgo.RequireStableFetchOffsets(), kgo.SessionTimeout(6*time.Second), kgo.TransactionTimeout(10*time.Second),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
-	check(err)
-	say("ready")
+	common.Check(err)
+	common.Say("ready")
 	for round := 0; ctx.Err() == nil; round++ {
 		waiting, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 		fetches := s.PollRecords(waiting, 100)
@@ -260,16 +174,16 @@ func transform() {
 		if fetches.NumRecords() == 0 {
 			continue
 		}
-		check(s.Begin())
+		common.Check(s.Begin())
 		fetches.EachRecord(func(r *kgo.Record) {
-			s.Produce(context.Background(), &kgo.Record{Topic: o["to"], Partition: r.Partition, Value: append([]byte("t:"), r.Value...)}, nil)
+			s.Produce(context.Background(), &kgo.Record{Topic: common.O["to"], Partition: r.Partition, Value: append([]byte("t:"), r.Value...)}, nil)
 		})
 		result := kgo.TryCommit
 		if round%10 == 9 {
 			result = kgo.TryAbort
 		}
 		_, err := s.End(context.Background(), result)
-		check(err)
+		common.Check(err)
 	}
 	s.Close()
 }

@@ -2,6 +2,10 @@ module dlog/compat/sarama
 
 go 1.26.0
 
+require dlog/compat/common v0.0.0
+
+replace dlog/compat/common => ../go-common
+
 require github.com/IBM/sarama v1.61.1
 
 require (

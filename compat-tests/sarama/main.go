@@ -2,89 +2,40 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/base64"
 	"fmt"
-	"io"
 	"os"
-	"sort"
-	"strconv"
+	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"dlog/compat/common"
 
 	"github.com/IBM/sarama"
 )
 
-var o = map[string]string{}
-var lock sync.Mutex
-
-func check(err error) {
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
-
-func say(words ...any) {
-	lock.Lock()
-	defer lock.Unlock()
-	parts := make([]string, len(words))
-	for i, w := range words {
-		parts[i] = fmt.Sprint(w)
-	}
-	fmt.Println(strings.Join(parts, "\t"))
-}
-
-func enc(v []byte) string {
+// Bytes of a record; a missing one is null.
+func encoder(v []byte) sarama.Encoder {
 	if v == nil {
-		return "-"
-	}
-	return "=" + base64.StdEncoding.EncodeToString(v)
-}
-
-func dec(s string) []byte {
-	if s == "-" {
 		return nil
 	}
-	v, err := base64.StdEncoding.DecodeString(s[1:])
-	check(err)
-	return append([]byte{}, v...)
-}
-
-// Bytes of a record; a missing one is null.
-func encoder(s string) sarama.Encoder {
-	if v := dec(s); v != nil {
-		return sarama.ByteEncoder(v)
-	}
-	return nil
-}
-
-func number(s string) int64 {
-	n, err := strconv.ParseInt(s, 10, 64)
-	check(err)
-	return n
+	return sarama.ByteEncoder(v)
 }
 
 func show(m *sarama.ConsumerMessage) {
-	var headers []string
+	var headers []common.Header
 	for _, h := range m.Headers {
-		headers = append(headers, string(h.Key)+":"+enc(h.Value))
+		headers = append(headers, common.Header{Key: string(h.Key), Value: h.Value})
 	}
-	say("rec", m.Partition, m.Offset, m.Timestamp.UnixMilli(), enc(m.Key), enc(m.Value), strings.Join(headers, ","))
+	common.Show(m.Partition, m.Offset, m.Timestamp, m.Key, m.Value, headers)
 }
 
 func config() *sarama.Config {
 	c := sarama.NewConfig()
 	c.Version = sarama.MaxVersion
-	limit := 1 << 20
-	if s, ok := o["max_bytes"]; ok {
-		limit = int(number(s))
-	}
-	c.Producer.MaxMessageBytes = limit - 1000
-	c.Consumer.Fetch.Default = int32(limit)
+	c.Producer.MaxMessageBytes = common.MaxBytes() - 1000
+	c.Consumer.Fetch.Default = int32(common.MaxBytes())
 	c.Producer.Partitioner = sarama.NewManualPartitioner
 	c.Producer.Return.Successes = true
 	c.Producer.RequiredAcks = sarama.WaitForAll
@@ -99,7 +50,7 @@ func config() *sarama.Config {
 	c.Consumer.Return.Errors = true
 	// Its fetches and commits share a connection, on which a commit waits for the fetch before it.
 	c.Consumer.MaxWaitTime = 20 * time.Millisecond
-	if o["isolation"] == "read_committed" {
+	if common.O["isolation"] == "read_committed" {
 		c.Consumer.IsolationLevel = sarama.ReadCommitted
 	}
 	return c
@@ -113,30 +64,20 @@ func idempotent() *sarama.Config {
 	return c
 }
 
-func inputClosed() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
-	go func() { io.Copy(io.Discard, os.Stdin); cancel() }()
-	return ctx
-}
-
 func client(c *sarama.Config) sarama.Client {
-	opened, err := sarama.NewClient([]string{o["bootstrap"]}, c)
-	check(err)
+	opened, err := sarama.NewClient([]string{common.O["bootstrap"]}, c)
+	common.Check(err)
 	return opened
 }
 
 func main() {
-	for _, w := range os.Args[2:] {
-		k, v, _ := strings.Cut(w, "=")
-		o[k] = v
-	}
-	switch os.Args[1] {
+	switch common.Operation() {
 	case "metadata":
 		metadata()
 	case "create":
-		admin, err := sarama.NewClusterAdmin([]string{o["bootstrap"]}, config())
-		check(err)
-		check(admin.CreateTopic(o["topic"], &sarama.TopicDetail{NumPartitions: int32(number(o["partitions"])), ReplicationFactor: 1}, false))
+		admin, err := sarama.NewClusterAdmin([]string{common.O["bootstrap"]}, config())
+		common.Check(err)
+		common.Check(admin.CreateTopic(common.O["topic"], &sarama.TopicDetail{NumPartitions: int32(common.Number(common.O["partitions"])), ReplicationFactor: 1}, false))
 	case "produce":
 		produce()
 	case "consume":
@@ -153,90 +94,81 @@ func main() {
 func metadata() {
 	c := client(config())
 	for _, b := range c.Brokers() {
-		say("broker", b.Addr())
+		common.Say("broker", b.Addr())
 	}
 	topics, err := c.Topics()
-	check(err)
+	common.Check(err)
 	for _, t := range topics {
 		partitions, err := c.Partitions(t)
-		check(err)
-		say("topic", t, len(partitions))
+		common.Check(err)
+		common.Say("topic", t, len(partitions))
 	}
 }
 
 func produce() {
 	c := idempotent()
 	c.Producer.Compression = map[string]sarama.CompressionCodec{"none": sarama.CompressionNone, "gzip": sarama.CompressionGZIP, "snappy": sarama.CompressionSnappy,
-		"lz4": sarama.CompressionLZ4, "zstd": sarama.CompressionZSTD}[o["codec"]]
-	producer, err := sarama.NewAsyncProducer([]string{o["bootstrap"]}, c)
-	check(err)
-	file, err := os.Open(o["file"])
-	check(err)
-	done := make(chan bool)
-	go func() {
-		for {
-			select {
-			case m, open := <-producer.Successes():
-				if !open {
-					close(done)
-					return
-				}
-				say("ack", m.Metadata, m.Offset)
-			case failed := <-producer.Errors():
-				if failed != nil {
-					check(failed.Err)
-				}
-			}
-		}
-	}()
-	lines := bufio.NewReader(file)
-	for n := 0; ; n++ {
-		line, err := lines.ReadString('\n')
-		if err == io.EOF {
-			break
-		}
-		check(err)
-		w := strings.Split(strings.TrimRight(line, "\n"), "\t")
-		m := &sarama.ProducerMessage{Topic: o["topic"], Key: encoder(w[0]), Value: encoder(w[1]), Partition: int32(number(w[3])), Metadata: n}
-		for _, h := range strings.Split(w[2], ",") {
-			if name, value, ok := strings.Cut(h, ":"); ok {
-				m.Headers = append(m.Headers, sarama.RecordHeader{Key: []byte(name), Value: dec(value)})
-			}
-		}
-		if t := number(w[4]); t != 0 {
-			m.Timestamp = time.UnixMilli(t)
+		"lz4": sarama.CompressionLZ4, "zstd": sarama.CompressionZSTD}[common.O["codec"]]
+	producer, err := sarama.NewAsyncProducer([]string{common.O["bootstrap"]}, c)
+	common.Check(err)
+	done := drain(producer, func(m *sarama.ProducerMessage) { common.Say("ack", m.Metadata, m.Offset) }, common.Check)
+	common.Records(func(n int, r common.Record) {
+		m := &sarama.ProducerMessage{Topic: common.O["topic"], Key: encoder(r.Key), Value: encoder(r.Value), Partition: r.Partition, Timestamp: r.Timestamp, Metadata: n}
+		for _, h := range r.Headers {
+			m.Headers = append(m.Headers, sarama.RecordHeader{Key: []byte(h.Key), Value: h.Value})
 		}
 		producer.Input() <- m
-	}
+	})
 	producer.AsyncClose()
 	<-done
 }
 
+// Takes what a producer says, so that it goes on; the channel is closed when all of it is said.
+func drain(producer sarama.AsyncProducer, acked func(*sarama.ProducerMessage), failed func(error)) chan bool {
+	done := make(chan bool)
+	go func() {
+		for e := range producer.Errors() {
+			failed(e.Err)
+		}
+	}()
+	go func() {
+		for m := range producer.Successes() {
+			acked(m)
+		}
+		close(done)
+	}()
+	return done
+}
+
+func complain(err error) {
+	fmt.Fprintln(os.Stderr, err)
+}
+
 func consume() {
 	c := client(config())
-	topic, partition := o["topic"], int32(number(o["partition"]))
+	topic, partition := common.O["topic"], int32(common.Number(common.O["partition"]))
 	end, err := c.GetOffset(topic, partition, sarama.OffsetNewest)
-	check(err)
+	common.Check(err)
 	start, err := c.GetOffset(topic, partition, sarama.OffsetOldest)
-	check(err)
-	kind, place, _ := strings.Cut(o["start"], ":")
+	common.Check(err)
+	kind, place, _ := strings.Cut(common.O["start"], ":")
 	if kind == "offset" {
-		start = number(place)
+		start = common.Number(place)
 	} else if kind == "timestamp" {
-		start, err = c.GetOffset(topic, partition, number(place))
-		check(err)
+		start, err = c.GetOffset(topic, partition, common.Number(place))
+		common.Check(err)
 	}
 	if start >= end {
 		return
 	}
 	consumer, err := sarama.NewConsumerFromClient(c)
-	check(err)
+	common.Check(err)
 	reading, err := consumer.ConsumePartition(topic, partition, start)
-	check(err)
+	common.Check(err)
 	for last := start - 1; last < end-1; {
 		// The last offsets may be markers, which sarama passes over without a word: then silence is the end.
 		var silence <-chan time.Time
-		if o["isolation"] == "read_committed" {
+		if common.O["isolation"] == "read_committed" {
 			silence = time.After(1500 * time.Millisecond)
 		}
 		select {
@@ -246,7 +178,7 @@ func consume() {
 			show(m)
 			last = m.Offset
 		case failed := <-reading.Errors():
-			check(failed.Err)
+			common.Check(failed.Err)
 		}
 	}
 }
@@ -255,14 +187,14 @@ func consume() {
 type member struct{}
 
 func (member) Setup(s sarama.ConsumerGroupSession) error {
-	held := s.Claims()[o["topic"]]
-	sort.Slice(held, func(a, b int) bool { return held[a] < held[b] })
-	say("assigned", strings.Trim(strings.ReplaceAll(fmt.Sprint(held), " ", ","), "[]"))
+	held := s.Claims()[common.O["topic"]]
+	slices.Sort(held)
+	common.Assigned(held)
 	return nil
 }
 
 func (member) Cleanup(sarama.ConsumerGroupSession) error {
-	say("assigned", "")
+	common.Assigned(nil)
 	return nil
 }
 
@@ -283,56 +215,32 @@ func (member) ConsumeClaim(s sarama.ConsumerGroupSession, claim sarama.ConsumerG
 }
 
 func group() {
-	ctx := inputClosed()
-	g, err := sarama.NewConsumerGroup([]string{o["bootstrap"]}, o["group"], config())
-	check(err)
+	ctx := common.InputClosed()
+	g, err := sarama.NewConsumerGroup([]string{common.O["bootstrap"]}, common.O["group"], config())
+	common.Check(err)
 	go func() {
 		for failed := range g.Errors() {
-			fmt.Fprintln(os.Stderr, failed)
+			complain(failed)
 		}
 	}()
 	for ctx.Err() == nil {
-		if err := g.Consume(ctx, []string{o["topic"]}, member{}); err != nil {
-			fmt.Fprintln(os.Stderr, err)
+		if err := g.Consume(ctx, []string{common.O["topic"]}, member{}); err != nil {
+			complain(err)
 		}
 	}
-	check(g.Close())
+	common.Check(g.Close())
 }
 
 func stream() {
-	ctx := inputClosed()
+	ctx := common.InputClosed()
 	c := idempotent()
 	c.Producer.Flush.Frequency = 5 * time.Millisecond
-	producer, err := sarama.NewAsyncProducer([]string{o["bootstrap"]}, c)
-	check(err)
-	done := make(chan bool)
-	go func() {
-		for {
-			select {
-			case m, open := <-producer.Successes():
-				if !open {
-					close(done)
-					return
-				}
-				say("ack", m.Metadata)
-			case failed := <-producer.Errors():
-				if failed != nil {
-					fmt.Fprintln(os.Stderr, failed.Err)
-				}
-			}
-		}
-	}()
-	rate, partitions, begin := 1e9, 1, time.Now()
-	if s, ok := o["rate"]; ok {
-		rate, partitions = float64(number(s)), int(number(o["partitions"]))
-	}
-	for n := 0; ctx.Err() == nil; n++ {
-		value := fmt.Sprintf("s%d", n)
-		for float64(n) > time.Since(begin).Seconds()*rate && ctx.Err() == nil {
-			time.Sleep(time.Millisecond)
-		}
-		producer.Input() <- &sarama.ProducerMessage{Topic: o["topic"], Value: sarama.StringEncoder(value), Partition: int32(n % partitions), Metadata: value}
-	}
+	producer, err := sarama.NewAsyncProducer([]string{common.O["bootstrap"]}, c)
+	common.Check(err)
+	done := drain(producer, func(m *sarama.ProducerMessage) { common.Say("ack", m.Metadata) }, complain)
+	common.Stream(ctx, func(value string, partition int32) {
+		producer.Input() <- &sarama.ProducerMessage{Topic: common.O["topic"], Value: sarama.StringEncoder(value), Partition: partition, Metadata: value}
+	})
 	producer.AsyncClose()
 	<-done
 }
@@ -348,18 +256,14 @@ func (*transformer) Cleanup(sarama.ConsumerGroupSession) error { return nil }
 // Ends the session after an abort, to begin again at what is committed; ends the process where the producer cannot go on, and a new one takes its place.
 func (t *transformer) ConsumeClaim(s sarama.ConsumerGroupSession, claim sarama.ConsumerGroupClaim) error {
 	c := idempotent()
-	c.Producer.Transaction.ID = fmt.Sprintf("%s-%d", o["group"], claim.Partition())
+	c.Producer.Transaction.ID = fmt.Sprintf("%s-%d", common.O["group"], claim.Partition())
 	c.Producer.Transaction.Timeout = 10 * time.Second
 	c.Producer.Transaction.Retry.Max = 1000
 	c.Producer.Return.Successes = false
-	producer, err := sarama.NewAsyncProducer([]string{o["bootstrap"]}, c)
-	check(err)
+	producer, err := sarama.NewAsyncProducer([]string{common.O["bootstrap"]}, c)
+	common.Check(err)
 	defer producer.AsyncClose()
-	go func() {
-		for failed := range producer.Errors() {
-			fmt.Fprintln(os.Stderr, failed.Err)
-		}
-	}()
+	drain(producer, func(*sarama.ProducerMessage) {}, complain)
 	for {
 		batch := gather(s.Context(), claim)
 		if batch == nil {
@@ -368,21 +272,21 @@ func (t *transformer) ConsumeClaim(s sarama.ConsumerGroupSession, claim sarama.C
 		if len(batch) == 0 {
 			continue
 		}
-		check(producer.BeginTxn())
+		common.Check(producer.BeginTxn())
 		for _, m := range batch {
-			producer.Input() <- &sarama.ProducerMessage{Topic: o["to"], Partition: m.Partition, Value: sarama.ByteEncoder(append([]byte("t:"), m.Value...))}
+			producer.Input() <- &sarama.ProducerMessage{Topic: common.O["to"], Partition: m.Partition, Value: sarama.ByteEncoder(append([]byte("t:"), m.Value...))}
 		}
-		check(producer.AddMessageToTxn(batch[len(batch)-1], o["group"], nil))
+		common.Check(producer.AddMessageToTxn(batch[len(batch)-1], common.O["group"], nil))
 		if t.rounds.Add(1)%10 == 0 {
-			check(producer.AbortTxn())
+			common.Check(producer.AbortTxn())
 			return nil
 		}
 		if err := producer.CommitTxn(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
+			complain(err)
 			if producer.TxnStatus()&sarama.ProducerTxnFlagAbortableError == 0 {
 				os.Exit(1)
 			}
-			check(producer.AbortTxn())
+			common.Check(producer.AbortTxn())
 			return nil
 		}
 	}
@@ -408,22 +312,22 @@ func gather(ctx context.Context, claim sarama.ConsumerGroupClaim) []*sarama.Cons
 }
 
 func transform() {
-	ctx := inputClosed()
+	ctx := common.InputClosed()
 	c := config()
 	c.Consumer.Group.Session.Timeout = 6 * time.Second
-	g, err := sarama.NewConsumerGroup([]string{o["bootstrap"]}, o["group"], c)
-	check(err)
+	g, err := sarama.NewConsumerGroup([]string{common.O["bootstrap"]}, common.O["group"], c)
+	common.Check(err)
 	go func() {
 		for failed := range g.Errors() {
-			fmt.Fprintln(os.Stderr, failed)
+			complain(failed)
 		}
 	}()
-	say("ready")
+	common.Say("ready")
 	worker := &transformer{}
 	for ctx.Err() == nil {
-		if err := g.Consume(ctx, []string{o["from"]}, worker); err != nil {
-			fmt.Fprintln(os.Stderr, err)
+		if err := g.Consume(ctx, []string{common.O["from"]}, worker); err != nil {
+			complain(err)
 		}
 	}
-	check(g.Close())
+	common.Check(g.Close())
 }

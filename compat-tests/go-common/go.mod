@@ -1,0 +1,3 @@
+module dlog/compat/common
+
+go 1.26.0
