@@ -314,6 +314,23 @@ fn started(topics: &[&str]) -> (MemoryDisk, Partitions) {
 }
 
 #[test]
+fn indexes_are_durable_where_a_segment_is_full_just_when_all_is_flushed() {
+    let (disk, partitions) = started(&["plain"]);
+    let mut model = Model::new();
+    for at in 0..40 {
+        produce(&partitions, FEW_FILES, &mut model, &["plain"], at).expect("there is room");
+        flush(&partitions, &mut model).expect("it can be synced");
+    }
+    let folder = Path::new(DATA).join("plain-0");
+    let after = disk.after(Crash::Power);
+    let indexes: Vec<String> = disk.list(&folder).unwrap().into_iter().filter(|name| name.ends_with("index")).collect();
+    assert!(indexes.len() >= 10, "{indexes:?}");
+    for name in indexes {
+        assert_eq!(after.read(&folder.join(&name)).ok(), disk.read(&folder.join(&name)).ok(), "{name}");
+    }
+}
+
+#[test]
 fn a_full_disk_tears_nothing_and_writes_go_on_when_there_is_room() {
     let (disk, partitions) = started(&["plain", "short"]);
     let mut model = Model::new();
