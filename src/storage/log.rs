@@ -474,10 +474,10 @@ impl Log {
         Ok(())
     }
 
-    /// The snapshots that no recovery will need, of all in order: recovery begins at the segment of the recovery point, and goes on from its
-    /// snapshot. The newest two are kept too, so that one that is damaged does no harm.
+    /// The snapshots that no recovery will need, of all in order: recovery begins at the segment before the recovery point, and goes on
+    /// from its snapshot. The newest two are kept too, so that one that is damaged does no harm.
     fn outdated_snapshots(&self, all: &[Offset]) -> Vec<Offset> {
-        let begin = self.segments.iter().rfind(|s| s.base <= self.recovery_point).map_or(self.log_start, |s| s.base);
+        let begin = self.segments.iter().rfind(|s| s.base < self.recovery_point).map_or(self.log_start, |s| s.base);
         let oldest = all.iter().rfind(|offset| **offset <= begin).copied().unwrap_or(Offset(0));
         let older = &all[..all.len().saturating_sub(SNAPSHOTS_KEPT)];
         let is_needed = |offset: &&Offset| **offset >= oldest && self.segments.iter().any(|s| s.base == **offset);

@@ -172,7 +172,8 @@ impl Work<'_> {
     fn open(&mut self, base: Offset, next_base: Option<Offset>, how: Recovery) -> Result<Opened, Error> {
         let trusted = match how {
             Recovery::New | Recovery::Clean => true,
-            Recovery::From(offset) => next_base.is_some_and(|next| next <= offset),
+            // One that ends just there may have got its indexes later.
+            Recovery::From(offset) => next_base.is_some_and(|next| next < offset),
         };
         if trusted && let Some(segment) = Segment::open_trusted(self.files, self.directory, base, self.now_ms)? {
             return Ok(Opened { segment, is_walked: false, is_torn: false });
