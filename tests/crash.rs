@@ -3,16 +3,16 @@
 //!
 //! `CRASH_SEEDS=n` draws n chances at each operation for power cuts that leave a part of what was not durable (3 without it).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use dlog::env::{Crash, Cut, Disk, Entropy, Env, ManualClock, MemoryDisk};
-use dlog::model::{LeaderEpoch, NodeId, Offset, TopicPartition, Uuid};
+use dlog::model::{LeaderEpoch, NodeId, Offset, ProducerEpoch, ProducerId, TopicPartition, Uuid};
 use dlog::partition::{Durability, FirstBatch, Keeping, NewReplica, Origin, Partitions, Replica, TopicSettings};
-use dlog::records::{BatchBuilder, NewRecord, Records, batches, layout};
+use dlog::records::{BatchBuilder, EpochRule, Marker, NewRecord, Records, TransactionResult, batches, layout};
 use dlog::storage::{Cleaner, LogDirectory};
 
 const NOW: i64 = 1_700_000_000_000;
@@ -327,6 +327,44 @@ fn indexes_are_durable_where_a_segment_is_full_just_when_all_is_flushed() {
     assert!(indexes.len() >= 10, "{indexes:?}");
     for name in indexes {
         assert_eq!(after.read(&folder.join(&name)).ok(), disk.read(&folder.join(&name)).ok(), "{name}");
+    }
+}
+
+/// A transaction of one record that is aborted.
+fn abort(replica: &Replica, sequence: i32) {
+    let (producer_id, producer_epoch) = (ProducerId(5), ProducerEpoch(0));
+    let batch = BatchBuilder::new().producer(5, 0, sequence).transactional().record(NewRecord::value(b"aborted")).build(NOW);
+    let verification = replica.begin_verification(producer_id);
+    replica.produce(&batch, Origin::Client, verification.as_ref(), NOW).expect("there is room");
+    let marker = Marker { producer_id, producer_epoch, result: TransactionResult::Abort, coordinator_epoch: 3 };
+    replica.end_transaction(&marker, EpochRule::Stays, NOW).expect("there is room");
+}
+
+/// The first offsets of the aborted transactions that a reader of committed records is told.
+fn aborted(replica: &Replica) -> BTreeSet<Offset> {
+    let (mut found, mut offset) = (BTreeSet::new(), Offset(0));
+    while let Some(read) = replica.read_committed(offset, 1, FirstBatch::Whole).expect("it reads") {
+        found.extend(read.aborted.iter().map(|aborted| aborted.first_offset));
+        let bytes = read.slice.check().expect("it is sound").read().expect("it reads");
+        offset = batches(&bytes).next().expect("a batch").expect("a whole one").0.next_offset();
+    }
+    found
+}
+
+#[test]
+fn indexes_that_came_after_the_recovery_point_are_not_trusted() {
+    let (disk, partitions) = started(&["plain"]);
+    let replica = partitions.get("plain", 0).unwrap();
+    for at in 0..30 {
+        let told = aborted(&replica);
+        assert_eq!(told.len(), at as usize);
+        // Where the segment is full this seals it, and the recovery point is just its end.
+        abort(&replica, at);
+        for seed in 0..20 {
+            let after = open(&disk.after(Crash::PowerPartly(seed)), FEW_FILES, &["plain"], 1).expect("it opens");
+            assert!(aborted(&after.get("plain", 0).unwrap()).is_superset(&told), "transaction {at}, seed {seed}");
+        }
+        partitions.flush().expect("it can be synced");
     }
 }
 
