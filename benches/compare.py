@@ -19,6 +19,10 @@ import kafka_peer  # noqa: E402
 RETENTION = "log.retention.check.interval.ms=500"
 # More than one broker has at any time.
 TOUCHED_BYTES = 4 << 30
+# Settings of a topic whose records go soon, so that pages of memory are written again: else fresh pages would be measured.
+REUSED = ["segment.bytes=33554432", "retention.bytes=67108864", "file.delete.delay.ms=0"]
+# Batches of the sixteen producers: records of 1 KB in each, and megabytes of all.
+SYNCED = {"1 KB": (1, 10), "4 KB": (4, 30), "16 KB": (15, 250)}
 # Of the log for random and cold reads.
 BIG_BYTES = 10 << 30
 # Takes the place of a broker where the loops that none can do without are measured.
@@ -149,8 +153,7 @@ class Bench:
             self.note(broker, f"{what}: MB/s", done["bytes"] / 1e6 / done["seconds"])
 
         for broker in brokers:
-            # What was written goes at once, so that its pages of memory are written again: else fresh pages would be measured.
-            self.topic(broker, topic, "segment.bytes=33554432", "retention.bytes=67108864", "file.delete.delay.ms=0")
+            self.topic(broker, topic, *REUSED)
             self.load("produce", broker.address, topic, records, int(megabytes * broker.warm), *more)
         self.in_turn(what, [*brokers, BARE] if bare else brokers, measure, self.repeats())
 
@@ -178,7 +181,7 @@ class Bench:
             return
 
         with running([Dlog, Fsync]) as brokers:
-            for size, records, megabytes in (("1 KB", 1, 10), ("4 KB", 4, 30), ("16 KB", 15, 250)):
+            for size, (records, megabytes) in SYNCED.items():
                 topic, more = f"synced-{records}", ["--producers", "16", "--partitions", "16"]
 
                 def measure(broker, _):
@@ -186,7 +189,7 @@ class Bench:
                     self.note(broker, f"16 producers of {size} batches: MB/s", done["bytes"] / 1e6 / done["seconds"])
 
                 for broker in brokers:
-                    self.topic(broker, topic, "segment.bytes=33554432", "retention.bytes=67108864", "file.delete.delay.ms=0", "--partitions", "16")
+                    self.topic(broker, topic, *REUSED, "--partitions", "16")
                     self.load("produce", broker.address, topic, records, megabytes, *more)
                 self.in_turn(f"16 producers of {size}", brokers, measure, self.repeats())
 
@@ -254,7 +257,7 @@ class Bench:
 
         for broker in brokers:
             for topic in ("transactions", "small-transactions"):
-                self.topic(broker, topic, "segment.bytes=33554432", "retention.bytes=67108864", "file.delete.delay.ms=0")
+                self.topic(broker, topic, *REUSED)
             self.load("produce-in-transactions", broker.address, "transactions", 15, int(100 * broker.warm), "--every-ms", "100")
             self.load("transactions", broker.address, "small-transactions", 5, 3)
         self.in_turn("transactions, ", brokers, throughput, self.repeats())
@@ -373,7 +376,7 @@ EXPECTED = {
     "end to end latency at 5,000/s: p50 ms": [("Kafka", 0.6)], "end to end latency at 5,000/s: p99 ms": [("Kafka", 1.2)],
     "transactions, over plain throughput": [("Kafka at least", 1.0)], "transactions of five records: /s": [("Kafka at least", 10.0)],
     "idle memory: MB": [("at most", 20)], "ready: s": [("at most", 0.02)], "image: MB": [("at most", 25)], "1,000 partitions created and written: s": [("at most", 0.5)],
-    "100 members stable: s": [("at most", 1.0)], **{f"16 producers of {size} batches: MB/s": [("fsync at least", 0.5)] for size in ("1 KB", "4 KB", "16 KB")},
+    "100 members stable: s": [("at most", 1.0)], **{f"16 producers of {size} batches: MB/s": [("fsync at least", 0.5)] for size in SYNCED},
     "10 GiB log, a record by offset: times faster than a scan": [("at least", 100)],
     "10 GiB log, a record by timestamp: times faster than a scan": [("at least", 100)],
     "fetch, cached, while 10 GiB are read cold: p99 ms": [("of it alone", 3.0)],

@@ -3,19 +3,21 @@
 //!
 //! `CRASH_SEEDS=n` draws n chances at each operation for power cuts that leave a part of what was not durable (3 without it).
 
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use common::logs::{NOW, abort};
 use dlog::env::{Crash, Cut, Disk, Entropy, Env, ManualClock, MemoryDisk};
-use dlog::model::{LeaderEpoch, NodeId, Offset, ProducerEpoch, ProducerId, TopicPartition, Uuid};
+use dlog::model::{LeaderEpoch, NodeId, Offset, TopicPartition, Uuid};
 use dlog::partition::{Durability, FirstBatch, Keeping, NewReplica, Origin, Partitions, Replica, TopicSettings};
-use dlog::records::{BatchBuilder, EpochRule, Marker, NewRecord, Records, TransactionResult, batches, layout};
+use dlog::records::{BatchBuilder, NewRecord, Records, batches, layout};
 use dlog::storage::{Cleaner, LogDirectory};
 
-const NOW: i64 = 1_700_000_000_000;
 const DATA: &str = "/data/dlog";
 /// The topics of the workload, with their settings.
 const TOPICS: [(&str, &[(&str, &str)]); 4] = [
@@ -328,16 +330,6 @@ fn indexes_are_durable_where_a_segment_is_full_just_when_all_is_flushed() {
     for name in indexes {
         assert_eq!(after.read(&folder.join(&name)).ok(), disk.read(&folder.join(&name)).ok(), "{name}");
     }
-}
-
-/// A transaction of one record that is aborted.
-fn abort(replica: &Replica, sequence: i32) {
-    let (producer_id, producer_epoch) = (ProducerId(5), ProducerEpoch(0));
-    let batch = BatchBuilder::new().producer(5, 0, sequence).transactional().record(NewRecord::value(b"aborted")).build(NOW);
-    let verification = replica.begin_verification(producer_id);
-    replica.produce(&batch, Origin::Client, verification.as_ref(), NOW).expect("there is room");
-    let marker = Marker { producer_id, producer_epoch, result: TransactionResult::Abort, coordinator_epoch: 3 };
-    replica.end_transaction(&marker, EpochRule::Stays, NOW).expect("there is room");
 }
 
 /// The first offsets of the aborted transactions that a reader of committed records is told.

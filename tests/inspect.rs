@@ -1,15 +1,16 @@
 //! `dlog verify` and `dlog dump-log` on directories that are sound, torn and damaged.
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use common::logs::{NOW, abort};
 use dlog::env::{Env, RealDisk};
-use dlog::model::{LeaderEpoch, NodeId, ProducerEpoch, ProducerId, TopicPartition, Uuid};
-use dlog::partition::{Keeping, NewReplica, Origin, Partitions, Replica, TopicSettings};
-use dlog::records::{BatchBuilder, Codec, EpochRule, Marker, NewRecord, TransactionResult, batches};
+use dlog::model::{LeaderEpoch, NodeId, TopicPartition, Uuid};
+use dlog::partition::{Keeping, NewReplica, Origin, Partitions, TopicSettings};
+use dlog::records::{BatchBuilder, Codec, NewRecord, batches};
 use dlog::storage::{LogDirectory, Severity, Verified, verify};
-
-const NOW: i64 = 1_700_000_000_000;
 
 /// A directory with a partition of several segments, written by an idempotent producer.
 fn written(folder: &Path) -> Partitions {
@@ -33,17 +34,6 @@ fn written(folder: &Path) -> Partitions {
         }
     }
     partitions
-}
-
-/// A transaction of another producer that is aborted.
-fn abort(replica: &Replica, number: i32) {
-    let record = NewRecord { timestamp_ms: Some(NOW), ..NewRecord::value(b"aborted") };
-    let batch = BatchBuilder::new().producer(5, 0, number).transactional().record(record).build(NOW);
-    let verification = replica.begin_verification(ProducerId(5));
-    replica.produce(&batch, Origin::Client, verification.as_ref(), NOW).unwrap();
-    let (producer_id, producer_epoch) = (ProducerId(5), ProducerEpoch(0));
-    let marker = Marker { producer_id, producer_epoch, result: TransactionResult::Abort, coordinator_epoch: 3 };
-    replica.end_transaction(&marker, EpochRule::Stays, NOW).unwrap();
 }
 
 fn check(folder: &Path) -> Verified {

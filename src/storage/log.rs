@@ -406,10 +406,9 @@ impl Log {
             return Ok(None);
         }
         self.snapshot_producers()?;
-        self.active().seal(self.disk(), Durable::Later)?;
+        self.seal_active()?;
         self.active().unseal();
         self.save_epochs()?;
-        self.note_written(self.active().index_paths().collect::<Vec<_>>());
         self.unflushed_files().map(Some)
     }
 
@@ -450,12 +449,20 @@ impl Log {
     }
 
     fn roll(&mut self, now_ms: i64) -> Result<(), Error> {
-        self.active().seal(self.disk(), Durable::Later)?;
+        // This counts for the name of the new segment too.
+        self.seal_active()?;
         self.snapshot_producers()?;
         self.is_clean = false;
-        self.note_written(self.active().index_paths().collect::<Vec<_>>());
         self.segments.push(Arc::new(Segment::create(&self.files, &self.directory, self.log_end(), now_ms)?));
         self.publish();
+        Ok(())
+    }
+
+    /// Writes the indexes of the active segment.
+    fn seal_active(&mut self) -> Result<(), Error> {
+        self.active().seal(self.disk(), Durable::Later)?;
+        let indexes: Vec<PathBuf> = self.active().index_paths().collect();
+        self.note_written(indexes);
         Ok(())
     }
 
@@ -474,8 +481,8 @@ impl Log {
         Ok(())
     }
 
-    /// The snapshots that no recovery will need, of all in order: recovery begins at the segment before the recovery point, and goes on
-    /// from its snapshot. The newest two are kept too, so that one that is damaged does no harm.
+    /// The snapshots that no recovery will need, of all in order: recovery begins at the last segment that begins below the recovery
+    /// point, and goes on from its snapshot. The newest two are kept too, so that one that is damaged does no harm.
     fn outdated_snapshots(&self, all: &[Offset]) -> Vec<Offset> {
         let begin = self.segments.iter().rfind(|s| s.base < self.recovery_point).map_or(self.log_start, |s| s.base);
         let oldest = all.iter().rfind(|offset| **offset <= begin).copied().unwrap_or(Offset(0));

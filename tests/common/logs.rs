@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dlog::env::RealDisk;
-use dlog::records::{KeyRule, Look, Rules, TimestampType};
+use dlog::model::{ProducerEpoch, ProducerId};
+use dlog::partition::{Origin, Replica};
+use dlog::records::{BatchBuilder, EpochRule, KeyRule, Look, Marker, NewRecord, Rules, TimestampType, TransactionResult};
 use dlog::storage::{Log, LogConfig, OpenFiles, Recovery, Report};
 
 /// When everything happens.
@@ -47,4 +49,15 @@ pub fn open_files() -> Arc<OpenFiles> {
 
 pub fn open_log(path: &Path, config: LogConfig, how: Recovery) -> (Log, Report) {
     Log::open(&open_files(), path, config, how, NOW).expect("the log opens")
+}
+
+/// A transaction of producer 5 with one record, the producer's so-many-th from 0, that is aborted.
+pub fn abort(replica: &Replica, sequence: i32) {
+    let (producer_id, producer_epoch) = (ProducerId(5), ProducerEpoch(0));
+    let record = NewRecord { timestamp_ms: Some(NOW), ..NewRecord::value(b"aborted") };
+    let batch = BatchBuilder::new().producer(5, 0, sequence).transactional().record(record).build(NOW);
+    let verification = replica.begin_verification(producer_id);
+    replica.produce(&batch, Origin::Client, verification.as_ref(), NOW).expect("an append");
+    let marker = Marker { producer_id, producer_epoch, result: TransactionResult::Abort, coordinator_epoch: 3 };
+    replica.end_transaction(&marker, EpochRule::Stays, NOW).expect("a marker");
 }
