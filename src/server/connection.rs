@@ -91,12 +91,23 @@ impl Due {
         .await
     }
 
-    /// The next answer if it is ready.
-    fn pop_ready(&self) -> Option<Answer> {
-        match self.answers().queue.pop_front_if(|next| matches!(next, Queued::Ready(_)))? {
-            Queued::Ready(answer) => Some(answer),
-            Queued::Waiting(..) => None,
-        }
+    /// The next answer if it is ready, or has become so: what was committed together is answered together.
+    async fn pop_ready(&self) -> Option<Result<Answer, Refusal>> {
+        poll_fn(|context| {
+            let next = self.answers().queue.pop_front();
+            Poll::Ready(match next {
+                None => None,
+                Some(Queued::Ready(answer)) => Some(Ok(answer)),
+                Some(Queued::Waiting(mut work, permit)) => match work.as_mut().poll(context) {
+                    Poll::Ready(answer) => Some(answer),
+                    Poll::Pending => {
+                        self.answers().queue.push_front(Queued::Waiting(work, permit));
+                        None
+                    }
+                },
+            })
+        })
+        .await
     }
 
     fn close(&self) {
@@ -255,31 +266,29 @@ async fn charge(budget: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphoreP
 /// Writes answers in the order of their requests; what is ready together leaves together.
 async fn write_answers(mut half: WriteHalf, due: &Due) -> End {
     while let Some(queued) = due.pop().await {
-        let mut answer = match queued {
-            Queued::Ready(answer) => answer,
-            Queued::Waiting(work, permit) => {
-                let answer = work.await;
-                drop(permit);
-                match answer {
-                    Ok(answer) => answer,
-                    Err(refusal) => return End::Refused(refusal),
+        let mut next = Some(match queued {
+            Queued::Ready(answer) => Ok(answer),
+            Queued::Waiting(work, _permit) => work.await,
+        });
+        let (mut together, mut refused) = (Vec::new(), None);
+        while let Some(answer) = next {
+            match answer {
+                Ok(Answer::Parts(parts)) => together.extend(parts),
+                Ok(Answer::None) => {}
+                Err(refusal) => {
+                    refused = Some(refusal);
+                    break;
                 }
             }
-        };
-        let mut together = Vec::new();
-        loop {
-            if let Answer::Parts(parts) = answer {
-                together.extend(parts);
-            }
-            match due.pop_ready() {
-                Some(next) => answer = next,
-                None => break,
-            }
+            next = due.pop_ready().await;
         }
         match half.write(&together, STALLED_ANSWER).await {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::TimedOut => return End::Stalled("the peer does not read its answers"),
             Err(error) => return End::Peer(error),
+        }
+        if let Some(refusal) = refused {
+            return End::Refused(refusal);
         }
     }
     let _ = half.shut_down().await;
