@@ -17,10 +17,19 @@ pub enum OpenMode {
     Existing,
 }
 
+/// Of which positions, sizes and memory are multiples where the page cache is passed by: the largest block of usual disks.
+pub const DIRECT_BLOCK: usize = 4096;
+
 /// A tree of files. Paths are as the operating system takes them; all calls block.
 pub trait Disk: Send + Sync + Debug {
     /// Opens a file.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>>;
+
+    /// Opens a file, made where it is missing, for writes that pass by the page cache, where the file system can: they need no second copy, and
+    /// take no memory from what is read. Their positions, sizes and memory must be multiples of [`DIRECT_BLOCK`].
+    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.open(path, OpenMode::Write)
+    }
 
     /// Maps a file that no one will change any more.
     fn map(&self, path: &Path) -> io::Result<Map>;

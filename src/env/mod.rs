@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use container::container_gateway;
-pub use disk::{Disk, File, Lock, Map, OpenMode};
+pub use disk::{DIRECT_BLOCK, Disk, File, Lock, Map, OpenMode};
 pub use entropy::{Entropy, SystemEntropy};
 pub use limits::{OPEN_FILES_WANTED, ProcessUse, open_files_max, process_use, raise_open_files};
 pub use listening::{Process, listening_process};

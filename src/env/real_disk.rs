@@ -3,12 +3,12 @@
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::disk::{Disk, File, Lock, Map, OpenMode};
@@ -25,6 +25,15 @@ impl Disk for RealDisk {
         let (write, create) = (mode != OpenMode::Read, mode == OpenMode::Write);
         let file = fs::OpenOptions::new().read(true).write(write).create(create).truncate(false).open(path)?;
         Ok(Arc::new(RealFile(file)))
+    }
+
+    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        match options.custom_flags(OFlags::DIRECT.bits() as i32).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.open(path, OpenMode::Write),
+            file => Ok(Arc::new(RealFile(file?))),
+        }
     }
 
     #[allow(unsafe_code)]
