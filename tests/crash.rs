@@ -16,7 +16,7 @@ use dlog::env::{Crash, Cut, Disk, Entropy, Env, ManualClock, MemoryDisk};
 use dlog::model::{LeaderEpoch, NodeId, Offset, TopicPartition, Uuid};
 use dlog::partition::{Durability, FirstBatch, Keeping, NewReplica, Origin, Partitions, Replica, TopicSettings};
 use dlog::records::{BatchBuilder, NewRecord, Records, batches, layout};
-use dlog::storage::{Cleaner, LogDirectory};
+use dlog::storage::{Cleaner, Depth, LogDirectory, dump};
 
 const DATA: &str = "/data/dlog";
 /// The topics of the workload, with their settings.
@@ -141,9 +141,16 @@ fn flush(partitions: &Partitions, model: &mut Model) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether the workload flushes now and then, or leaves it to the broker.
+#[derive(Clone, Copy, PartialEq)]
+enum Flushes {
+    Often,
+    Never,
+}
+
 /// Produces, rolls, flushes, retains, compacts, deletes a topic and records, stops and starts again. Ends with the first error, as a broker
 /// whose disk is gone.
-fn workload(disk: &MemoryDisk, keeping: Keeping, model: &mut Model) -> Result<(), String> {
+fn workload(disk: &MemoryDisk, keeping: Keeping, flushes: Flushes, model: &mut Model) -> Result<(), String> {
     let mut partitions = open(disk, keeping, &["plain", "short", "compacted", "deleted"], 0)?;
     for round in 0..6_u8 {
         for at in 0..7_u8 {
@@ -159,7 +166,7 @@ fn workload(disk: &MemoryDisk, keeping: Keeping, model: &mut Model) -> Result<()
         for (_, result) in partitions.maintain(i64::MAX) {
             result.map_err(|e| e.to_string())?;
         }
-        if round % 2 == 1 {
+        if round % 2 == 1 && flushes == Flushes::Often {
             flush(&partitions, model)?;
         }
         let cleaner = Cleaner::new(&Counted::default(), 1 << 10);
@@ -270,32 +277,44 @@ fn reopen(disk: &MemoryDisk, keeping: Keeping, crash: Crash, model: &Model) -> R
 
 #[test]
 fn every_operation_may_be_the_last() {
-    cut_everywhere(FEW_FILES);
+    cut_everywhere(FEW_FILES, Flushes::Often, None);
 }
 
 #[test]
 fn every_operation_may_be_the_last_with_all_files_open() {
-    cut_everywhere(MANY_FILES);
+    cut_everywhere(MANY_FILES, Flushes::Often, None);
 }
 
 #[test]
 fn every_operation_may_be_the_last_and_what_was_acknowledged_survives_a_power_cut() {
-    cut_everywhere(SYNCED);
+    cut_everywhere(SYNCED, Flushes::Often, None);
 }
 
-fn cut_everywhere(keeping: Keeping) {
+#[test]
+fn every_operation_may_be_the_last_while_the_commit_journal_is_full_now_and_then() {
+    // Each file takes one commit, and the logs are flushed only where none is left.
+    cut_everywhere(Keeping { files_max: 1000, ..SYNCED }, Flushes::Never, Some(1 << 20));
+}
+
+fn fresh_disk(capacity: Option<u64>) -> MemoryDisk {
     let disk = MemoryDisk::new(Arc::new(ManualClock::at(NOW)));
-    workload(&disk, keeping, &mut Model::new()).expect("without a crash all goes well");
+    disk.set_capacity(capacity);
+    disk
+}
+
+fn cut_everywhere(keeping: Keeping, flushes: Flushes, capacity: Option<u64>) {
+    let disk = fresh_disk(capacity);
+    workload(&disk, keeping, flushes, &mut Model::new()).expect("without a crash all goes well");
     let operations = disk.operations();
     assert!(operations >= 300, "{operations} operations");
     let seeds: u64 = std::env::var("CRASH_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
     let mut failures = Vec::new();
     for operation in 0..=operations {
         for torn in [None, Some(512), Some(4096)] {
-            let disk = MemoryDisk::new(Arc::new(ManualClock::at(NOW)));
+            let disk = fresh_disk(capacity);
             disk.cut_at(Cut { operation, torn });
             let mut model = Model::new();
-            let _ = workload(&disk, keeping, &mut model);
+            let _ = workload(&disk, keeping, flushes, &mut model);
             let chances = (0..seeds).map(|seed| Crash::PowerPartly(seed * 7919 + operation * 31 + 1));
             for crash in [Crash::Process, Crash::Power].into_iter().chain(chances) {
                 if let Err(what) = reopen(&disk.after(crash), keeping, crash, &model) {
@@ -308,9 +327,110 @@ fn cut_everywhere(keeping: Keeping) {
     assert!(failures.is_empty(), "{} failures, the first: {}", failures.len(), failures[..failures.len().min(12)].join("\n"));
 }
 
+/// What is in the data directory of a commit journal.
+fn journal_files(disk: &MemoryDisk) -> usize {
+    disk.list(Path::new(DATA)).unwrap().iter().filter(|name| name.starts_with("commit-journal.")).count()
+}
+
+#[test]
+fn commits_go_to_a_journal_until_the_logs_are_flushed() {
+    let disk = fresh_disk(Some(1 << 20));
+    let partitions = open(&disk, SYNCED, &["plain", "short"], 0).unwrap();
+    let mut model = Model::new();
+    let plain = partitions.get("plain", 0).unwrap();
+    let standing = || (plain.view().high_watermark.0, plain.recovery_point().0);
+    for at in 1..=16 {
+        produce(&partitions, SYNCED, &mut model, &["plain", "short"], 0).unwrap();
+        assert_eq!((standing(), journal_files(&disk)), ((at, 0), at as usize));
+    }
+    // All files are full: the logs themselves are made durable, and the files are used again.
+    for at in 17..=40 {
+        produce(&partitions, SYNCED, &mut model, &["plain", "short"], 0).unwrap();
+        assert_eq!((standing(), journal_files(&disk)), ((at, at / 17 * 17), 16));
+    }
+    let after = disk.after(Crash::Power);
+    assert!(
+        after.read(&Path::new(DATA).join("plain-0/00000000000000000034.log")).unwrap_or_default().is_empty(),
+        "the log has lost its end"
+    );
+    let again = open(&after, SYNCED, &["plain", "short"], 1).unwrap();
+    for topic in ["plain", "short"] {
+        compare(topic, &model[topic], Crash::Power, &again.get(topic, 0).unwrap()).unwrap();
+    }
+    again.close().unwrap();
+    assert_eq!(journal_files(&after), 0);
+    // Little was committed since the last flush but one.
+    for _ in 0..2 {
+        produce(&partitions, SYNCED, &mut model, &["plain"], 0).unwrap();
+        partitions.flush().unwrap();
+    }
+    assert_eq!(journal_files(&disk), 1);
+}
+
+#[test]
+fn what_an_earlier_use_of_a_journal_file_left_is_not_read() {
+    let disk = fresh_disk(None);
+    let partitions = open(&disk, SYNCED, &["plain"], 0).unwrap();
+    let mut model = Model::new();
+    for commits in [5, 3, 1] {
+        for _ in 0..commits {
+            produce(&partitions, SYNCED, &mut model, &["plain"], 0).unwrap();
+        }
+        let mut printed = Vec::new();
+        dump(&disk, &Path::new(DATA).join("commit-journal.1"), Depth::Batches, &mut printed).unwrap();
+        assert_eq!(String::from_utf8(printed).unwrap().matches("use: ").count(), commits);
+        partitions.flush().unwrap();
+    }
+}
+
+#[test]
+fn a_commit_that_the_journal_cannot_take_goes_to_the_logs() {
+    // Files would have 3 KB.
+    let disk = fresh_disk(Some(3 << 18));
+    let partitions = open(&disk, SYNCED, &["plain"], 0).unwrap();
+    let mut model = Model::new();
+    for _ in 0..60 {
+        append(&partitions, &mut model, "plain", 0).unwrap();
+        let expected = model.get_mut("plain").unwrap();
+        expected.acknowledged.extend(expected.open.take());
+    }
+    partitions.commit(0).unwrap();
+    let plain = partitions.get("plain", 0).unwrap();
+    assert_eq!((plain.view().high_watermark, plain.recovery_point(), journal_files(&disk)), (Offset(60), Offset(60), 0));
+}
+
+#[test]
+fn what_was_committed_waits_for_a_partition_that_cannot_be_opened() {
+    let disk = fresh_disk(None);
+    let partitions = open(&disk, SYNCED, &["plain", "short"], 0).unwrap();
+    let mut model = Model::new();
+    for _ in 0..10 {
+        produce(&partitions, SYNCED, &mut model, &["plain", "short"], 0).unwrap();
+    }
+    let disk = disk.after(Crash::Power);
+    // Its directory says for a while that it is of another topic.
+    let metadata = Path::new(DATA).join("plain-0/partition.metadata");
+    let right = disk.read(&metadata).unwrap();
+    disk.write(&metadata, format!("version: 0\ntopic_id: {}\n", topic_id("short")).as_bytes()).unwrap();
+    for epoch in 1..4 {
+        let partitions = open(&disk, SYNCED, &["plain", "short"], epoch).unwrap();
+        assert_eq!(partitions.not_opened_count(), 1);
+        produce(&partitions, SYNCED, &mut model, &["short"], 0).unwrap();
+        partitions.flush().unwrap();
+        if epoch == 2 {
+            partitions.close().unwrap();
+        }
+    }
+    disk.write(&metadata, &right).unwrap();
+    let partitions = open(&disk, SYNCED, &["plain", "short"], 4).unwrap();
+    for topic in ["plain", "short"] {
+        compare(topic, &model[topic], Crash::Process, &partitions.get(topic, 0).unwrap()).unwrap();
+    }
+}
+
 /// Partitions on a fresh disk with these topics, and the disk.
 fn started(topics: &[&str]) -> (MemoryDisk, Partitions) {
-    let disk = MemoryDisk::new(Arc::new(ManualClock::at(NOW)));
+    let disk = fresh_disk(None);
     let partitions = open(&disk, FEW_FILES, topics, 0).expect("it opens");
     (disk, partitions)
 }

@@ -8,15 +8,15 @@ use std::process::{Command, Output};
 use common::logs::{NOW, abort};
 use dlog::env::{Env, RealDisk};
 use dlog::model::{LeaderEpoch, NodeId, TopicPartition, Uuid};
-use dlog::partition::{Keeping, NewReplica, Origin, Partitions, TopicSettings};
+use dlog::partition::{Durability, Keeping, NewReplica, Origin, Partitions, TopicSettings};
 use dlog::records::{BatchBuilder, Codec, NewRecord, batches};
 use dlog::storage::{LogDirectory, Severity, Verified, verify};
 
 /// A directory with a partition of several segments, written by an idempotent producer.
-fn written(folder: &Path) -> Partitions {
+fn written(folder: &Path, durability: Durability) -> Partitions {
     let env = Env::real();
     let directory = LogDirectory::open(env.disk.clone(), &*env.entropy, folder, NodeId(1), None).unwrap();
-    let partitions = Partitions::new(env, vec![directory], Vec::new(), Keeping::default());
+    let partitions = Partitions::new(env, vec![directory], Vec::new(), Keeping { durability, ..Keeping::default() });
     let own = [("segment.bytes", "4000"), ("index.interval.bytes", "300")].map(|(k, v)| (k.to_string(), v.to_string()));
     let settings = TopicSettings::of(&own.into_iter().collect(), &Default::default());
     let id = TopicPartition::new("t", 0);
@@ -52,9 +52,27 @@ fn dlog(arguments: &[&str]) -> Output {
 }
 
 #[test]
+fn a_commit_journal_is_told_of_and_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let partitions = written(folder.path(), Durability::Fsync);
+    partitions.commit(0).unwrap();
+    drop(partitions);
+    let found = check(folder.path()).findings;
+    let journal = folder.path().join("commit-journal.1");
+    let told: Vec<_> = found.iter().filter(|f| f.path == journal).collect();
+    assert!(told.len() == 1 && told[0].severity == Severity::Mended && told[0].what.contains("of 1 partitions"), "{found:?}");
+    let output = dlog(&["dump-log", journal.to_str().unwrap()]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    let topic_id = Uuid::from_random([1; 16]);
+    assert!(text.contains(&format!("use: 1 topicId: {topic_id} partition: 0 position: 40 ")), "{text}");
+    assert_eq!(text.matches("isvalid: true").count(), 72, "{text}");
+}
+
+#[test]
 fn a_flipped_bit_is_found_in_every_kind_of_file() {
     let folder = tempfile::tempdir().unwrap();
-    written(folder.path()).close().unwrap();
+    written(folder.path(), Durability::Default).close().unwrap();
     let sound = check(folder.path());
     assert_eq!((sound.partitions, sound.batches, &sound.findings[..]), (1, 72, &[][..]));
     assert!(sound.segments > 2);
@@ -84,7 +102,7 @@ fn a_flipped_bit_is_found_in_every_kind_of_file() {
 #[test]
 fn the_commands_say_what_is_there_and_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
-    let partitions = written(folder.path());
+    let partitions = written(folder.path(), Durability::Default);
     let data = folder.path().to_str().unwrap();
     let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let busy = dlog(&["verify", data]);

@@ -18,11 +18,6 @@ const NAP: Duration = Duration::from_millis(100);
 
 /// How often records are looked for that have waited for longer than `flush.ms` allows.
 const OVERDUE_EVERY: Duration = Duration::from_secs(1);
-/// A commit waits for more to commit for this part of the time that the last one took, and no longer than the other.
-const GATHERING_PART: u32 = 2;
-const GATHERING_MAX: Duration = Duration::from_millis(2);
-/// How often it looks whether all has come.
-const GATHERING_STEP: Duration = Duration::from_micros(100);
 /// How long a disk that is full is left alone after retention ran.
 const FULL_AGAIN: Duration = Duration::from_secs(1);
 
@@ -99,29 +94,16 @@ fn retain(partitions: &Partitions, expiration_ms: i64) {
     }
 }
 
-/// Makes durable, and so commits, what is written to a directory: all at once what came while the disk worked. Where several producers wait,
-/// those that were just answered get a moment to send as much again, or every other commit would be of the first of them alone.
+/// Commits what is written to a directory: all at once what came while the disk worked.
 pub(super) async fn commit(partitions: Arc<Partitions>, workers: Workers, directory: usize) {
-    let (mut patience, mut expected_bytes) = (Duration::ZERO, 0);
     loop {
         partitions.commit_due(directory).await;
         let committing = partitions.clone();
-        let work = workers.blocking(move || {
-            let gathered = Instant::now() + patience;
-            while committing.uncommitted_bytes(directory) < expected_bytes && Instant::now() < gathered {
-                std::thread::sleep(GATHERING_STEP);
-            }
-            let begin = Instant::now();
-            committing.commit(directory).map(|commit| (commit, begin.elapsed()))
-        });
-        match work.await {
-            Ok(Ok((commit, took))) => {
-                patience = if commit.logs > 1 { (took / GATHERING_PART).min(GATHERING_MAX) } else { Duration::ZERO };
-                expected_bytes = commit.bytes + partitions.uncommitted_bytes(directory);
-            }
+        match workers.blocking(move || committing.commit(directory)).await {
+            Ok(Ok(())) => {}
             // That the directory went offline was said then, and who waits was told.
             Ok(Err(_)) if partitions.is_directory_offline(directory) => return,
-            Ok(Err(error)) => error!(%error, "logs could not be made durable"),
+            Ok(Err(error)) => error!(%error, "what was written could not be committed"),
             Err(error) => error!(%error, "a commit failed"),
         }
     }

@@ -26,7 +26,7 @@ pub(super) struct VerifyOptions {
 /// What to print.
 #[derive(Debug, Clone, Args)]
 pub(super) struct DumpOptions {
-    /// Files of a log (.log, .index, .timeindex, .snapshot, checkpoints), or directories of partitions.
+    /// Files of a log (.log, .index, .timeindex, .snapshot, checkpoints), commit journals, or directories of partitions.
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<PathBuf>,
     /// Print the records too.

@@ -209,9 +209,9 @@ impl Follower {
         let new = self.new_replicas(&now, &next, when);
         if !new.is_empty() {
             let recovered = self.following.partitions.lead(new).map_err(failed)?;
-            if recovered.scanned_bytes > 0 {
-                let partition::Recovered { replicas, scanned_bytes, cut_bytes } = recovered;
-                info!(replicas, scanned_bytes, cut_bytes, "recovered after a stop that was not clean");
+            let partition::Recovered { replicas, scanned_bytes, cut_bytes, restored_bytes } = recovered;
+            if scanned_bytes > 0 || restored_bytes > 0 {
+                info!(replicas, scanned_bytes, cut_bytes, restored_bytes, "recovered after a stop that was not clean");
             }
         }
         self.configure_changed(&now, &next);

@@ -1,6 +1,6 @@
 //! One replica: its log, its role, and what its readers may see.
 //!
-//! An append takes the log's lock, and does not hold it across an await; a read takes none. After an append, and under `fsync` after the sync
+//! An append takes the log's lock, and does not hold it across an await; a read takes none. After an append, and under `fsync` after the commit
 //! that makes it durable, the partition publishes its progress and wakes who waits for it: fetches that want more bytes, and producers that
 //! want their records committed.
 
@@ -17,7 +17,7 @@ pub use crate::storage::{
 };
 pub use error::Error;
 pub use open_directory::Durability;
-pub use partitions::{Commit, DirectoryView, Keeping, NewReplica, Partitions, Recovered};
+pub use partitions::{DirectoryView, Keeping, NewReplica, Partitions, Recovered};
 pub use progress::{Subscription, Wake};
 pub use replica::{Isolation, Replica, Traffic, View};
 pub use settings::{CleanupPolicy, Kind, SETTINGS, Setting, SettingError, TopicSettings, setting_behind, setting_named};

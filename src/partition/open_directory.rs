@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::env::Disk;
-use crate::storage::{self, LogDirectory, OpenFiles};
+use crate::storage::{self, Committed, JournalEntry, LogDirectory, OpenFiles};
 
 /// Bytes that may be written until a flush is due: so much has to be read after a crash at most.
 const UNFLUSHED_BYTES_MAX: u64 = 1 << 30;
@@ -45,8 +45,6 @@ pub(super) struct OpenDirectory {
     offline: AtomicBool,
     failed: CancellationToken,
     unflushed_bytes: AtomicU64,
-    /// Bytes that were appended since the last commit began.
-    uncommitted_bytes: AtomicU64,
     pub(super) signals: Arc<Signals>,
 }
 
@@ -67,7 +65,6 @@ impl OpenDirectory {
             offline: AtomicBool::new(false),
             failed: CancellationToken::new(),
             unflushed_bytes: AtomicU64::new(0),
-            uncommitted_bytes: AtomicU64::new(0),
             signals,
         }
     }
@@ -80,10 +77,19 @@ impl OpenDirectory {
     /// Makes something durable, unless the disk has failed. Blocks.
     pub(super) fn sync<T>(&self, work: impl FnOnce() -> Result<T, storage::Error>) -> Result<T, storage::Error> {
         let _alone = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.is_offline() {
-            return Err(storage::Error::Offline(self.log.path().to_path_buf()));
-        }
+        self.check_online()?;
         work().inspect_err(|error| self.judge(error))
+    }
+
+    /// Commits what was appended, unless the disk has failed. Blocks, but not for a [sync](OpenDirectory::sync) of the logs.
+    pub(super) fn commit(&self, entries: &[JournalEntry]) -> Result<Committed, storage::Error> {
+        let mut journal = self.log.journal();
+        self.check_online()?;
+        journal.commit(entries).inspect_err(|error| self.judge(error))
+    }
+
+    fn check_online(&self) -> Result<(), storage::Error> {
+        if self.is_offline() { Err(storage::Error::Offline(self.log.path().to_path_buf())) } else { Ok(()) }
     }
 
     /// Waits until the disk fails.
@@ -104,23 +110,12 @@ impl OpenDirectory {
     /// Counts what is not durable yet.
     pub(super) fn appended(&self, bytes: u64) {
         if self.durability == Durability::Fsync {
-            self.uncommitted_bytes.fetch_add(bytes, Ordering::Relaxed);
             self.commit_due.notify_one();
         }
         if self.unflushed_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > UNFLUSHED_BYTES_MAX {
             self.unflushed_bytes.store(0, Ordering::Relaxed);
             self.signals.flush_due.notify_one();
         }
-    }
-
-    /// Bytes that wait for the next commit.
-    pub(super) fn uncommitted(&self) -> u64 {
-        self.uncommitted_bytes.load(Ordering::Relaxed)
-    }
-
-    /// A commit begins; it takes so many bytes.
-    pub(super) fn committing(&self) -> u64 {
-        self.uncommitted_bytes.swap(0, Ordering::Relaxed)
     }
 
     /// A flush begins.

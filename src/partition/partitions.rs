@@ -13,7 +13,7 @@ use super::{Error, Replica, TopicSettings};
 use crate::env::Env;
 use crate::model::{LeaderEpoch, Offset, TopicPartition, Uuid};
 use crate::storage;
-use crate::storage::{Cleaned, Cleaner, Cleaning, Log, LogDirectory, Pace, Recovery, Report, Synced, Unflushed, sync_logs};
+use crate::storage::{Cleaned, Cleaner, Cleaning, Committed, Log, LogDirectory, Pace, Recovery, Report, Synced, Unflushed, sync_logs};
 
 /// A partition that this broker is to lead.
 #[derive(Debug, Clone)]
@@ -67,15 +67,8 @@ pub struct Recovered {
     pub scanned_bytes: u64,
     /// Bytes cut off torn tails.
     pub cut_bytes: u64,
-}
-
-/// What was committed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Commit {
-    /// Logs that had something to commit.
-    pub logs: usize,
-    /// About the bytes of it.
-    pub bytes: u64,
+    /// Bytes that the commit journal gave back.
+    pub restored_bytes: u64,
 }
 
 /// What opening a replica gives.
@@ -125,12 +118,11 @@ impl Partitions {
 
     /// The log directories.
     pub fn directories(&self) -> Vec<DirectoryView> {
-        let all = self.all();
         let used = self.directories.iter().map(|home| DirectoryView {
             path: home.log.path().to_path_buf(),
             is_offline: home.is_offline(),
             space: home.log.space().ok(),
-            replicas: all.iter().filter(|r| Arc::ptr_eq(&r.home, home)).cloned().collect(),
+            replicas: self.in_directory(home),
         });
         let lost = |path: &PathBuf| DirectoryView { path: path.clone(), is_offline: true, space: None, replicas: Vec::new() };
         used.chain(self.lost.iter().map(lost)).collect()
@@ -179,12 +171,14 @@ impl Partitions {
                     recovered.replicas += 1;
                     recovered.scanned_bytes += report.scanned_bytes;
                     recovered.cut_bytes += report.cut_bytes;
+                    recovered.restored_bytes += report.restored_bytes;
                     self.not_opened().remove(&id);
                     opened.push(Arc::new(replica));
                 }
                 Err(error) => {
                     error!(partition = %id, %error, "the partition could not be opened; the others are served");
                     self.not_opened().insert(id, error.to_string().into());
+                    self.directories.iter().for_each(|home| home.log.journal().keep_found());
                 }
             }
         }
@@ -257,6 +251,14 @@ impl Partitions {
         if how == Recovery::Clean && directory.clean_end(&new.id).is_some_and(|end| end != log.log_end()) {
             // One of the two is damaged: what a clean stop promises does not hold.
             (log, report) = Log::open(&home.files, &path, new.settings.log.clone(), Recovery::From(Offset(0)), now_ms)?;
+        }
+        // It was made durable before anything was committed to it: one that is new has nothing to get back.
+        let stored = if how == Recovery::New { Vec::new() } else { directory.journal().take(new.topic_id, new.id.partition) };
+        for batches in stored {
+            log.restore(&batches.read()?, &mut report, now_ms)?;
+        }
+        if report.missing_records > 0 {
+            error!(partition = %new.id, records = report.missing_records, "records are missing before those that the commit journal holds");
         }
         let (log_starts, cleaned) = (directory.log_starts(), directory.cleaned());
         if how == Recovery::New {
@@ -369,8 +371,7 @@ impl Partitions {
     /// not keep the others from it.
     pub fn flush(&self) -> Result<(), Error> {
         self.in_each_directory(|home, replicas| {
-            home.flushing();
-            self.sync_in(home, &replicas)?;
+            self.flush_in(home)?;
             let points: Vec<_> = replicas.iter().filter(|r| !r.is_closed()).map(|r| (r.id().clone(), r.recovery_point())).collect();
             Ok(home.log.save_recovery_points(&points).inspect_err(|error| home.judge(error))?)
         })
@@ -385,20 +386,26 @@ impl Partitions {
         })
     }
 
-    /// Makes durable what was written to a directory, counted from 0, and commits it. Blocks.
-    pub fn commit(&self, directory: usize) -> Result<Commit, Error> {
+    /// Commits what was written to a directory, counted from 0: into its journal, or by a flush where that has no room. Blocks.
+    pub fn commit(&self, directory: usize) -> Result<(), Error> {
         let home = &self.directories[directory];
-        let bytes = home.committing();
-        let behind: Vec<_> = self.all().into_iter().filter(|r| Arc::ptr_eq(&r.home, home) && r.is_behind()).collect();
-        if !behind.is_empty() {
-            self.sync_in(home, &behind)?;
+        let (mut behind, mut entries) = (Vec::new(), Vec::new());
+        for replica in self.in_directory(home).into_iter().filter(|replica| replica.is_behind()) {
+            if let Some(entry) = replica.uncommitted()? {
+                behind.push(replica);
+                entries.push(entry);
+            }
         }
-        Ok(Commit { logs: behind.len(), bytes })
-    }
-
-    /// Bytes that were written to a directory, counted from 0, since its last commit began.
-    pub fn uncommitted_bytes(&self, directory: usize) -> u64 {
-        self.directories[directory].uncommitted()
+        if entries.is_empty() {
+            return Ok(());
+        }
+        match home.commit(&entries)? {
+            Committed::NoRoom => return self.flush_in(home),
+            Committed::FlushDue => home.signals.flush_due.notify_one(),
+            Committed::Durable => {}
+        }
+        behind.iter().zip(entries).for_each(|(replica, entry)| replica.commit(entry.batches.extent));
+        Ok(())
     }
 
     /// Waits until something was written to a directory that somebody waits for.
@@ -418,13 +425,25 @@ impl Partitions {
 
     /// Works on each directory that is not offline, and then gives the last error.
     fn in_each_directory(&self, work: impl Fn(&Arc<OpenDirectory>, Vec<Arc<Replica>>) -> Result<(), Error>) -> Result<(), Error> {
-        let all = self.all();
         let mut outcome = Ok(());
         for home in self.usable() {
-            let worked = work(home, all.iter().filter(|r| Arc::ptr_eq(&r.home, home)).cloned().collect());
-            outcome = worked.and(outcome);
+            outcome = work(home, self.in_directory(home)).and(outcome);
         }
         outcome
+    }
+
+    /// The replicas that lie in a directory.
+    fn in_directory(&self, home: &Arc<OpenDirectory>) -> Vec<Arc<Replica>> {
+        let by_topic = self.by_topic.load();
+        by_topic.values().flat_map(|replicas| replicas.iter().flatten()).filter(|r| Arc::ptr_eq(&r.home, home)).cloned().collect()
+    }
+
+    /// Makes all logs of a directory durable, and with them what its journal holds.
+    fn flush_in(&self, home: &Arc<OpenDirectory>) -> Result<(), Error> {
+        home.flushing();
+        let sealed = home.log.journal().seal();
+        self.sync_in(home, &self.in_directory(home))?;
+        Ok(home.log.journal().free(sealed)?)
     }
 
     fn sync_in(&self, home: &OpenDirectory, replicas: &[Arc<Replica>]) -> Result<(), Error> {
@@ -467,23 +486,23 @@ impl Partitions {
     /// Closes every log and says in the directory, once all is durable, that all is well.
     pub fn close(&self) -> Result<(), Error> {
         let _guard = self.change.lock().unwrap_or_else(PoisonError::into_inner);
-        let replicas = self.all();
         let mut outcome = Ok(());
         for home in &self.directories {
-            let closed = self.close_in(home, replicas.iter().filter(|r| Arc::ptr_eq(&r.home, home)));
-            outcome = closed.and(outcome);
+            outcome = self.close_in(home).and(outcome);
         }
         outcome
     }
 
-    fn close_in<'a>(&self, home: &OpenDirectory, replicas: impl Iterator<Item = &'a Arc<Replica>> + Clone) -> Result<(), Error> {
+    fn close_in(&self, home: &Arc<OpenDirectory>) -> Result<(), Error> {
+        let replicas = self.in_directory(home);
         let mut unflushed = Vec::new();
-        for replica in replicas.clone() {
+        for replica in &replicas {
             unflushed.extend(replica.close()?);
         }
         self.sync_files(home, unflushed)?;
-        let points: Vec<_> = replicas.map(|r| (r.id().clone(), r.view().log_end)).collect();
+        let points: Vec<_> = replicas.iter().map(|r| (r.id().clone(), r.view().log_end)).collect();
         home.log.save_recovery_points(&points)?;
+        home.log.journal().remove()?;
         Ok(home.log.mark_clean()?)
     }
 }

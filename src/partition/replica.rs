@@ -14,8 +14,8 @@ use super::{Error, NewReplica, TopicSettings};
 use crate::model::{LeaderEpoch, Offset, ProducerId, TopicPartition, Uuid};
 use crate::records::{CheckedBatch, EpochRule, Marker, check};
 use crate::storage::{
-    ActiveProducer, Appended, Cleaned, Cleaner, Cleaning, CommittedSlice, Error as StorageError, FirstBatch, FoundOffset, Log, LogReader,
-    Origin, Pace, RecordsSlice, Synced, Unflushed,
+    ActiveProducer, Appended, Cleaned, Cleaner, Cleaning, CommittedSlice, Error as StorageError, Extent, FirstBatch, FoundOffset,
+    JournalEntry, Log, LogReader, Origin, Pace, RecordsSlice, Synced, Unflushed,
 };
 
 /// About what a marker takes.
@@ -346,6 +346,25 @@ impl Replica {
         }
     }
 
+    /// What is to be committed, if anything; see [`Log::uncommitted`].
+    pub(super) fn uncommitted(&self) -> Result<Option<JournalEntry>, Error> {
+        let log = self.log();
+        if self.is_closed() {
+            return Ok(None);
+        }
+        let entry = |batches| JournalEntry { topic_id: self.topic_id, partition: self.id.partition, batches };
+        Ok(log.uncommitted()?.map(entry))
+    }
+
+    /// Takes note of what was committed.
+    pub(super) fn commit(&self, extent: Extent) {
+        let mut log = self.write();
+        log.commit(extent);
+        self.publish(&log);
+        drop(log);
+        self.progress.step();
+    }
+
     /// Whether something was appended that is not committed.
     pub(super) fn is_behind(&self) -> bool {
         let view = self.view();
@@ -423,7 +442,7 @@ impl Replica {
         self.log_end.store(log.log_end().0, Ordering::Release);
         let high_watermark = match self.home.durability {
             Durability::Default => log.log_end(),
-            Durability::Fsync => log.recovery_point(),
+            Durability::Fsync => log.committed(),
         };
         // In this order, and read in the other: a reader never sees a last stable offset above the high watermark.
         self.high_watermark.store(high_watermark.0, Ordering::Release);

@@ -7,6 +7,7 @@
 //! | `.kafka_cleanshutdown` | exists after a clean stop, until the next start |
 //! | `recovery-point-offset-checkpoint` | for each partition the offset below which all is durable |
 //! | `log-start-offset-checkpoint` | the first offset of partitions whose records were deleted by DeleteRecords |
+//! | `commit-journal.<number>` | under `durability.profile=fsync`, what was committed and may not be durable in the logs, see [`CommitJournal`] |
 //! | `cleaner-offset-checkpoint` | for each compacted partition the first offset that was never compacted |
 //! | `topic-partition/` | one log each; `topic-partition.<uuid>-delete/` is on its way out |
 
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Error, Recovery, checkpoint};
+use super::{CommitJournal, Error, Recovery, checkpoint};
 use crate::env::{Disk, Entropy, Lock};
 use crate::model::{NodeId, Offset, TopicPartition, Uuid};
 
@@ -63,6 +64,7 @@ pub struct LogDirectory {
     recovery_points: BTreeMap<TopicPartition, Offset>,
     log_starts: OffsetFile,
     cleaned: OffsetFile,
+    journal: Mutex<CommitJournal>,
     _lock: Lock,
 }
 
@@ -158,7 +160,9 @@ impl LogDirectory {
             checkpoint::read(&*disk, &path.join(RECOVERY_POINTS)).iter().filter_map(|line| partition_offset(line)).collect();
         let log_starts = OffsetFile::read(disk.clone(), path.join(LOG_STARTS));
         let cleaned = OffsetFile::read(disk.clone(), path.join(CLEANED));
-        Ok(LogDirectory { disk, path: path.to_path_buf(), made_by, cluster_id, start, recovery_points, log_starts, cleaned, _lock: lock })
+        let journal = Mutex::new(CommitJournal::open(&disk, path)?);
+        let path = path.to_path_buf();
+        Ok(LogDirectory { disk, path, made_by, cluster_id, start, recovery_points, log_starts, cleaned, journal, _lock: lock })
     }
 
     /// Removes all that lies in a log directory that nobody uses; one that is not there is clear.
@@ -268,6 +272,11 @@ impl LogDirectory {
     /// The first offsets that were never compacted.
     pub fn cleaned(&self) -> &OffsetFile {
         &self.cleaned
+    }
+
+    /// The commit journal. Who holds it keeps commits waiting.
+    pub fn journal(&self) -> MutexGuard<'_, CommitJournal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes of the file system that it lies on, and how many of them are free for us.

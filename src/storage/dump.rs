@@ -4,9 +4,10 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::index::{AbortedEntry, Entry, PositionEntry, TimeEntry};
+use super::journal::{Entry as JournalEntry, is_journal, walk};
 use super::producers::ProducerState;
 use super::scan::{Headers, Stop, read_batch};
-use crate::env::{Disk, OpenMode};
+use crate::env::{Disk, File, OpenMode};
 use crate::records::{BatchHeader, Marker, TimestampType, TransactionResult};
 
 /// What to print of a segment.
@@ -27,6 +28,7 @@ pub fn dump(disk: &dyn Disk, path: &Path, depth: Depth, out: &mut dyn Write) -> 
     writeln!(out, "Dumping {}", path.display())?;
     let kind = name.split_once('.').map_or(name.as_str(), |(_, kind)| kind);
     match kind {
+        _ if is_journal(&name) => journal(disk, path, depth, out),
         "index" => entries(&disk.read(path)?, out, |e: PositionEntry| format!("offset: +{} position: {}", e.relative_offset, e.position)),
         "timeindex" => {
             entries(&disk.read(path)?, out, |e: TimeEntry| format!("timestamp: {} offset: +{}", e.timestamp_ms, e.relative_offset))
@@ -78,10 +80,26 @@ fn snapshot(bytes: &[u8], out: &mut dyn Write) -> io::Result<bool> {
 
 fn segment(disk: &dyn Disk, path: &Path, depth: Depth, out: &mut dyn Write) -> io::Result<bool> {
     let file = disk.open(path, OpenMode::Read)?;
-    let size = file.size()?;
-    let (mut position, mut is_sound) = (0, true);
-    for step in Headers::new(&*file, 0, size) {
-        let read = step.and_then(|(at, header)| Ok((at, header, read_batch(&*file, at, &header)?)));
+    print_batches(&*file, 0, file.size()?, depth, out)
+}
+
+/// A commit journal: what each commit holds of each log. That the last commit is torn is not unsound: it was not acknowledged.
+fn journal(disk: &dyn Disk, path: &Path, depth: Depth, out: &mut dyn Write) -> io::Result<bool> {
+    let file = disk.open(path, OpenMode::Read)?;
+    let mut entries = Vec::new();
+    walk(&*file, |entry| entries.push(*entry))?;
+    let mut is_sound = true;
+    for JournalEntry { number, of: (topic_id, partition), position, length } in entries {
+        writeln!(out, "use: {number} topicId: {topic_id} partition: {partition} position: {position} size: {length}")?;
+        is_sound &= print_batches(&*file, position, position + length as u64, depth, out)?;
+    }
+    Ok(is_sound)
+}
+
+fn print_batches(file: &dyn File, mut position: u64, end: u64, depth: Depth, out: &mut dyn Write) -> io::Result<bool> {
+    let mut is_sound = true;
+    for step in Headers::new(file, position, end) {
+        let read = step.and_then(|(at, header)| Ok((at, header, read_batch(file, at, &header)?)));
         match read {
             Ok((at, header, batch)) => {
                 is_sound &= print_batch(at, &header, &batch, depth, out)?;
@@ -89,7 +107,7 @@ fn segment(disk: &dyn Disk, path: &Path, depth: Depth, out: &mut dyn Write) -> i
             }
             Err(Stop::Io(error)) => return Err(error),
             Err(Stop::Batch(error)) => {
-                writeln!(out, "position: {position}: {error}; {} bytes are left", size - position)?;
+                writeln!(out, "position: {position}: {error}; {} bytes are left", end - position)?;
                 is_sound = false;
             }
         }

@@ -42,6 +42,11 @@ pub struct RecordsSlice {
 }
 
 impl RecordsSlice {
+    /// Bytes that this process wrote.
+    pub(super) fn written(file: Arc<dyn File>, position: u64, length: usize) -> RecordsSlice {
+        RecordsSlice { file, position, length, unchecked: None }
+    }
+
     /// Whether this process wrote all of the bytes, or has read them and found them sound. What is not goes to nobody before
     /// [`RecordsSlice::check`].
     pub fn is_checked(&self) -> bool {

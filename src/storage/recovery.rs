@@ -35,6 +35,10 @@ pub struct Report {
     pub scanned_bytes: u64,
     /// Bytes that were cut off because they are no whole, sound batch.
     pub cut_bytes: u64,
+    /// Bytes that the commit journal gave back.
+    pub restored_bytes: u64,
+    /// Records that are missing between the log and what the commit journal gave back.
+    pub missing_records: i64,
 }
 
 /// The parts of an opened log.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::directory::{CLEAN, LOCK, META, partition_of_directory};
 use super::index::{AbortedEntry, Entry, PositionEntry, TimeEntry};
+use super::journal::{is_journal, walk};
 use super::log::aborted_entry;
 use super::producers::ProducerState;
 use super::scan::{Stop, walk_batches};
@@ -69,6 +70,7 @@ pub fn verify(disk: &dyn Disk, directory: &Path, progress: &mut dyn FnMut(u64, u
     }
     names.iter().filter(|n| n.ends_with("-checkpoint")).try_for_each(|name| work.checkpoint(&directory.join(name)))?;
     partitions.iter().try_for_each(|partition| work.partition(partition))?;
+    names.iter().filter(|n| is_journal(n)).try_for_each(|name| work.journal(&directory.join(name)))?;
     Ok(work.verified)
 }
 
@@ -213,6 +215,22 @@ impl Work<'_> {
             self.unless_crashed(&aborted_path, "the list of aborted transactions does not fit to the log");
         }
         Ok(next_offset)
+    }
+
+    /// Says what a commit journal holds: a commit that is torn was not acknowledged.
+    fn journal(&mut self, path: &Path) -> Result<(), Error> {
+        let file = self.disk.open(path, OpenMode::Read).map_err(Error::io("open", path))?;
+        let (mut logs, mut bytes) = (BTreeSet::new(), 0);
+        walk(&*file, |entry| {
+            logs.insert(entry.of);
+            bytes += entry.length;
+        })
+        .map_err(Error::io("read", path))?;
+        if bytes > 0 {
+            let what = format!("{bytes} bytes of {} partitions were committed; what these lack of it is put back", logs.len());
+            self.verified.findings.push(Finding { path: path.to_path_buf(), what, severity: Severity::Mended });
+        }
+        Ok(())
     }
 
     /// All entries of an index; none where there is no file.
