@@ -161,8 +161,8 @@ static ANSWERS: AtomicU64 = AtomicU64::new(0);
 #[derive(Debug, Default)]
 pub struct Company {
     own_answers: u64,
-    /// As of its last big answer.
-    other_answers: u64,
+    /// As of its last big answer; none before the first.
+    other_answers: Option<u64>,
     seen: Option<Instant>,
     is_narrow: bool,
 }
@@ -171,10 +171,9 @@ impl Company {
     /// Whether others were answered lately, where `answers` is the number of all answers so far.
     fn is_there(&mut self, answers: u64, now: Instant) -> bool {
         let other_answers = answers - self.own_answers;
-        if other_answers != self.other_answers {
+        if self.other_answers.replace(other_answers).is_some_and(|before| before != other_answers) {
             self.seen = Some(now);
         }
-        self.other_answers = other_answers;
         self.seen.is_some_and(|seen| now - seen < COMPANY)
     }
 
@@ -440,12 +439,12 @@ mod tests {
         let mut company = Company::default();
         // When, own answers and all so far, and what is to be seen.
         let cases = [
-            (0, 1, 1, false),
-            (1, 2, 2, false),
-            (2, 3, 4, true),
-            (60, 9, 10, true),
-            (101, 10, 11, true),
-            (102, 11, 12, false),
+            (0, 1, 8, false),
+            (1, 2, 9, false),
+            (2, 3, 11, true),
+            (60, 9, 17, true),
+            (101, 10, 18, true),
+            (102, 11, 19, false),
             (103, 11, 40, true),
         ];
         for (ms, own_answers, answers, expected) in cases {
