@@ -42,7 +42,7 @@ const NAME: &str = "commit-journal.";
 /// The most files.
 const FILES_MAX: usize = 16;
 /// When so many hold something the logs are to be flushed: there is room for what is committed meanwhile.
-const FILES_DUE: usize = 4;
+const FILES_DUE: usize = 8;
 /// Free files that are kept however little was committed.
 const FREE_MIN: usize = 1;
 /// The most bytes of a file.
