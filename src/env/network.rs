@@ -31,7 +31,7 @@ const GATHERED_MAX: usize = 256 << 10;
 const LOADED_AT_ONCE: usize = 128 << 10;
 /// What the kernel holds of a big answer to a client of this machine while others are answered. Over the loopback megabytes go into a socket at
 /// once, and sending and reading them keeps the cores from everybody else for milliseconds; with little both sides sleep often. Measured with
-/// two cores: others wait 1.2 times as long as alone, and not 3 times; the big answers come 15% slower.
+/// two cores: at the 99th percentile others wait up to twice as long as alone, and not 3 to 12 times; the big answers come 15% slower.
 const NARROW_BYTES: usize = 64 << 10;
 /// And while nobody else is answered. The kernel makes of it what it allows.
 const WIDE_BYTES: usize = 1 << 20;

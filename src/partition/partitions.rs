@@ -255,7 +255,13 @@ impl Partitions {
         // It was made durable before anything was committed to it: one that is new has nothing to get back.
         let stored = if how == Recovery::New { Vec::new() } else { directory.journal().take(new.topic_id, new.id.partition) };
         for batches in stored {
-            log.restore(&batches.read()?, &mut report, now_ms)?;
+            match log.restore(&batches, &mut report, now_ms) {
+                Err(error @ storage::Error::Corrupt { .. }) => {
+                    error!(partition = %new.id, %error, "the log ends before what the commit journal holds of it");
+                    break;
+                }
+                restored => restored?,
+            }
         }
         if report.missing_records > 0 {
             error!(partition = %new.id, records = report.missing_records, "records are missing before those that the commit journal holds");

@@ -36,6 +36,7 @@ use super::Error;
 use super::log::Uncommitted;
 use crate::env::{DIRECT_BLOCK, Disk, File, OpenMode};
 use crate::model::Uuid;
+use crate::records;
 
 /// What the names of the files begin with.
 const NAME: &str = "commit-journal.";
@@ -283,10 +284,15 @@ fn blocks(buffer: &mut Vec<u8>, size: usize) -> &mut [u8] {
 
 impl Stored {
     /// The batches.
-    pub fn read(&self) -> Result<Vec<u8>, Error> {
+    pub(super) fn read(&self) -> Result<Vec<u8>, Error> {
         let mut bytes = vec![0; self.length];
         self.file.read_at(self.position, &mut bytes).map_err(Error::io("read", &self.path))?;
         Ok(bytes)
+    }
+
+    /// The error of batches that are not sound.
+    pub(super) fn corrupt(&self) -> impl Fn(records::Error) -> Error {
+        |source| Error::Corrupt { path: self.path.clone(), source }
     }
 }
 

@@ -13,11 +13,12 @@ use super::compaction::{Compaction, choose_dirty, group};
 use super::epochs::{LeaderEpochs, epochs_path};
 use super::files::OpenFiles;
 use super::index::{AbortedEntry, Durable};
+use super::journal::Stored;
 use super::producers::{Ended, Origin, ProducerState, Verdict};
 use super::reader::{LogReader, RecordsSlice};
 use super::recovery::{Recovery, Report, finish_swap, recover};
 use super::retention::{Deed, Policy, SegmentFacts, choose};
-use super::segment::{RollLimits, Segment, file_name};
+use super::segment::{OFFSET_LIES, RollLimits, Segment, file_name};
 use crate::env::{Disk, File, OpenMode};
 use crate::model::{LeaderEpoch, Offset};
 use crate::records::{BatchHeader, CheckedBatch, EpochRule, Marker, TransactionResult, batches};
@@ -285,22 +286,26 @@ impl Log {
     }
 
     /// Appends what the commit journal has of the log, and what a crash took away from here: batches as they were stored. Records that neither
-    /// has stay away, and are counted.
-    pub fn restore(&mut self, stored: &[u8], report: &mut Report, now_ms: i64) -> Result<(), Error> {
-        for batch in batches(stored) {
-            let (header, batch) = batch.map_err(self.active().corrupt())?;
+    /// has stay away, and are counted. A batch that is not sound is an error, and the log ends before it.
+    pub fn restore(&mut self, stored: &Stored, report: &mut Report, now_ms: i64) -> Result<(), Error> {
+        for batch in batches(&stored.read()?) {
+            let (header, batch) = batch.map_err(stored.corrupt())?;
             let log_end = self.log_end();
             if header.base_offset < log_end {
                 continue;
             }
-            let marker = if header.is_control() { Marker::read(&header, batch).map_err(self.active().corrupt())? } else { None };
-            report.restored_bytes += header.size() as u64;
-            report.missing_records += header.base_offset.0 - log_end.0;
+            header.check_crc(batch).map_err(stored.corrupt())?;
+            if header.last_offset_delta < 0 {
+                return Err(stored.corrupt()(OFFSET_LIES));
+            }
+            let marker = if header.is_control() { Marker::read(&header, batch).map_err(stored.corrupt())? } else { None };
             self.place(&header, &[IoSlice::new(batch)], now_ms)?;
             self.producers.note(&header);
             if let Some(ended) = marker.and_then(|marker| self.producers.note_marker(&marker, &header)) {
                 note_ended(self.active(), &self.producers, &ended);
             }
+            report.restored_bytes += header.size() as u64;
+            report.missing_records += header.base_offset.0 - log_end.0;
         }
         Ok(())
     }

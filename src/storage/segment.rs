@@ -15,7 +15,7 @@ use crate::model::Offset;
 use crate::records::{self, BatchHeader};
 
 /// What is wrong with a batch that claims an offset where it cannot lie.
-const OFFSET_LIES: records::Error = records::Error::Contradiction("its offset does not follow on the one before it");
+pub(super) const OFFSET_LIES: records::Error = records::Error::Contradiction("its offset does not follow on the one before it");
 
 /// The file of the segment that begins at `base`.
 pub(super) fn file_name(base: Offset, suffix: &str) -> String {

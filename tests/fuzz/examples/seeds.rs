@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use dlog::records::{BatchBuilder, Codec, NewRecord, compress};
-use dlog_fuzz::{Damaged, sound_checkpoint, sound_file};
+use dlog_fuzz::{Damaged, sound_checkpoint, sound_file, sound_journal};
 
 fn main() -> std::io::Result<()> {
     let put = |target: &str, name: &str, bytes: &[u8]| {
@@ -29,6 +29,7 @@ fn main() -> std::io::Result<()> {
     put("index", "sound", sound_file(Damaged::Index))?;
     put("time_index", "sound", sound_file(Damaged::TimeIndex))?;
     put("snapshot", "sound", sound_file(Damaged::Snapshot))?;
+    put("journal", "sound", &sound_journal())?;
     for choice in 0..4 {
         if let Some(text) = sound_checkpoint(choice) {
             put("checkpoint", &format!("sound-{choice}"), &[&[choice], text].concat())?;

@@ -15,7 +15,7 @@ use dlog::model::{LeaderEpoch, NodeId, Offset, TopicPartition, Uuid};
 use dlog::records::{
     BatchBuilder, Codec, HorizonFor, KeyRule, Look, NewRecord, Retained, Rewrite, WhenEmpty, batches, check, compress, decompress, layout, retain,
 };
-use dlog::storage::{FirstBatch, Log, LogConfig, LogDirectory, OpenFiles, Origin, Recovery};
+use dlog::storage::{Committed, FirstBatch, JournalEntry, Log, LogConfig, LogDirectory, OpenFiles, Origin, Recovery};
 use logs::{NOW, log_config, rules};
 
 /// The most bytes that a block may decompress to.
@@ -156,6 +156,46 @@ pub fn checkpoint(data: &[u8]) {
     read_all(&log);
 }
 
+/// Opens a data directory that was not closed, with a commit journal of these bytes. With the right checksum, so that its entries are looked at: they
+/// are appended, or end the log, and harm nothing that it has.
+pub fn journal(data: &[u8]) {
+    let mut bytes = data.to_vec();
+    if let Some(length) = bytes.len().checked_sub(16) {
+        bytes[12..16].copy_from_slice(&(length as u32).to_be_bytes());
+        let crc = crc32c::crc32c(&bytes[4..]);
+        bytes[..4].copy_from_slice(&crc.to_be_bytes());
+    }
+    let disk = disk_with(whole(), &Path::new(DATA).join("commit-journal.1"), &bytes);
+    let directory = LogDirectory::open(disk.clone(), &SystemEntropy, Path::new(DATA), NodeId(1), None).expect("the directory opens");
+    let (mut log, mut report) = Log::open(&OpenFiles::new(disk, 4), &log_path(), config(), Recovery::From(Offset(0)), NOW).expect("the log opens");
+    let stored = directory.journal().take(topic_id(), 0);
+    let _ = stored.iter().try_for_each(|batches| log.restore(batches, &mut report, NOW));
+    assert!(log.log_end() >= Offset(RECORDS) && report.missing_records >= 0);
+    read_all(&log);
+}
+
+/// A commit journal as it is written, with batches that the log of the others does not have.
+pub fn sound_journal() -> Vec<u8> {
+    let disk = disk_with(whole(), &Path::new(DATA).join("none"), b"");
+    let directory = LogDirectory::open(disk.clone(), &SystemEntropy, Path::new(DATA), NodeId(1), None).expect("the directory opens");
+    let (mut log, _) = Log::open(&OpenFiles::new(disk.clone(), 4), &log_path(), config(), Recovery::Clean, NOW).expect("the log opens");
+    for sent in [BatchBuilder::new().record(NewRecord::value(b"new")), BatchBuilder::new().producer(PRODUCER, 1, 0).record(NewRecord::value(b"newer"))] {
+        let checked = check(&sent.build(NOW), &rules(KeyRule::Optional, Look::Full)).expect("a good batch");
+        log.append(checked, Origin::Client, LeaderEpoch(9), NOW).expect("an append");
+    }
+    let batches = log.uncommitted().expect("it reads").expect("something is uncommitted");
+    let committed = directory.journal().commit(&[JournalEntry { topic_id: topic_id(), partition: 0, batches }]);
+    assert_eq!(committed.expect("a commit"), Committed::Durable);
+    let mut bytes = disk.read(&Path::new(DATA).join("commit-journal.1")).expect("the file");
+    // Without what fills its last block.
+    bytes.truncate(16 + u32::from_be_bytes(bytes[12..16].try_into().expect("four bytes")) as usize);
+    bytes
+}
+
+fn topic_id() -> Uuid {
+    Uuid::from_random([7; 16])
+}
+
 fn partition() -> TopicPartition {
     TopicPartition::new("p", 0)
 }
@@ -186,7 +226,7 @@ fn whole() -> &'static [(PathBuf, Vec<u8>)] {
         let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(Arc::new(ManualClock::at(NOW))));
         let root = Path::new(DATA);
         let directory = LogDirectory::open(disk.clone(), &SystemEntropy, root, NodeId(1), Some("fuzz")).expect("a directory");
-        directory.create_partition(&partition(), Uuid::from_random([7; 16])).expect("a partition");
+        directory.create_partition(&partition(), topic_id()).expect("a partition");
         let (mut log, _) = Log::open(&OpenFiles::new(disk.clone(), 4), &log_path(), config(), Recovery::New, NOW).expect("a log");
         for at in 0..RECORDS {
             let record = NewRecord { timestamp_ms: Some(NOW + at), ..NewRecord::value(&[7; 20]) };
