@@ -364,7 +364,9 @@ pub(super) fn walk(file: &dyn File, mut each: impl FnMut(&Entry)) -> io::Result<
 fn read_commit(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let (crc, rest) = bytes.split_first_chunk()?;
     let (number, _) = rest.split_first_chunk()?;
-    (crc32c::crc32c(rest) == u32::from_be_bytes(*crc)).then(|| (u64::from_be_bytes(*number), &bytes[COMMIT_HEAD..]))
+    let number = u64::from_be_bytes(*number);
+    // No use comes after the largest number: it is none of ours.
+    (crc32c::crc32c(rest) == u32::from_be_bytes(*crc) && number < u64::MAX).then_some((number, bytes.get(COMMIT_HEAD..)?))
 }
 
 /// Whose batches come first, how many bytes they take, and what comes after them.
