@@ -361,7 +361,7 @@ fn commits_go_to_a_journal_until_the_logs_are_flushed() {
     assert_eq!(journal_files(&after), 0);
     // Little was committed since the last flush but one.
     for _ in 0..2 {
-        produce(&partitions, SYNCED, &mut model, &["plain"], 0).unwrap();
+        produce(&partitions, SYNCED, &mut model, &["plain", "short"], 0).unwrap();
         partitions.flush().unwrap();
     }
     assert_eq!(journal_files(&disk), 1);
@@ -370,33 +370,38 @@ fn commits_go_to_a_journal_until_the_logs_are_flushed() {
 #[test]
 fn what_an_earlier_use_of_a_journal_file_left_is_not_read() {
     let disk = fresh_disk(None);
-    let partitions = open(&disk, SYNCED, &["plain"], 0).unwrap();
+    let partitions = open(&disk, SYNCED, &["plain", "short"], 0).unwrap();
     let mut model = Model::new();
     for commits in [5, 3, 1] {
         for _ in 0..commits {
-            produce(&partitions, SYNCED, &mut model, &["plain"], 0).unwrap();
+            produce(&partitions, SYNCED, &mut model, &["plain", "short"], 0).unwrap();
         }
         let mut printed = Vec::new();
         dump(&disk, &Path::new(DATA).join("commit-journal.1"), Depth::Batches, &mut printed).unwrap();
-        assert_eq!(String::from_utf8(printed).unwrap().matches("use: ").count(), commits);
+        assert_eq!(String::from_utf8(printed).unwrap().matches("use: ").count(), 2 * commits);
         partitions.flush().unwrap();
     }
 }
 
 #[test]
-fn a_commit_that_the_journal_cannot_take_goes_to_the_logs() {
+fn a_commit_that_the_journal_cannot_take_or_need_not_goes_to_the_logs() {
     // Files would have 3 KB.
     let disk = fresh_disk(Some(3 << 18));
-    let partitions = open(&disk, SYNCED, &["plain"], 0).unwrap();
+    let partitions = open(&disk, SYNCED, &["plain", "short"], 0).unwrap();
     let mut model = Model::new();
-    for _ in 0..60 {
-        append(&partitions, &mut model, "plain", 0).unwrap();
-        let expected = model.get_mut("plain").unwrap();
-        expected.acknowledged.extend(expected.open.take());
+    for (topics, expected) in [(&["plain", "short"][..], 60), (&["plain"], 61)] {
+        let plain = partitions.get("plain", 0).unwrap();
+        while plain.view().log_end.0 < expected {
+            for topic in topics {
+                append(&partitions, &mut model, topic, 0).unwrap();
+                let expected = model.get_mut(topic).unwrap();
+                expected.acknowledged.extend(expected.open.take());
+            }
+        }
+        partitions.commit(0).unwrap();
+        let standing = (plain.view().high_watermark, plain.recovery_point(), journal_files(&disk));
+        assert_eq!(standing, (Offset(expected), Offset(expected), 0));
     }
-    partitions.commit(0).unwrap();
-    let plain = partitions.get("plain", 0).unwrap();
-    assert_eq!((plain.view().high_watermark, plain.recovery_point(), journal_files(&disk)), (Offset(60), Offset(60), 0));
 }
 
 #[test]

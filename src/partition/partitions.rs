@@ -392,25 +392,28 @@ impl Partitions {
         })
     }
 
-    /// Commits what was written to a directory, counted from 0: into its journal, or by a flush where that has no room. Blocks.
+    /// Commits what was written to a directory, counted from 0: into its journal, or by a flush where that has no room. One log alone is made
+    /// durable where it lies: that takes one sync too, and each byte is written once. Blocks.
     pub fn commit(&self, directory: usize) -> Result<(), Error> {
         let home = &self.directories[directory];
-        let (mut behind, mut entries) = (Vec::new(), Vec::new());
-        for replica in self.in_directory(home).into_iter().filter(|replica| replica.is_behind()) {
+        let mut behind = self.in_directory(home);
+        behind.retain(|replica| replica.is_behind());
+        if behind.len() < 2 {
+            return self.sync_in(home, &behind);
+        }
+        let (mut committing, mut entries) = (Vec::new(), Vec::new());
+        for replica in behind {
             if let Some(entry) = replica.uncommitted()? {
-                behind.push(replica);
+                committing.push(replica);
                 entries.push(entry);
             }
-        }
-        if entries.is_empty() {
-            return Ok(());
         }
         match home.commit(&entries)? {
             Committed::NoRoom => return self.flush_in(home),
             Committed::FlushDue => home.signals.flush_due.notify_one(),
             Committed::Durable => {}
         }
-        behind.iter().zip(entries).for_each(|(replica, entry)| replica.commit(entry.batches.extent));
+        committing.iter().zip(entries).for_each(|(replica, entry)| replica.commit(entry.batches.extent));
         Ok(())
     }
 
