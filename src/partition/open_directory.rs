@@ -1,7 +1,7 @@
 //! A log directory in use, and its condition as its replicas see it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -79,6 +79,11 @@ impl OpenDirectory {
         let _alone = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_online()?;
         work().inspect_err(|error| self.judge(error))
+    }
+
+    /// Whether somebody makes something durable now.
+    pub(super) fn is_syncing(&self) -> bool {
+        matches!(self.syncing.try_lock(), Err(TryLockError::WouldBlock))
     }
 
     /// Commits what was appended, unless the disk has failed. Blocks, but not for a [sync](OpenDirectory::sync) of the logs.

@@ -398,8 +398,11 @@ impl Partitions {
         let home = &self.directories[directory];
         let mut behind = self.in_directory(home);
         behind.retain(|replica| replica.is_behind());
-        if behind.len() < 2 {
-            return self.sync_in(home, &behind);
+        match behind[..] {
+            [] => return Ok(()),
+            // It does not wait for a flush of the others.
+            [_] if !home.is_syncing() => return self.sync_in(home, &behind),
+            _ => {}
         }
         let (mut committing, mut entries) = (Vec::new(), Vec::new());
         for replica in behind {
