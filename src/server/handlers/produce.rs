@@ -48,8 +48,11 @@ pub(in crate::server) async fn handle(call: Call<ProduceRequest>) -> Result<Opti
     for topic in &call.request.topic_data {
         responses.push(produce_topic(&call, topic, refused, &admission, &mut uncommitted));
     }
+    let timeout = Duration::from_millis(call.request.timeout_ms.max(0) as u64);
+    // While it waits the room of its batches is used for the next ones.
+    drop(call);
     if acks != 0 && !uncommitted.is_empty() {
-        await_commits(&call, &uncommitted, &mut responses).await;
+        await_commits(timeout, &uncommitted, &mut responses).await;
     }
     if acks == 0 {
         let failed = responses
@@ -99,8 +102,8 @@ struct Uncommitted {
 }
 
 /// Waits for as long as the request says, and tells of each partition that is not committed then.
-async fn await_commits(call: &Call<ProduceRequest>, uncommitted: &[Uncommitted], responses: &mut [TopicProduceResponse]) {
-    let deadline = Instant::now() + Duration::from_millis(call.request.timeout_ms.max(0) as u64);
+async fn await_commits(timeout: Duration, uncommitted: &[Uncommitted], responses: &mut [TopicProduceResponse]) {
+    let deadline = Instant::now() + timeout;
     for Uncommitted { replica, end } in uncommitted {
         let outcome = match timeout_at(deadline, replica.committed(*end)).await {
             Ok(Ok(())) => continue,
