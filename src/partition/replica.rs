@@ -279,9 +279,12 @@ impl Replica {
         if offset > high_watermark || offset < Offset(0) {
             return Err(StorageError::OffsetOutOfRange { offset, log_start, log_end: high_watermark }.into());
         }
-        log.delete_before(offset, high_watermark, now_ms)?;
+        let deleted = log.delete_before(offset, high_watermark, now_ms)?;
         self.publish(&log);
-        Ok(log.log_start())
+        let log_start = log.log_start();
+        drop(log);
+        drop(deleted);
+        Ok(log_start)
     }
 
     /// The idempotent producers that are remembered.
@@ -305,7 +308,8 @@ impl Replica {
         let deleted = log.retain(high_watermark, now_ms)?;
         log.expire_producers(now_ms, producer_expiration_ms);
         self.publish(&log);
-        Ok(deleted)
+        drop(log);
+        Ok(deleted.count())
     }
 
     /// What compaction has to do now; see [`Log::cleaning`].

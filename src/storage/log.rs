@@ -64,6 +64,18 @@ pub struct Appended {
     pub duplicate: bool,
 }
 
+/// Segments that were deleted: their names are gone. Their room is free when this is dropped, which takes a file system milliseconds for
+/// hundreds of megabytes: so not while the log is locked.
+#[derive(Debug, Default)]
+pub struct Deleted(Vec<Arc<dyn File>>);
+
+impl Deleted {
+    /// The number of segments.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
 /// Files of one log with bytes that may not be durable yet.
 #[derive(Debug)]
 pub struct Unflushed {
@@ -317,14 +329,14 @@ impl Log {
         unstable.map_or(high_watermark, |first| first.min(high_watermark))
     }
 
-    /// Deletes what the policy allows; returns the number of deleted segments.
-    pub fn retain(&mut self, high_watermark: Offset, now_ms: i64) -> Result<usize, Error> {
+    /// Deletes what the policy allows.
+    pub fn retain(&mut self, high_watermark: Offset, now_ms: i64) -> Result<Deleted, Error> {
         let policy = self.config.retention.unwrap_or(KEEP);
         self.delete_segments(policy, high_watermark, now_ms)
     }
 
-    fn delete_segments(&mut self, policy: Policy, high_watermark: Offset, now_ms: i64) -> Result<usize, Error> {
-        let mut deleted = 0;
+    fn delete_segments(&mut self, policy: Policy, high_watermark: Offset, now_ms: i64) -> Result<Deleted, Error> {
+        let mut deleted = Deleted::default();
         for deed in choose(&self.facts()?, policy, self.log_start, high_watermark, now_ms) {
             match deed {
                 Deed::Roll => self.roll(now_ms)?,
@@ -332,8 +344,8 @@ impl Log {
                     let oldest = self.segments.remove(0);
                     self.log_start = self.log_start.max(oldest.next_offset());
                     self.publish();
+                    deleted.0.push(oldest.file()?);
                     oldest.delete(self.disk())?;
-                    deleted += 1;
                 }
             }
         }
@@ -342,10 +354,10 @@ impl Log {
     }
 
     /// Raises the first offset: records below are gone, and their segments as soon as they are wholly below. Never above the end.
-    pub fn delete_before(&mut self, offset: Offset, high_watermark: Offset, now_ms: i64) -> Result<(), Error> {
+    pub fn delete_before(&mut self, offset: Offset, high_watermark: Offset, now_ms: i64) -> Result<Deleted, Error> {
         self.log_start = self.log_start.max(offset.min(self.log_end()));
         self.publish();
-        self.delete_segments(KEEP, high_watermark, now_ms).map(|_| ())
+        self.delete_segments(KEEP, high_watermark, now_ms)
     }
 
     /// What compaction has to do now, if anything; `checkpoint` says up to where it came before.

@@ -37,7 +37,7 @@ pub use epochs::LeaderEpochs;
 pub use error::Error;
 pub use files::OpenFiles;
 pub use journal::{CommitJournal, Committed, JournalEntry, Sealed, Stored};
-pub use log::{Appended, Extent, Log, LogConfig, Synced, Uncommitted, Unflushed, sync_logs};
+pub use log::{Appended, Deleted, Extent, Log, LogConfig, Synced, Uncommitted, Unflushed, sync_logs};
 pub use producers::{ActiveProducer, Origin, ProducerState, Verdict};
 pub use reader::{AbortedTransaction, CommittedSlice, FirstBatch, FoundOffset, LogReader, RecordsSlice};
 pub use recovery::{Recovery, Report};
