@@ -63,8 +63,8 @@ impl Broker {
         let files_max = open_files_max().map_or(FILES_MAX, |limit| limit as usize / 2).min(FILES_MAX) / directories.len();
         let keeping = Keeping { durability: config.durability, files_max };
         let partitions = Arc::new(Partitions::new(env.clone(), directories, lost, keeping));
-        let committed_directories = partitions.committed_directories().into_iter();
-        let committing: JoinSet<()> = committed_directories.map(|at| commit(partitions.clone(), env.workers.clone(), at)).collect();
+        let committers = partitions.committers().into_iter();
+        let committing: JoinSet<()> = committers.map(|at| commit(partitions.clone(), env.workers.clone(), at)).collect();
         let node = config.node_id.0;
         let registration = Event::RegisterBroker { id: node, incarnation: env.entropy.uuid() };
         let following = Following { partitions: partitions.clone(), workers: env.workers.clone(), broker: node };

@@ -103,6 +103,12 @@ pub trait File: Send + Sync + Debug {
     /// Cuts the file, or extends it with zeros.
     fn truncate(&self, size: u64) -> io::Result<()>;
 
+    /// Writes a range from the page cache to the disk and waits for it. It is not durable then, but [`File::sync`] has less to do, which keeps
+    /// others from the disk until it is done. An error is one of the disk, as that of a sync.
+    fn write_back(&self, _position: u64, _length: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Makes bytes and size durable.
     fn sync(&self) -> io::Result<()>;
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -157,6 +157,19 @@ impl File for RealFile {
 
     fn truncate(&self, size: u64) -> io::Result<()> {
         self.0.set_len(size)
+    }
+
+    #[allow(unsafe_code)]
+    fn write_back(&self, position: u64, length: u64) -> io::Result<()> {
+        let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+        // SAFETY: it takes an open descriptor and numbers, and touches no memory of ours.
+        let result = unsafe { libc::sync_file_range(self.0.as_raw_fd(), position as i64, length as i64, flags) };
+        let error = if result == 0 { return Ok(()) } else { io::Error::last_os_error() };
+        match Errno::from_io_error(&error) {
+            // It cannot be had here, and the sync does it all.
+            Some(Errno::NOSYS | Errno::INVAL | Errno::SPIPE) => Ok(()),
+            _ => Err(error),
+        }
     }
 
     fn sync(&self) -> io::Result<()> {

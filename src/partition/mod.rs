@@ -4,6 +4,7 @@
 //! that makes it durable, the partition publishes its progress and wakes who waits for it: fetches that want more bytes, and producers that
 //! want their records committed.
 
+mod commits;
 mod error;
 mod open_directory;
 mod partitions;

@@ -2,16 +2,22 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+use super::commits::Commits;
 use crate::env::Disk;
-use crate::storage::{self, Committed, JournalEntry, LogDirectory, OpenFiles};
+use crate::storage::{self, LogDirectory, OpenFiles};
 
 /// Bytes that may be written until a flush is due: so much has to be read after a crash at most.
 const UNFLUSHED_BYTES_MAX: u64 = 1 << 30;
+
+/// While there are commits a flush leaves the disk to them for so many times as long as it takes it.
+const WAY_GIVEN: u32 = 2;
+/// And for no longer than that at once.
+const WAY_GIVEN_MAX: Duration = Duration::from_millis(10);
 
 /// When a record counts as stored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,12 +44,10 @@ pub(super) struct OpenDirectory {
     pub(super) log: LogDirectory,
     pub(super) files: Arc<OpenFiles>,
     pub(super) durability: Durability,
-    /// Somebody waits until something is durable.
-    pub(super) commit_due: Notify,
+    pub(super) commits: Commits,
     /// Held by who makes something durable: of two at once only one would be told that the disk failed.
     syncing: Mutex<()>,
     offline: AtomicBool,
-    failed: CancellationToken,
     unflushed_bytes: AtomicU64,
     pub(super) signals: Arc<Signals>,
 }
@@ -60,10 +64,9 @@ impl OpenDirectory {
             log,
             files: OpenFiles::new(disk, files_max),
             durability,
-            commit_due: Notify::new(),
+            commits: Commits::default(),
             syncing: Mutex::new(()),
             offline: AtomicBool::new(false),
-            failed: CancellationToken::new(),
             unflushed_bytes: AtomicU64::new(0),
             signals,
         }
@@ -81,25 +84,21 @@ impl OpenDirectory {
         work().inspect_err(|error| self.judge(error))
     }
 
+    /// Lets commits get at the disk after a piece of a flush, which took so long, where there are any and they have room.
+    pub(super) fn give_way(&self, took: Duration) {
+        if self.commits.is_busy() && !self.log.journal().is_short() {
+            std::thread::sleep((took * WAY_GIVEN).min(WAY_GIVEN_MAX));
+        }
+    }
+
     /// Whether somebody makes something durable now.
     pub(super) fn is_syncing(&self) -> bool {
         matches!(self.syncing.try_lock(), Err(TryLockError::WouldBlock))
     }
 
-    /// Commits what was appended, unless the disk has failed. Blocks, but not for a [sync](OpenDirectory::sync) of the logs.
-    pub(super) fn commit(&self, entries: &[JournalEntry]) -> Result<Committed, storage::Error> {
-        let mut journal = self.log.journal();
-        self.check_online()?;
-        journal.commit(entries).inspect_err(|error| self.judge(error))
-    }
-
-    fn check_online(&self) -> Result<(), storage::Error> {
+    /// Fails where the disk has failed.
+    pub(super) fn check_online(&self) -> Result<(), storage::Error> {
         if self.is_offline() { Err(storage::Error::Offline(self.log.path().to_path_buf())) } else { Ok(()) }
-    }
-
-    /// Waits until the disk fails.
-    pub(super) async fn went_offline(&self) {
-        self.failed.cancelled().await;
     }
 
     /// Takes the directory offline where the error says that the disk failed. After a failed sync the kernel forgets: what was written may be
@@ -108,14 +107,15 @@ impl OpenDirectory {
         if error.is_disk_failure() && !self.offline.swap(true, Ordering::AcqRel) {
             let directory = self.log.path().display();
             error!(%error, %directory, "the log directory is offline: nothing in it is read or written until the next start");
-            self.failed.cancel();
+            // Who commits tells those who wait.
+            self.commits.end();
         }
     }
 
     /// Counts what is not durable yet.
     pub(super) fn appended(&self, bytes: u64) {
         if self.durability == Durability::Fsync {
-            self.commit_due.notify_one();
+            self.commits.appended(bytes);
         }
         if self.unflushed_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > UNFLUSHED_BYTES_MAX {
             self.unflushed_bytes.store(0, Ordering::Relaxed);

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::ScopedJoinHandle;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use tracing::error;
 
+use super::commits::{COMMITTERS, Committer, Running};
 use super::open_directory::{Durability, OpenDirectory, Signals};
 use super::{Error, Replica, TopicSettings};
 use crate::env::Env;
@@ -392,18 +394,58 @@ impl Partitions {
         })
     }
 
-    /// Commits what was written to a directory, counted from 0: into its journal, or by a flush where that has no room. One log alone is made
-    /// durable where it lies: that takes one sync too, and each byte is written once. Blocks.
+    /// Commits what was written to a directory, counted from 0, and what is written meanwhile, until nothing is left. Blocks. [As
+    /// many](Partitions::committers) may do so at once.
     pub fn commit(&self, directory: usize) -> Result<(), Error> {
         let home = &self.directories[directory];
+        let committer = home.commits.committer();
+        let outcome = std::iter::from_fn(|| committer.next()).try_for_each(|running| self.commit_in(home, &committer, running));
+        if home.is_offline() {
+            // What is not durable now never will be.
+            self.in_directory(home).iter().for_each(|replica| replica.wake());
+        }
+        outcome
+    }
+
+    /// Commits what no commit has taken. One log that is alone is made durable where it lies: that takes one sync too, and each byte is written
+    /// once.
+    fn commit_in<'a>(
+        &self,
+        home: &'a Arc<OpenDirectory>,
+        committer: &Committer<'a>,
+        mut running: MutexGuard<'a, Running>,
+    ) -> Result<(), Error> {
+        home.check_online()?;
         let mut behind = self.in_directory(home);
         behind.retain(|replica| replica.is_behind());
-        match behind[..] {
+        let alone = match &behind[..] {
             [] => return Ok(()),
+            [replica] => Some(replica.id().clone()),
+            _ => None,
+        };
+        if running.is_alone(alone) {
+            running = committer.wait_for_all(running);
             // It does not wait for a flush of the others.
-            [_] if !home.is_syncing() => return self.sync_in(home, &behind),
-            _ => {}
+            if !home.is_syncing() {
+                let _in_flight = committer.begin(running);
+                return self.sync_in(home, &behind);
+            }
         }
+        let outcome = self.commit_logs(home, committer, running, &behind);
+        if outcome.is_err() {
+            behind.iter().for_each(|replica| replica.give_back());
+        }
+        outcome
+    }
+
+    /// Commits logs into the journal, or by a flush where that has no room.
+    fn commit_logs<'a>(
+        &self,
+        home: &'a Arc<OpenDirectory>,
+        committer: &Committer<'a>,
+        running: MutexGuard<'a, Running>,
+        behind: &[Arc<Replica>],
+    ) -> Result<(), Error> {
         let (mut committing, mut entries) = (Vec::new(), Vec::new());
         for replica in behind {
             if let Some(entry) = replica.uncommitted()? {
@@ -411,18 +453,27 @@ impl Partitions {
                 entries.push(entry);
             }
         }
-        match home.commit(&entries)? {
-            Committed::NoRoom => return self.flush_in(home),
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let room = home.log.journal().reserve(&entries).inspect_err(|error| home.judge(error))?;
+        let in_flight = committer.begin(running);
+        let committed = room.map_or(Ok(Committed::NoRoom), |room| room.commit().inspect_err(|error| home.judge(error)))?;
+        match committed {
+            Committed::NoRoom => {
+                drop(in_flight);
+                return self.flush_in(home);
+            }
             Committed::FlushDue => home.signals.flush_due.notify_one(),
             Committed::Durable => {}
         }
-        committing.iter().zip(entries).for_each(|(replica, entry)| replica.commit(entry.batches.extent));
+        committing.iter().zip(&entries).for_each(|(replica, entry)| replica.commit(entry.batches.extent));
         Ok(())
     }
 
     /// Waits until something was written to a directory that somebody waits for.
     pub async fn commit_due(&self, directory: usize) {
-        self.directories[directory].commit_due.notified().await;
+        self.directories[directory].commits.due().await;
     }
 
     /// Whether the disk under a directory, counted from 0, has failed.
@@ -430,9 +481,10 @@ impl Partitions {
         self.directories[directory].is_offline()
     }
 
-    /// The directories whose logs have to be [committed](Partitions::commit), counted from 0.
-    pub fn committed_directories(&self) -> Vec<usize> {
-        (0..self.directories.len()).filter(|at| self.directories[*at].durability == Durability::Fsync).collect()
+    /// Who should [commit](Partitions::commit): for each the directory, counted from 0.
+    pub fn committers(&self) -> Vec<usize> {
+        let committed = (0..self.directories.len()).filter(|at| self.directories[*at].durability == Durability::Fsync);
+        committed.flat_map(|at| [at; COMMITTERS]).collect()
     }
 
     /// Works on each directory that is not offline, and then gives the last error.
@@ -473,7 +525,12 @@ impl Partitions {
 
     /// A sync that fails is never tried again: the kernel may have forgotten what it could not write.
     fn sync_files(&self, home: &OpenDirectory, unflushed: Vec<Unflushed>) -> Result<Vec<Synced>, Error> {
-        Ok(home.sync(|| sync_logs(&*self.env.0.disk, home.log.path(), unflushed))?)
+        let mut begin = Instant::now();
+        let mut pause = || {
+            home.give_way(begin.elapsed());
+            begin = Instant::now();
+        };
+        Ok(home.sync(|| sync_logs(&*self.env.0.disk, home.log.path(), unflushed, &mut pause))?)
     }
 
     fn usable(&self) -> impl Iterator<Item = &Arc<OpenDirectory>> {

@@ -77,6 +77,7 @@ pub struct Replica {
     reader: Arc<LogReader>,
     log_start: AtomicI64,
     log_end: AtomicI64,
+    taken: AtomicI64,
     high_watermark: AtomicI64,
     last_stable: AtomicI64,
     verifications: Arc<Verifications>,
@@ -101,6 +102,7 @@ impl Replica {
             reader: log.reader().clone(),
             log_start: AtomicI64::new(0),
             log_end: AtomicI64::new(0),
+            taken: AtomicI64::new(0),
             high_watermark: AtomicI64::new(0),
             last_stable: AtomicI64::new(0),
             verifications: Arc::default(),
@@ -186,14 +188,9 @@ impl Replica {
         }
         let wake = Wake::default();
         let _subscription = self.subscribe(&wake);
-        // What is not durable when the disk fails never will be.
         while self.view().high_watermark < offset {
             self.check_open()?;
-            tokio::select! {
-                biased;
-                () = wake.notified() => {}
-                () = self.home.went_offline() => {}
-            }
+            wake.notified().await;
         }
         Ok(())
     }
@@ -352,12 +349,21 @@ impl Replica {
 
     /// What is to be committed, if anything; see [`Log::uncommitted`].
     pub(super) fn uncommitted(&self) -> Result<Option<JournalEntry>, Error> {
-        let log = self.log();
+        let mut log = self.write();
         if self.is_closed() {
             return Ok(None);
         }
         let entry = |batches| JournalEntry { topic_id: self.topic_id, partition: self.id.partition, batches };
-        Ok(log.uncommitted()?.map(entry))
+        let uncommitted = log.uncommitted()?.map(entry);
+        self.publish(&log);
+        Ok(uncommitted)
+    }
+
+    /// Says that nothing came of a commit; see [`Log::give_back`].
+    pub(super) fn give_back(&self) {
+        let mut log = self.write();
+        log.give_back();
+        self.publish(&log);
     }
 
     /// Takes note of what was committed.
@@ -369,10 +375,14 @@ impl Replica {
         self.progress.step();
     }
 
-    /// Whether something was appended that is not committed.
+    /// Wakes who waits for a commit, because there will be none.
+    pub(super) fn wake(&self) {
+        self.progress.step();
+    }
+
+    /// Whether something was appended that is to be committed, and that no commit has taken.
     pub(super) fn is_behind(&self) -> bool {
-        let view = self.view();
-        view.high_watermark < view.log_end
+        self.taken.load(Ordering::Acquire) < self.log_end.load(Ordering::Acquire) && !self.is_closed()
     }
 
     /// Refuses further use, writes what makes the next open quick, and wakes who waits. What it gives is to be made durable.
@@ -444,6 +454,7 @@ impl Replica {
     fn publish(&self, log: &Log) {
         self.log_start.store(log.log_start().0, Ordering::Release);
         self.log_end.store(log.log_end().0, Ordering::Release);
+        self.taken.store(log.taken().0, Ordering::Release);
         let high_watermark = match self.home.durability {
             Durability::Default => log.log_end(),
             Durability::Fsync => log.committed(),

@@ -64,7 +64,7 @@ pub struct LogDirectory {
     recovery_points: BTreeMap<TopicPartition, Offset>,
     log_starts: OffsetFile,
     cleaned: OffsetFile,
-    journal: Mutex<CommitJournal>,
+    journal: CommitJournal,
     _lock: Lock,
 }
 
@@ -160,7 +160,7 @@ impl LogDirectory {
             checkpoint::read(&*disk, &path.join(RECOVERY_POINTS)).iter().filter_map(|line| partition_offset(line)).collect();
         let log_starts = OffsetFile::read(disk.clone(), path.join(LOG_STARTS));
         let cleaned = OffsetFile::read(disk.clone(), path.join(CLEANED));
-        let journal = Mutex::new(CommitJournal::open(&disk, path)?);
+        let journal = CommitJournal::open(&disk, path)?;
         let path = path.to_path_buf();
         Ok(LogDirectory { disk, path, made_by, cluster_id, start, recovery_points, log_starts, cleaned, journal, _lock: lock })
     }
@@ -274,9 +274,9 @@ impl LogDirectory {
         &self.cleaned
     }
 
-    /// The commit journal. Who holds it keeps commits waiting.
-    pub fn journal(&self) -> MutexGuard<'_, CommitJournal> {
-        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The commit journal.
+    pub fn journal(&self) -> &CommitJournal {
+        &self.journal
     }
 
     /// Bytes of the file system that it lies on, and how many of them are free for us.

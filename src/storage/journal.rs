@@ -24,16 +24,19 @@
 //!
 //! The first commit that is not sound, or of another use, ends the file. Numbers are big-endian.
 //!
+//! Two commits may be on their way at once, each in its own part of the file: while the disk works on one the other is prepared. They end in the
+//! order of their parts.
+//!
 //! Cost of a commit: a read from the page cache, a checksum, one positioned write past the page cache, one sync. Each byte goes to the disk
 //! twice.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::Error;
-use super::log::Uncommitted;
+use super::unflushed::Uncommitted;
 use crate::env::{DIRECT_BLOCK, Disk, File, OpenMode};
 use crate::model::Uuid;
 use crate::records;
@@ -42,8 +45,11 @@ use crate::records;
 const NAME: &str = "commit-journal.";
 /// The most files.
 const FILES_MAX: usize = 16;
-/// When so many hold something the logs are to be flushed: there is room for what is committed meanwhile.
-const FILES_DUE: usize = 8;
+/// When so many hold something the logs are to be flushed: there is room for what is committed meanwhile. (With 8 commits were slower: the more
+/// there is to flush the longer they share the disk.)
+const FILES_DUE: usize = 4;
+/// When so many do a flush must not take its time.
+const FILES_HURRY: usize = 12;
 /// Free files that are kept however little was committed.
 const FREE_MIN: usize = 1;
 /// The most bytes of a file.
@@ -66,6 +72,13 @@ pub struct CommitJournal {
     disk: Arc<dyn Disk>,
     directory: PathBuf,
     file_bytes_max: u64,
+    state: Mutex<State>,
+    /// A commit has ended.
+    ended: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
     /// What an earlier start committed, until the logs have taken it.
     found: BTreeMap<Of, Vec<Stored>>,
     /// What the commits go to.
@@ -77,10 +90,14 @@ pub struct CommitJournal {
     /// Files of earlier starts have numbers below it.
     first_number: u64,
     next_number: u64,
-    buffer: Vec<u8>,
+    buffers: Vec<Vec<u8>>,
+    /// The next commit that begins, the next one that ends, and those that end without being durable: all below.
+    next_turn: u64,
+    ending_turn: u64,
+    broken_below: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct JournalFile {
     number: u64,
     path: PathBuf,
@@ -115,6 +132,19 @@ pub struct Sealed {
     below: u64,
 }
 
+/// Room in the journal for one commit.
+#[derive(Debug)]
+pub struct Room<'a> {
+    journal: &'a CommitJournal,
+    entries: &'a [JournalEntry],
+    size: usize,
+    /// Its end is where the commit begins.
+    file: JournalFile,
+    turn: u64,
+    is_flush_due: bool,
+    has_ended: bool,
+}
+
 /// What became of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Committed {
@@ -133,77 +163,69 @@ impl CommitJournal {
         let mut uses = files(&**disk, directory)?;
         uses.sort_by_key(|(file, _)| file.number);
         let next_number = uses.last().map_or(1, |(file, _)| file.number + 1);
-        let mut journal = CommitJournal {
+        let mut state = State { first_number: next_number, next_number, ..State::default() };
+        for (file, stored) in uses {
+            stored.into_iter().for_each(|(of, stored)| state.found.entry(of).or_default().push(stored));
+            state.older.push(file);
+        }
+        Ok(CommitJournal {
             disk: disk.clone(),
             directory: directory.to_path_buf(),
             file_bytes_max: (all_bytes / PART_OF_DISK / FILES_MAX as u64).min(FILE_BYTES_MAX),
-            found: BTreeMap::new(),
-            current: None,
-            older: Vec::new(),
-            free: Vec::new(),
-            first_number: next_number,
-            next_number,
-            buffer: Vec::new(),
-        };
-        for (file, stored) in uses {
-            stored.into_iter().for_each(|(of, stored)| journal.found.entry(of).or_default().push(stored));
-            journal.older.push(file);
-        }
-        Ok(journal)
+            state: Mutex::new(state),
+            ended: Condvar::new(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What earlier starts committed to a log, in the order in which it was appended; nothing the second time.
-    pub fn take(&mut self, topic_id: Uuid, partition: i32) -> Vec<Stored> {
-        self.found.remove(&(topic_id, partition)).unwrap_or_default()
+    pub fn take(&self, topic_id: Uuid, partition: i32) -> Vec<Stored> {
+        self.state().found.remove(&(topic_id, partition)).unwrap_or_default()
     }
 
     /// Leaves the files of earlier starts to a later one: a log that could not be opened may need them.
-    pub fn keep_found(&mut self) {
-        self.older.retain(|file| file.number >= self.first_number);
+    pub fn keep_found(&self) {
+        let mut state = self.state();
+        let first_number = state.first_number;
+        state.older.retain(|file| file.number >= first_number);
     }
 
-    /// Makes durable what was appended to logs. Blocks.
-    pub fn commit(&mut self, entries: &[JournalEntry]) -> Result<Committed, Error> {
+    /// Room for what was appended to logs, after what was given room before; none where the logs have to be flushed instead. Commits that have
+    /// room may be [made](Room::commit) at the same time.
+    pub fn reserve<'a>(&'a self, entries: &'a [JournalEntry]) -> Result<Option<Room<'a>>, Error> {
         let size = COMMIT_HEAD + entries.iter().map(JournalEntry::size).sum::<usize>();
-        let needed = self.older.len();
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let Some(to) = self.file_with_room(size as u64)? else { return Ok(Committed::NoRoom) };
-        let bytes = blocks(&mut buffer, size);
-        write_commit(entries, to.number, &mut bytes[..size])?;
-        match to.file.write_at(to.end, &[IoSlice::new(bytes)]).map_err(Error::io("write", &to.path)) {
-            Err(error) if error.is_disk_failure() => return Err(error),
-            // There is no room, or no more is allowed: what was written of it does no harm.
-            Err(_) => return Ok(Committed::NoRoom),
-            Ok(()) => to.file.sync().map_err(Error::io("sync", &to.path))?,
-        }
-        to.end += bytes.len() as u64;
-        buffer.truncate(BUFFER_KEPT);
-        buffer.shrink_to(BUFFER_KEPT);
-        self.buffer = buffer;
-        let is_due = self.older.len() > needed && self.older.len() >= FILES_DUE;
-        Ok(if is_due { Committed::FlushDue } else { Committed::Durable })
-    }
-
-    fn file_with_room(&mut self, size: u64) -> Result<Option<&mut JournalFile>, Error> {
-        if size > self.file_bytes_max {
+        let taken = (size as u64).next_multiple_of(DIRECT_BLOCK as u64);
+        if taken > self.file_bytes_max {
             return Ok(None);
         }
-        if self.current.as_ref().is_none_or(|file| file.end + size > self.file_bytes_max) {
-            let Some(next) = self.next_file()? else { return Ok(None) };
-            self.seal();
-            self.current = Some(next);
+        let mut state = self.state();
+        let mut is_flush_due = false;
+        if state.current.as_ref().is_none_or(|file| file.end + taken > self.file_bytes_max) {
+            let Some(next) = self.next_file(&mut state)? else { return Ok(None) };
+            let needed = state.older.len();
+            state.seal();
+            state.current = Some(next);
+            is_flush_due = state.older.len() > needed && state.older.len() >= FILES_DUE;
         }
-        Ok(self.current.as_mut())
+        let turn = state.next_turn;
+        let Some(current) = &mut state.current else { return Ok(None) };
+        let file = current.clone();
+        current.end += taken;
+        state.next_turn += 1;
+        Ok(Some(Room { journal: self, entries, size, file, turn, is_flush_due, has_ended: false }))
     }
 
     /// A file for a new use; none where all hold what is needed, or the disk is full.
-    fn next_file(&mut self) -> Result<Option<JournalFile>, Error> {
-        let number = self.next_number;
-        if let Some(free) = self.free.pop() {
-            self.next_number += 1;
+    fn next_file(&self, state: &mut State) -> Result<Option<JournalFile>, Error> {
+        let number = state.next_number;
+        if let Some(free) = state.free.pop() {
+            state.next_number += 1;
             return Ok(Some(JournalFile { number, end: 0, ..free }));
         }
-        if self.older.len() + usize::from(self.current.is_some()) >= FILES_MAX {
+        if state.older.len() + usize::from(state.current.is_some()) >= FILES_MAX {
             return Ok(None);
         }
         let path = self.directory.join(format!("{NAME}{number}"));
@@ -212,34 +234,110 @@ impl CommitJournal {
             file => file.map_err(Error::io("open", &path))?,
         };
         self.disk.sync_dir(&self.directory).map_err(Error::io("sync", &self.directory))?;
-        self.next_number += 1;
+        state.next_number += 1;
         Ok(Some(JournalFile { number, path, file, end: 0 }))
     }
 
-    /// Names what was committed so far: what comes now goes to another file.
-    pub fn seal(&mut self) -> Sealed {
-        self.older.extend(self.current.take());
-        Sealed { below: self.next_number }
+    /// Whether there is little room left until the logs are flushed.
+    pub fn is_short(&self) -> bool {
+        self.state().older.len() >= FILES_HURRY
+    }
+
+    /// Names what was given room so far: what comes now goes to another file.
+    pub fn seal(&self) -> Sealed {
+        let mut state = self.state();
+        state.seal();
+        Sealed { below: state.next_number }
     }
 
     /// Takes note that the logs were flushed after this was sealed, so that they do not need it any more. Of the files as many are kept as one
-    /// flush has freed.
-    pub fn free(&mut self, sealed: Sealed) -> Result<(), Error> {
-        let count = self.older.partition_point(|file| file.number < sealed.below);
-        self.free.extend(self.older.drain(..count));
-        let surplus = self.free.split_off(self.free.len().min(count.max(FREE_MIN)));
+    /// flush has freed. One that a commit is still written to is left to the next flush: what it holds was flushed too.
+    pub fn free(&self, sealed: Sealed) -> Result<(), Error> {
+        let surplus = {
+            let mut state = self.state();
+            let is_done = |file: &JournalFile| file.number < sealed.below && Arc::strong_count(&file.file) == 1;
+            let (freed, needed): (Vec<_>, Vec<_>) = std::mem::take(&mut state.older).into_iter().partition(is_done);
+            let count = freed.len();
+            state.older = needed;
+            state.free.extend(freed);
+            let kept = state.free.len().min(count.max(FREE_MIN));
+            state.free.split_off(kept)
+        };
         self.remove_files(surplus)
     }
 
     /// Removes the files. All logs must be durable.
-    pub fn remove(&mut self) -> Result<(), Error> {
-        self.seal();
-        let files = self.older.drain(..).chain(self.free.drain(..)).collect();
+    pub fn remove(&self) -> Result<(), Error> {
+        let files = {
+            let mut state = self.state();
+            state.seal();
+            let State { older, free, .. } = &mut *state;
+            older.drain(..).chain(free.drain(..)).collect()
+        };
         self.remove_files(files)
     }
 
     fn remove_files(&self, files: Vec<JournalFile>) -> Result<(), Error> {
         files.into_iter().map(|file| file.path).try_for_each(|path| self.disk.remove_file(&path).map_err(Error::io("remove", &path)))
+    }
+}
+
+impl State {
+    fn seal(&mut self) {
+        self.older.extend(self.current.take());
+    }
+}
+
+impl Room<'_> {
+    /// Makes the commit durable. Blocks, also until those that were given room before are: a file ends at the first one that is not sound, so
+    /// that where one fails those behind it are not durable either.
+    pub fn commit(mut self) -> Result<Committed, Error> {
+        let is_written = self.write()?;
+        Ok(match self.end(is_written) {
+            false => Committed::NoRoom,
+            true if self.is_flush_due => Committed::FlushDue,
+            true => Committed::Durable,
+        })
+    }
+
+    /// Whether there was room on the disk.
+    fn write(&self) -> Result<bool, Error> {
+        let JournalFile { path, file, .. } = &self.file;
+        let mut buffer = self.journal.state().buffers.pop().unwrap_or_default();
+        let bytes = blocks(&mut buffer, self.size);
+        write_commit(self.entries, self.file.number, &mut bytes[..self.size])?;
+        match file.write_at(self.file.end, &[IoSlice::new(bytes)]).map_err(Error::io("write", path)) {
+            Err(error) if error.is_disk_failure() => return Err(error),
+            // There is no room, or no more is allowed: what was written of it does no harm.
+            Err(_) => return Ok(false),
+            Ok(()) => file.sync().map_err(Error::io("sync", path))?,
+        }
+        buffer.truncate(BUFFER_KEPT);
+        buffer.shrink_to(BUFFER_KEPT);
+        self.journal.state().buffers.push(buffer);
+        Ok(true)
+    }
+
+    /// Waits for its turn, and says whether it is durable.
+    fn end(&mut self, is_written: bool) -> bool {
+        self.has_ended = true;
+        let state = self.journal.ended.wait_while(self.journal.state(), |state| state.ending_turn != self.turn);
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        if !is_written {
+            state.broken_below = state.next_turn;
+            state.seal();
+        }
+        state.ending_turn += 1;
+        self.journal.ended.notify_all();
+        self.turn >= state.broken_below
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.end(false);
+        }
     }
 }
 
@@ -376,4 +474,93 @@ fn read_entry(bytes: &[u8]) -> Option<(Of, usize, &[u8])> {
     let (length, rest) = rest.split_first_chunk()?;
     let length = u32::from_be_bytes(*length) as usize;
     Some(((Uuid(*topic_id), i32::from_be_bytes(*partition)), length, rest.get(length..)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::env::{ManualClock, MemoryDisk};
+    use crate::storage::{Extent, RecordsSlice};
+
+    const ROOT: &str = "/data";
+    const TOPIC: Uuid = Uuid([7; 16]);
+
+    fn disk() -> Arc<dyn Disk> {
+        let disk = MemoryDisk::new(Arc::new(ManualClock::at(0)));
+        disk.create_dir(Path::new(ROOT)).unwrap();
+        Arc::new(disk)
+    }
+
+    fn open(disk: &Arc<dyn Disk>) -> CommitJournal {
+        CommitJournal::open(disk, Path::new(ROOT)).unwrap()
+    }
+
+    /// What was appended to a partition.
+    fn entries(disk: &Arc<dyn Disk>, partition: i32, bytes: &[u8]) -> [JournalEntry; 1] {
+        let path = Path::new(ROOT).join(format!("log-{partition}"));
+        let file = disk.open(&path, OpenMode::Write).unwrap();
+        file.write_at(0, &[IoSlice::new(bytes)]).unwrap();
+        let parts = vec![(path, RecordsSlice::written(file, 0, bytes.len()))];
+        let batches = Uncommitted { parts, extent: Extent::default() };
+        [JournalEntry { topic_id: TOPIC, partition, batches }]
+    }
+
+    /// What a start finds of some partitions.
+    fn found<const N: usize>(disk: &Arc<dyn Disk>, partitions: [i32; N]) -> [Vec<Vec<u8>>; N] {
+        let journal = open(disk);
+        partitions.map(|partition| journal.take(TOPIC, partition).iter().map(|stored| stored.read().unwrap()).collect())
+    }
+
+    #[test]
+    fn a_commit_ends_after_those_that_had_room_before() {
+        let disk = disk();
+        let journal = open(&disk);
+        let [first, second] = [entries(&disk, 0, b"first"), entries(&disk, 1, b"second")];
+        let [one, two] = [&first, &second].map(|entries| journal.reserve(entries).unwrap().unwrap());
+        let has_ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                let committed = two.commit().unwrap();
+                has_ended.store(true, Ordering::SeqCst);
+                committed
+            });
+            std::thread::sleep(Duration::from_millis(20));
+            assert!(!has_ended.load(Ordering::SeqCst));
+            assert_eq!(one.commit().unwrap(), Committed::Durable);
+            assert_eq!(other.join().unwrap(), Committed::Durable);
+        });
+        assert_eq!(found(&disk, [0, 1]), [[b"first".to_vec()].to_vec(), [b"second".to_vec()].to_vec()]);
+    }
+
+    #[test]
+    fn behind_a_commit_that_fails_none_is_durable_and_the_next_goes_to_another_file() {
+        let disk = disk();
+        let journal = open(&disk);
+        let [first, second, third] = [entries(&disk, 0, b"first"), entries(&disk, 1, b"second"), entries(&disk, 2, b"third")];
+        let [one, two] = [&first, &second].map(|entries| journal.reserve(entries).unwrap().unwrap());
+        drop(one);
+        assert_eq!(two.commit().unwrap(), Committed::NoRoom);
+        assert_eq!(journal.reserve(&third).unwrap().unwrap().commit().unwrap(), Committed::Durable);
+        assert_eq!(found(&disk, [0, 1, 2]), [vec![], vec![], vec![b"third".to_vec()]]);
+    }
+
+    #[test]
+    fn a_file_that_a_commit_is_written_to_is_not_used_again() {
+        let disk = disk();
+        let journal = open(&disk);
+        let [first, second] = [entries(&disk, 0, b"first"), entries(&disk, 1, b"second")];
+        let room = journal.reserve(&first).unwrap().unwrap();
+        journal.free(journal.seal()).unwrap();
+        let other = journal.reserve(&second).unwrap().unwrap();
+        assert_ne!(room.file.path, other.file.path);
+        let path = room.file.path.clone();
+        room.commit().unwrap();
+        other.commit().unwrap();
+        journal.free(journal.seal()).unwrap();
+        let again = [journal.reserve(&first).unwrap().unwrap(), journal.reserve(&second).unwrap().unwrap()];
+        assert!(again.iter().all(|room| room.file.number > 2) && disk.exists(&path));
+    }
 }

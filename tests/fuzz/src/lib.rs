@@ -184,8 +184,9 @@ pub fn sound_journal() -> Vec<u8> {
         log.append(checked, Origin::Client, LeaderEpoch(9), NOW).expect("an append");
     }
     let batches = log.uncommitted().expect("it reads").expect("something is uncommitted");
-    let committed = directory.journal().commit(&[JournalEntry { topic_id: topic_id(), partition: 0, batches }]);
-    assert_eq!(committed.expect("a commit"), Committed::Durable);
+    let entries = [JournalEntry { topic_id: topic_id(), partition: 0, batches }];
+    let room = directory.journal().reserve(&entries).expect("a file").expect("room");
+    assert_eq!(room.commit().expect("a commit"), Committed::Durable);
     let mut bytes = disk.read(&Path::new(DATA).join("commit-journal.1")).expect("the file");
     // Without what fills its last block.
     bytes.truncate(16 + u32::from_be_bytes(bytes[12..16].try_into().expect("four bytes")) as usize);

@@ -1,0 +1,192 @@
+//! When what was written to a log directory is committed, and by whom.
+//!
+//! A commit takes all that waits. While the disk works on it more comes: as soon as that is much, a second commit begins beside the first,
+//! else when the first has ended. So the disk and the processors do not wait for each other, and little is not committed in small pieces.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::model::TopicPartition;
+
+/// So many may commit at once.
+pub(super) const COMMITTERS: usize = 2;
+/// Bytes that are worth a commit beside another one.
+const WORTH_BYTES: u64 = 256 << 10;
+/// A log is alone when it was so often committed and no other was. One that is only the first of many to be written would have them wait for it.
+const ALONE_FROM: u32 = 8;
+
+/// The commits of a directory.
+#[derive(Debug, Default)]
+pub(super) struct Commits {
+    /// Somebody waits until something is durable.
+    due: Notify,
+    /// Bytes that no commit has taken; where it is 0 there is nothing to commit.
+    waiting_bytes: AtomicU64,
+    /// Who commits, or looks whether there is something to commit.
+    committers: AtomicUsize,
+    running: Mutex<Running>,
+    changed: Condvar,
+}
+
+/// Who holds it says what the next commit takes.
+#[derive(Debug, Default)]
+pub(super) struct Running {
+    /// Commits that have not ended.
+    pub(super) count: usize,
+    /// The last commits, so many, were of this log and no other.
+    alone: Option<TopicPartition>,
+    alone_count: u32,
+}
+
+impl Running {
+    /// Takes note of the log that is committed alone, if one is; says whether it has been so for a while.
+    pub(super) fn is_alone(&mut self, alone: Option<TopicPartition>) -> bool {
+        self.alone_count = if alone.is_some() && alone == self.alone { self.alone_count.saturating_add(1) } else { 0 };
+        self.alone = alone;
+        self.alone_count >= ALONE_FROM
+    }
+}
+
+/// Somebody who commits, to its end.
+pub(super) struct Committer<'a>(&'a Commits);
+
+/// A commit, to its end.
+pub(super) struct InFlight<'a>(&'a Commits);
+
+impl Commits {
+    /// Takes note of what was appended and may be read from the log.
+    pub(super) fn appended(&self, bytes: u64) {
+        let before = self.waiting_bytes.fetch_add(bytes, Ordering::SeqCst);
+        let is_much = before < WORTH_BYTES && before + bytes >= WORTH_BYTES;
+        if is_much {
+            self.changed.notify_all();
+        }
+        if is_much || self.committers.load(Ordering::SeqCst) == 0 {
+            self.due.notify_one();
+        }
+    }
+
+    /// Has somebody look who commits: there will be no more commits.
+    pub(super) fn end(&self) {
+        self.due.notify_one();
+    }
+
+    /// Whether a commit is on its way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.running().count > 0
+    }
+
+    /// Waits until somebody should commit.
+    pub(super) async fn due(&self) {
+        self.due.notified().await;
+    }
+
+    /// Begins to commit.
+    pub(super) fn committer(&self) -> Committer<'_> {
+        self.committers.fetch_add(1, Ordering::SeqCst);
+        Committer(self)
+    }
+
+    fn running(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<'a> Committer<'a> {
+    /// Waits until there is reason to commit; none where there is nothing. What is appended from then on waits for the next time.
+    pub(super) fn next(&self) -> Option<MutexGuard<'a, Running>> {
+        let waiting_bytes = || self.0.waiting_bytes.load(Ordering::SeqCst);
+        let is_early = |running: &mut Running| running.count > 0 && (1..WORTH_BYTES).contains(&waiting_bytes());
+        let running = self.0.changed.wait_while(self.0.running(), is_early).unwrap_or_else(PoisonError::into_inner);
+        (self.0.waiting_bytes.swap(0, Ordering::SeqCst) > 0).then_some(running)
+    }
+
+    /// Waits until no commit is on its way.
+    pub(super) fn wait_for_all(&self, running: MutexGuard<'a, Running>) -> MutexGuard<'a, Running> {
+        self.0.changed.wait_while(running, |running| running.count > 0).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a commit; others may begin theirs.
+    pub(super) fn begin(&self, mut running: MutexGuard<'a, Running>) -> InFlight<'a> {
+        running.count += 1;
+        InFlight(self.0)
+    }
+}
+
+impl Drop for Committer<'_> {
+    fn drop(&mut self) {
+        self.0.committers.fetch_sub(1, Ordering::SeqCst);
+        // Who appended before that thought that somebody would look again.
+        if self.0.waiting_bytes.load(Ordering::SeqCst) > 0 {
+            self.0.due.notify_one();
+        }
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.running().count -= 1;
+        self.0.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Whether somebody was asked to commit.
+    async fn is_due(commits: &Commits) -> bool {
+        tokio::time::timeout(Duration::ZERO, commits.due()).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn beside_a_commit_another_begins_for_much_and_waits_for_its_end_with_little() {
+        let commits = Commits::default();
+        commits.appended(10);
+        assert!(is_due(&commits).await);
+        let one = commits.committer();
+        let first = one.begin(one.next().unwrap());
+        commits.appended(WORTH_BYTES - 1);
+        assert!(!is_due(&commits).await, "little, and somebody is there who will look");
+        commits.appended(1);
+        assert!(is_due(&commits).await);
+        let two = commits.committer();
+        let second = two.begin(two.next().unwrap());
+        assert_eq!(commits.running().count, 2);
+        drop(second);
+        assert!(two.next().is_none(), "all was taken");
+        commits.appended(10);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| two.next().map(|running| running.count));
+            std::thread::sleep(Duration::from_millis(20));
+            assert!(!waiting.is_finished());
+            drop(first);
+            assert_eq!(waiting.join().unwrap(), Some(0));
+        });
+    }
+
+    #[tokio::test]
+    async fn what_comes_while_the_last_one_leaves_is_not_forgotten() {
+        let commits = Commits::default();
+        let committer = commits.committer();
+        assert!(committer.next().is_none());
+        commits.appended(10);
+        assert!(!is_due(&commits).await);
+        drop(committer);
+        assert!(is_due(&commits).await);
+    }
+
+    #[test]
+    fn a_log_is_alone_after_some_commits_of_nothing_else() {
+        let mut running = Running::default();
+        let log = |partition| Some(TopicPartition::new("a", partition));
+        let times = |running: &mut Running| (0..).find(|_| running.is_alone(log(0)));
+        assert_eq!(times(&mut running), Some(ALONE_FROM));
+        assert!(running.is_alone(log(0)) && !running.is_alone(log(1)) && !running.is_alone(None));
+        assert_eq!(times(&mut running), Some(ALONE_FROM));
+    }
+}
