@@ -30,7 +30,7 @@ BUGS = [
     ("show what is not durable", "src/partition/replica.rs", "Durability::Fsync => log.committed(),", "Durability::Fsync => log.log_end(),", "crash"),
     ("a commit without a sync", STORAGE + "journal.rs", "Ok(()) => file.sync().map_err(Error::io(\"sync\", path))?,", "Ok(()) => {}", "crash"),
     ("trust a commit behind one that failed", STORAGE + "journal.rs", "self.turn >= state.broken_below", "self.turn >= state.broken_below.min(0)", "lib"),
-    ("end a commit before its turn", STORAGE + "journal.rs", "state.ending_turn != self.turn", "state.ending_turn > self.turn", "lib"),
+    ("end a commit before its turn", STORAGE + "journal.rs", "state.ending_turn != self.turn", "state.ending_turn > self.turn + 1", "lib"),
     ("use a file again that is written to", STORAGE + "journal.rs", " && Arc::strong_count(&file.file) == 1", "", "lib"),
     ("forget what comes while a committer leaves", "src/partition/commits.rs", "if self.0.waiting_bytes.load(Ordering::SeqCst) > 0 {", "if self.0.waiting_bytes.load(Ordering::SeqCst) > u64::MAX >> 1 {", "lib"),
     ("forget the name of a commit journal", STORAGE + "journal.rs", "self.disk.sync_dir(&self.directory).map_err(Error::io(\"sync\", &self.directory))?;", "", "crash"),
