@@ -555,10 +555,11 @@ mod tests {
         let room = journal.reserve(&first).unwrap().unwrap();
         journal.free(journal.seal()).unwrap();
         let other = journal.reserve(&second).unwrap().unwrap();
-        assert_ne!(room.file.path, other.file.path);
-        let path = room.file.path.clone();
+        let [path, other_path] = [&room, &other].map(|room| room.file.path.clone());
+        // In their order: one that is dropped waits for those before it.
         room.commit().unwrap();
         other.commit().unwrap();
+        assert_ne!(path, other_path);
         journal.free(journal.seal()).unwrap();
         let again = [journal.reserve(&first).unwrap().unwrap(), journal.reserve(&second).unwrap().unwrap()];
         assert!(again.iter().all(|room| room.file.number > 2) && disk.exists(&path));
