@@ -179,6 +179,10 @@ fn workload(disk: &MemoryDisk, keeping: Keeping, flushes: Flushes, model: &mut M
             partitions.remove_deleted().map_err(|e| e.to_string())?;
         }
         if round == 3 {
+            // Alone for a while, it is synced where it lies.
+            for at in 0..10_u8 {
+                produce(&partitions, keeping, model, &["plain"], at % 4)?;
+            }
             let plain = partitions.get("plain", 0).ok_or("no replica")?;
             model.entry("plain").or_default().deletable = 5;
             let deleted = partitions.delete_records(&[(plain, Some(Offset(5)))]).map_err(|e| e.to_string())?;
@@ -376,11 +380,32 @@ fn what_an_earlier_use_of_a_journal_file_left_is_not_read() {
         for _ in 0..commits {
             produce(&partitions, SYNCED, &mut model, &["plain", "short"], 0).unwrap();
         }
-        let mut printed = Vec::new();
-        dump(&disk, &Path::new(DATA).join("commit-journal.1"), Depth::Batches, &mut printed).unwrap();
-        assert_eq!(String::from_utf8(printed).unwrap().matches("use: ").count(), 2 * commits);
+        assert_eq!(committed_in_journal(&disk), 2 * commits);
         partitions.flush().unwrap();
     }
+}
+
+/// Commits of a topic in the journal's first file.
+fn committed_in_journal(disk: &MemoryDisk) -> usize {
+    let mut printed = Vec::new();
+    dump(disk, &Path::new(DATA).join("commit-journal.1"), Depth::Batches, &mut printed).unwrap();
+    String::from_utf8(printed).unwrap().matches("use: ").count()
+}
+
+#[test]
+fn a_log_that_is_alone_for_a_while_is_synced_where_it_lies() {
+    let disk = fresh_disk(None);
+    let partitions = open(&disk, SYNCED, &["plain", "short"], 0).unwrap();
+    let mut model = Model::new();
+    let plain = partitions.get("plain", 0).unwrap();
+    for (count, durable, in_journal) in [(8, 0, 8), (12, 20, 8)] {
+        for _ in 0..count {
+            produce(&partitions, SYNCED, &mut model, &["plain"], 0).unwrap();
+        }
+        assert_eq!((plain.recovery_point(), committed_in_journal(&disk)), (Offset(durable), in_journal));
+    }
+    produce(&partitions, SYNCED, &mut model, &["plain", "short"], 0).unwrap();
+    assert_eq!((plain.recovery_point(), committed_in_journal(&disk)), (Offset(20), 10));
 }
 
 #[test]

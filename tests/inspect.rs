@@ -59,7 +59,6 @@ fn dlog(arguments: &[&str]) -> Output {
 fn a_commit_journal_is_told_of_and_printed() {
     let folder = tempfile::tempdir().unwrap();
     let partitions = written(folder.path(), Durability::Fsync);
-    // One partition alone would be synced where it lies.
     lead(&partitions, 1);
     let batch = BatchBuilder::new().record(NewRecord::value(b"new")).build(NOW);
     partitions.get("t", 1).unwrap().produce(&batch, Origin::Client, None, NOW).unwrap();

@@ -47,7 +47,7 @@ BUGS = [
     ("index off by one", STORAGE + "index.rs", "self.count_where(holds).checked_sub(1).and_then(|at| self.get(at))", "self.get(self.count_where(holds))", "storage_log"),
     ("skip the sequence check", STORAGE + "producers.rs", "if first != expected {", "if first != expected && known.batches.is_empty() {", "broker"),
     ("forget the last stable offset", "src/partition/replica.rs", "self.last_stable.store(log.last_stable(high_watermark).0", "self.last_stable.store(high_watermark.0", "transactions"),
-    ("aborted list off by one", STORAGE + "log.rs", "first_offset: ended.first_offset.0,", "first_offset: ended.first_offset.0 + 1,", "transactions"),
+    ("aborted list off by one", STORAGE + "transactions.rs", "first_offset: ended.first_offset.0,", "first_offset: ended.first_offset.0 + 1,", "transactions"),
     ("lose the aborted list of sealed segments", STORAGE + "recovery.rs", "if let Some(ended) = ended.filter(|_| walked.contains(&segment.base)) {", "if let Some(ended) = ended.filter(|_| walked.len() > 999) {", "transactions"),
     ("answer EndTxn before the log", TRANSACTIONS + "service.rs", "                if let End::Prepared(next, _) = &decided {\n                    self.store(&mut access, id, next)?;", "                if let End::Prepared(next, _) = &decided {\n                    access.state.put(id, (**next).clone());", "transaction_crash"),
     ("no fencing", TRANSACTIONS + "transaction.rs", "Identity { epoch, .. } if epoch != self.producer.epoch => Err(ErrorCode::ProducerFenced),", "Identity { epoch, .. } if epoch > self.producer.epoch => Err(ErrorCode::ProducerFenced),", "transactions"),

@@ -34,7 +34,7 @@ pub(super) struct Commits {
 #[derive(Debug, Default)]
 pub(super) struct Running {
     /// Commits that have not ended.
-    pub(super) count: usize,
+    count: usize,
     /// The last commits, so many, were of this log and no other.
     alone: Option<TopicPartition>,
     alone_count: u32,

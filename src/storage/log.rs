@@ -14,15 +14,16 @@ use super::epochs::{LeaderEpochs, epochs_path};
 use super::files::OpenFiles;
 use super::index::{AbortedEntry, Durable};
 use super::journal::Stored;
-use super::producers::{Ended, Origin, ProducerState, Verdict};
+use super::producers::{Origin, ProducerState, Verdict};
 use super::reader::{LogReader, RecordsSlice};
 use super::recovery::{Recovery, Report, finish_swap, recover};
 use super::retention::{Deed, Policy, SegmentFacts, choose};
 use super::segment::{OFFSET_LIES, RollLimits, Segment, file_name};
+use super::transactions::note_ended;
 use super::unflushed::{Extent, Synced, Uncommitted, Unflushed, UnflushedFile};
 use crate::env::{Disk, File};
 use crate::model::{LeaderEpoch, Offset};
-use crate::records::{BatchHeader, CheckedBatch, EpochRule, Marker, TransactionResult, batches};
+use crate::records::{BatchHeader, CheckedBatch, EpochRule, Marker, batches};
 
 /// Producer snapshots that are kept: the two newest, so that one that is damaged does no harm.
 const SNAPSHOTS_KEPT: usize = 2;
@@ -75,23 +76,6 @@ impl Deleted {
     pub fn count(&self) -> usize {
         self.0.len()
     }
-}
-
-/// Notes a transaction that has ended in a segment: where it was aborted, its readers have to know.
-pub(super) fn note_ended(segment: &Segment, producers: &ProducerState, ended: &Ended) {
-    aborted_entry(producers, ended).into_iter().for_each(|entry| segment.note_aborted(entry));
-}
-
-/// What readers have to know of a transaction that has just ended; nothing where it was committed.
-pub(super) fn aborted_entry(producers: &ProducerState, ended: &Ended) -> Option<AbortedEntry> {
-    let after = ended.last_offset.plus(1);
-    (ended.result == TransactionResult::Abort).then(|| AbortedEntry {
-        producer_id: ended.producer_id.0,
-        first_offset: ended.first_offset.0,
-        last_offset: ended.last_offset.0,
-        // As if its own marker were committed already.
-        last_stable: producers.first_open().map_or(after, |first| first.min(after)).0,
-    })
 }
 
 /// The log of one partition.

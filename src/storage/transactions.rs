@@ -1,10 +1,30 @@
-//! Follows transactions while a log is walked from its front: which batches are of aborted ones, and which markers have nothing left to mark.
+//! What the end of a transaction leaves in its segment. And transactions while a log is walked from its front: which batches are of aborted ones,
+//! and which markers have nothing left to mark.
 
 use std::collections::HashMap;
 
 use super::index::AbortedEntry;
+use super::producers::{Ended, ProducerState};
+use super::segment::Segment;
 use crate::model::ProducerId;
 use crate::records::{BatchHeader, Marker, TransactionResult};
+
+/// Notes a transaction that has ended in a segment: where it was aborted, its readers have to know.
+pub(super) fn note_ended(segment: &Segment, producers: &ProducerState, ended: &Ended) {
+    aborted_entry(producers, ended).into_iter().for_each(|entry| segment.note_aborted(entry));
+}
+
+/// What readers have to know of a transaction that has just ended; nothing where it was committed.
+pub(super) fn aborted_entry(producers: &ProducerState, ended: &Ended) -> Option<AbortedEntry> {
+    let after = ended.last_offset.plus(1);
+    (ended.result == TransactionResult::Abort).then(|| AbortedEntry {
+        producer_id: ended.producer_id.0,
+        first_offset: ended.first_offset.0,
+        last_offset: ended.last_offset.0,
+        // As if its own marker were committed already.
+        last_stable: producers.first_open().map_or(after, |first| first.min(after)).0,
+    })
+}
 
 /// What a walk knows of the transactions that are open at its place.
 #[derive(Debug)]
