@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use common::process::Process;
 use common::{Client, address, start};
 use dlog::broker::Broker;
+use dlog::client::Connection;
 use dlog::env::{Env, MemoryDisk};
 use dlog::protocol::generated::api_versions::ApiVersionsRequest;
 use dlog::protocol::generated::list_groups::ListGroupsRequest;
@@ -57,11 +58,16 @@ async fn who_asks_where_the_broker_is_and_never_comes_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let broker = start(folder.path(), &[]).await;
     let bootstrap = async |more: bool| {
-        let mut client = Client::connect(&broker).await;
-        client.call(&MetadataRequest { topics: Some(Vec::new()), ..Default::default() }, 9).await;
+        let stream = TcpStream::connect(address(&broker)).unwrap();
+        let socket = stream.try_clone().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let mut connection = Connection::over(tokio::net::TcpStream::from_std(stream).unwrap(), "test");
+        connection.call(&MetadataRequest { topics: Some(Vec::new()), ..Default::default() }, 9).await.unwrap();
         if more {
-            client.call(&ListGroupsRequest::default(), 0).await;
+            connection.call(&ListGroupsRequest::default(), 0).await.unwrap();
         }
+        socket.shutdown(Shutdown::Write).unwrap();
+        assert!(connection.frame().await.is_err(), "the broker hangs up, and has noted by then that the client has left");
     };
     for _ in 0..2 {
         bootstrap(false).await;

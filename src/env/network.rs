@@ -315,14 +315,6 @@ impl WriteHalf {
             WriteHalf::Other(stream) => copy(parts, stream, patience).await,
         }
     }
-
-    /// Says that nothing more will come.
-    pub async fn shut_down(&mut self) -> io::Result<()> {
-        match self {
-            WriteHalf::Socket(socket, _) => socket.shutdown().await,
-            WriteHalf::Other(stream) => stream.shutdown().await,
-        }
-    }
 }
 
 /// Writes parts to what is no socket.

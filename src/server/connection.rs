@@ -115,8 +115,8 @@ impl Due {
     }
 }
 
-/// Serves a connection to its end.
-pub(super) async fn run(read: ReadHalf, write: WriteHalf, caller: Caller, stop: CancellationToken) {
+/// Serves a connection to its end. What that end says about the client is noted before the client can see it: `write` is dropped last.
+pub(super) async fn run(read: ReadHalf, mut write: WriteHalf, caller: Caller, stop: CancellationToken) {
     let (peer, endpoint, visits) = (caller.peer, caller.endpoint.clone(), caller.services.visits.clone());
     metrics::gauge!("dlog_connections").increment(1.0);
     metrics::counter!("dlog_connections_accepted_total").increment(1);
@@ -129,7 +129,7 @@ pub(super) async fn run(read: ReadHalf, write: WriteHalf, caller: Caller, stop: 
             }
         }
     };
-    let writing = write_answers(write, &due);
+    let writing = write_answers(&mut write, &due);
     tokio::pin!(reading, writing);
     // A write side that fails ends the read side.
     let (end, read_side) = poll_fn(|context| {
@@ -264,7 +264,7 @@ async fn charge(budget: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphoreP
 }
 
 /// Writes answers in the order of their requests; what is ready together leaves together.
-async fn write_answers(mut half: WriteHalf, due: &Due) -> End {
+async fn write_answers(half: &mut WriteHalf, due: &Due) -> End {
     while let Some(queued) = due.pop().await {
         let mut next = Some(match queued {
             Queued::Ready(answer) => Ok(answer),
@@ -291,6 +291,5 @@ async fn write_answers(mut half: WriteHalf, due: &Due) -> End {
             return End::Refused(refusal);
         }
     }
-    let _ = half.shut_down().await;
     End::Closed
 }
