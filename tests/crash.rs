@@ -16,7 +16,7 @@ use dlog::env::{Crash, Cut, Disk, Entropy, Env, ManualClock, MemoryDisk};
 use dlog::model::{LeaderEpoch, NodeId, Offset, TopicPartition, Uuid};
 use dlog::partition::{Durability, FirstBatch, Keeping, NewReplica, Origin, Partitions, Replica, TopicSettings};
 use dlog::records::{BatchBuilder, NewRecord, Records, batches, layout};
-use dlog::storage::{Cleaner, Depth, LogDirectory, dump};
+use dlog::storage::{Cleaner, Depth, LogDirectory, Recovery, dump};
 
 const DATA: &str = "/data/dlog";
 /// The topics of the workload, with their settings.
@@ -463,6 +463,21 @@ fn started(topics: &[&str]) -> (MemoryDisk, Partitions) {
     let disk = fresh_disk(None);
     let partitions = open(&disk, FEW_FILES, topics, 0).expect("it opens");
     (disk, partitions)
+}
+
+#[test]
+fn a_clean_stop_is_believed_once() {
+    let (disk, partitions) = started(&["plain"]);
+    partitions.close().unwrap();
+    drop(partitions);
+    let start = |disk: &MemoryDisk| {
+        let env = env(disk);
+        LogDirectory::open(env.disk.clone(), &*env.entropy, Path::new(DATA), NodeId(1), None).unwrap().recovery(&id("plain"))
+    };
+    assert_eq!(start(&disk), Recovery::Clean);
+    for crash in [Crash::Process, Crash::Power, Crash::PowerPartly(1)] {
+        assert_ne!(start(&disk.after(crash)), Recovery::Clean, "{crash:?}");
+    }
 }
 
 #[test]

@@ -548,6 +548,29 @@ mod tests {
     }
 
     #[test]
+    fn a_commit_with_a_wrong_byte_ends_the_file() {
+        let disk = disk();
+        let journal = open(&disk);
+        for entries in [entries(&disk, 0, b"first"), entries(&disk, 1, b"second")] {
+            journal.reserve(&entries).unwrap().unwrap().commit().unwrap();
+        }
+        let path = Path::new(ROOT).join("commit-journal.1");
+        let whole = disk.read(&path).unwrap();
+        let commits =
+            [(0, "first"), (DIRECT_BLOCK, "second")].map(|(begin, batches)| begin..begin + COMMIT_HEAD + ENTRY_HEAD + batches.len());
+        for (before, commit) in commits.into_iter().enumerate() {
+            for at in commit {
+                let mut wrong = whole.clone();
+                wrong[at] ^= 1;
+                disk.write(&path, &wrong).unwrap();
+                assert_eq!(found(&disk, [0, 1]).map(|of| of.len()), [before, 0], "byte {at}");
+            }
+        }
+        disk.write(&path, &whole).unwrap();
+        assert_eq!(found(&disk, [0, 1]).map(|of| of.len()), [1, 1]);
+    }
+
+    #[test]
     fn a_file_that_a_commit_is_written_to_is_not_used_again() {
         let disk = disk();
         let journal = open(&disk);
