@@ -106,6 +106,8 @@ fn a_torn_last_batch_is_cut_off_at_open() {
         let (log, report) = open(folder.path(), CRASHED);
         assert_eq!(read_all(&log, Offset(0)), bases[..4], "cut at {cut}");
         assert_eq!((report.cut_bytes, log.reader().size()), ((cut - last) as u64, last as u64));
+        // Behind what is appended next it would end the log at the next crash, and take later segments with it.
+        assert_eq!(std::fs::metadata(&file).unwrap().len(), last as u64);
     }
 }
 
