@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::transactions::*;
-use common::{Client, start};
+use common::{Client, PATIENCE, start};
 use dlog::broker::Broker;
 use dlog::coordinator::Identity;
 use dlog::env::{Env, MemoryDisk};
@@ -119,6 +119,11 @@ impl Producer {
 enum Read {
     Committed,
     All,
+}
+
+/// Waits for what the broker does by itself, and says what did not come.
+async fn soon(what: &str, waited: impl Future<Output = ()>) {
+    tokio::time::timeout(PATIENCE, waited).await.expect(what);
 }
 
 /// All that a reader gets, with offsets.
@@ -272,7 +277,7 @@ async fn what_takes_too_long_is_aborted_also_where_it_holds_offsets_alone() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), waited).await.expect("it is aborted");
+    soon("it is aborted", waited).await;
     assert_eq!(read(&mut client, "t", 0, Read::Committed).await, NOTHING);
     assert_eq!(offset(&mut client, "g", "t", true).await, Ok(-1));
     assert_eq!(producer.end(Commit).await, ErrorCode::ProducerFenced);
@@ -314,7 +319,7 @@ async fn a_groups_offsets_count_with_their_transaction() {
         producer.client = Client::connect(&broker).await;
         let find = find_coordinator::FindCoordinatorRequest { key_type: 0, coordinator_keys: vec!["g".into()], ..Default::default() };
         client.call(&find, 4).await;
-        while offset(&mut client, "g", "t", false).await != Ok(30) {}
+        soon("its offsets are loaded", async { while offset(&mut client, "g", "t", false).await != Ok(30) {} }).await;
         assert_eq!(offset(&mut client, "g", "t", true).await, Err(ErrorCode::UnstableOffsetCommit));
         assert_eq!(producer.end(Commit).await, ErrorCode::None);
         assert_eq!(offset(&mut client, "g", "t", true).await, Ok(40));
@@ -473,7 +478,8 @@ async fn a_restart_keeps_open_decided_and_aborted_transactions() {
             (broker, client) = self::broker(folder.path()).await;
             (done.client, open.client) = (Client::connect(&broker).await, Client::connect(&broker).await);
             assert_eq!(ends(&mut client, "t").await, (5, 1, 1), "the open transaction is still open");
-            while describe(&mut client, "open").await.error_code == ErrorCode::CoordinatorLoadInProgress.code() {}
+            let loading = ErrorCode::CoordinatorLoadInProgress.code();
+            soon("it is loaded", async { while describe(&mut client, "open").await.error_code == loading {} }).await;
             let state = describe(&mut client, "open").await;
             assert_eq!((state.transaction_state.as_str(), state.topics[0].partitions.as_slice()), ("Ongoing", &[0][..]));
             assert_eq!(open.send("t", 0, &[4]).await, ErrorCode::None);
@@ -552,7 +558,7 @@ async fn what_no_coordinator_knows_is_aborted_at_the_start() {
     }
     std::fs::remove_file(folder.path().join(".kafka_cleanshutdown")).unwrap();
     (broker, client) = self::broker(folder.path()).await;
-    while ends(&mut client, "t").await.1 != 2 {}
+    soon("it is aborted", async { while ends(&mut client, "t").await.1 != 2 {} }).await;
     assert_eq!(read(&mut client, "t", 0, Read::Committed).await, NOTHING);
     broker.stop().await.unwrap();
 }
@@ -674,7 +680,7 @@ async fn compaction_takes_aborted_records_and_leaves_what_is_open() {
             client.produce("t", 0, &filler).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), waited).await.expect("it is compacted");
+    soon("it is compacted", waited).await;
     let committed = read_with_offsets(&mut client, "t", 0, Read::Committed).await;
     assert_eq!(committed.iter().map(|(_, value)| *value).collect::<Vec<_>>(), [1, 2, 3, 4], "the last committed ones");
     assert_eq!(committed[0].0, 8, "of the third transaction");
