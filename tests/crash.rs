@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use common::logs::{NOW, abort};
+use common::logs::{NOW, abort, log_directory};
 use dlog::env::{Crash, Cut, Disk, Entropy, Env, ManualClock, MemoryDisk};
-use dlog::model::{LeaderEpoch, NodeId, Offset, TopicPartition, Uuid};
+use dlog::model::{LeaderEpoch, Offset, TopicPartition, Uuid};
 use dlog::partition::{Durability, FirstBatch, Keeping, NewReplica, Origin, Partitions, Replica, TopicSettings};
 use dlog::records::{BatchBuilder, NewRecord, Records, batches, layout};
-use dlog::storage::{Cleaner, Depth, LogDirectory, Recovery, dump};
+use dlog::storage::{Cleaner, Depth, Recovery, dump};
 
 const DATA: &str = "/data/dlog";
 /// The topics of the workload, with their settings.
@@ -69,7 +69,7 @@ const SYNCED: Keeping = Keeping { durability: Durability::Fsync, files_max: 2 };
 
 fn open(disk: &MemoryDisk, keeping: Keeping, topics: &[&str], epoch: i32) -> Result<Partitions, String> {
     let env = env(disk);
-    let directory = LogDirectory::open(env.disk.clone(), &*env.entropy, Path::new(DATA), NodeId(1), Some("cluster"));
+    let directory = log_directory(&env, Path::new(DATA));
     let partitions = Partitions::new(env, vec![directory.map_err(|e| e.to_string())?], Vec::new(), keeping);
     partitions.retire_deleted(&Default::default()).map_err(|e| e.to_string())?;
     let new = |(name, own): &(&str, &[(&str, &str)])| NewReplica {
@@ -470,10 +470,7 @@ fn a_clean_stop_is_believed_once() {
     let (disk, partitions) = started(&["plain"]);
     partitions.close().unwrap();
     drop(partitions);
-    let start = |disk: &MemoryDisk| {
-        let env = env(disk);
-        LogDirectory::open(env.disk.clone(), &*env.entropy, Path::new(DATA), NodeId(1), None).unwrap().recovery(&id("plain"))
-    };
+    let start = |disk: &MemoryDisk| log_directory(&env(disk), Path::new(DATA)).unwrap().recovery(&id("plain"));
     assert_eq!(start(&disk), Recovery::Clean);
     for crash in [Crash::Process, Crash::Power, Crash::PowerPartly(1)] {
         assert_ne!(start(&disk.after(crash)), Recovery::Clean, "{crash:?}");
@@ -561,7 +558,7 @@ fn flush_messages_and_flush_ms_are_kept() {
     let disk = MemoryDisk::new(Arc::new(ManualClock::at(NOW)));
     let clock = Arc::new(ManualClock::at(NOW));
     let env = Env { clock: clock.clone(), ..env(&disk) };
-    let directory = LogDirectory::open(env.disk.clone(), &*env.entropy, Path::new(DATA), NodeId(1), None).unwrap();
+    let directory = log_directory(&env, Path::new(DATA)).unwrap();
     let partitions = Partitions::new(env, vec![directory], Vec::new(), FEW_FILES);
     let new = |name: &str, own| NewReplica {
         id: id(name),

@@ -5,17 +5,17 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::logs::{NOW, abort};
+use common::logs::{NOW, abort, log_directory};
 use dlog::env::{Env, RealDisk};
-use dlog::model::{LeaderEpoch, NodeId, TopicPartition, Uuid};
+use dlog::model::{LeaderEpoch, TopicPartition, Uuid};
 use dlog::partition::{Durability, Keeping, NewReplica, Origin, Partitions, TopicSettings};
 use dlog::records::{BatchBuilder, Codec, NewRecord, batches};
-use dlog::storage::{LogDirectory, Severity, Verified, verify};
+use dlog::storage::{Severity, Verified, verify};
 
 /// A directory with a partition of several segments, written by an idempotent producer.
 fn written(folder: &Path, durability: Durability) -> Partitions {
     let env = Env::real();
-    let directory = LogDirectory::open(env.disk.clone(), &*env.entropy, folder, NodeId(1), None).unwrap();
+    let directory = log_directory(&env, folder).unwrap();
     let partitions = Partitions::new(env, vec![directory], Vec::new(), Keeping { durability, ..Keeping::default() });
     lead(&partitions, 0);
     let replica = partitions.get("t", 0).unwrap();

@@ -9,18 +9,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use common::logs::log_directory;
 use common::transactions::{Style, transactional_batch, visible_of};
 use dlog::coordinator::{
     CommitRequest, GroupCoordinator, GroupSettings, Identity, InitRequest, NewProducerIds, OFFSETS_TOPIC, OffsetEntry, Pending,
     TRANSACTIONS_TOPIC, TransactionCoordinator, TransactionSettings, TransactionState,
 };
 use dlog::env::{Crash, Cut, Env, ManualClock, MemoryDisk, SystemEntropy, Workers};
-use dlog::model::{LeaderEpoch, NodeId, Offset, ProducerId, TopicPartition, Uuid};
+use dlog::model::{LeaderEpoch, Offset, ProducerId, TopicPartition, Uuid};
 use dlog::partition::{Durability, FirstBatch, Keeping, NewReplica, Origin, Partitions, TopicSettings};
 use dlog::protocol::ErrorCode;
 use dlog::records::EpochRule;
 use dlog::records::TransactionResult::{self, Abort, Commit};
-use dlog::storage::LogDirectory;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -57,7 +57,7 @@ fn open(disk: &MemoryDisk, durability: Durability, epoch: i32) -> Result<Machine
         workers: Workers::inline(),
         ..Env::real()
     };
-    let directory = LogDirectory::open(env.disk.clone(), &*env.entropy, Path::new(DATA), NodeId(1), Some("cluster"));
+    let directory = log_directory(&env, Path::new(DATA));
     let keeping = Keeping { durability, files_max: 100 };
     let partitions = Arc::new(Partitions::new(env.clone(), vec![directory.map_err(|e| e.to_string())?], Vec::new(), keeping));
     let new = |topic: &str, number: i32, own: &[(&str, &str)]| NewReplica {

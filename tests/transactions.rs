@@ -7,18 +7,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::logs::log_directory;
 use common::transactions::*;
 use common::{Client, PATIENCE, start};
 use dlog::broker::Broker;
 use dlog::coordinator::Identity;
 use dlog::env::{Env, MemoryDisk};
-use dlog::model::{LeaderEpoch, NodeId, TopicPartition, Uuid};
+use dlog::model::{LeaderEpoch, TopicPartition, Uuid};
 use dlog::partition::{Keeping, NewReplica, Origin, Partitions, TopicSettings};
 use dlog::protocol::ErrorCode;
 use dlog::protocol::generated::*;
 use dlog::records::TransactionResult::{Abort, Commit};
 use dlog::records::{BatchBuilder, EpochRule, Marker, NewRecord, TransactionResult};
-use dlog::storage::LogDirectory;
 
 const NOW: i64 = 1_700_000_000_000;
 const NOTHING: [u64; 0] = [];
@@ -369,7 +369,7 @@ async fn batches_that_do_not_fit_to_a_transaction_are_refused() {
 fn a_late_batch_begins_nothing_behind_the_marker() {
     let real = Env::real();
     let env = Env { disk: Arc::new(MemoryDisk::new(real.clock.clone())), ..real };
-    let directory = LogDirectory::open(env.disk.clone(), &*env.entropy, Path::new("/data"), NodeId(1), None).unwrap();
+    let directory = log_directory(&env, Path::new("/data")).unwrap();
     let partitions = Partitions::new(env, vec![directory], Vec::new(), Keeping::default());
     let (id, topic_id) = (TopicPartition::new("t", 0), Uuid::from_random([1; 16]));
     let settings = TopicSettings::of(&BTreeMap::new(), &BTreeMap::new());

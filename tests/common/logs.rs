@@ -3,14 +3,19 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dlog::env::RealDisk;
-use dlog::model::{ProducerEpoch, ProducerId};
+use dlog::env::{Env, RealDisk};
+use dlog::model::{NodeId, ProducerEpoch, ProducerId};
 use dlog::partition::{Origin, Replica};
 use dlog::records::{BatchBuilder, EpochRule, KeyRule, Look, Marker, NewRecord, Rules, TimestampType, TransactionResult};
-use dlog::storage::{Log, LogConfig, OpenFiles, Recovery, Report};
+use dlog::storage::{Error, Log, LogConfig, LogDirectory, OpenFiles, Recovery, Report};
 
 /// When everything happens.
 pub const NOW: i64 = 1_700_000_000_000;
+
+/// The log directory of a node; it is made where there is none.
+pub fn log_directory(env: &Env, path: &Path) -> Result<LogDirectory, Error> {
+    LogDirectory::open(env.disk.clone(), &*env.entropy, path, NodeId(1), Some("cluster"))
+}
 
 /// A log without limits but those of its segments.
 pub fn log_config(segment_bytes: u64, index_interval_bytes: u64) -> LogConfig {
