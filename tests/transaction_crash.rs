@@ -96,6 +96,9 @@ fn open(disk: &MemoryDisk, durability: Durability, epoch: i32) -> Result<Machine
     let groups = GroupCoordinator::new(env.clone(), partitions.clone(), group_settings);
     let ids = Box::new(Ids(AtomicI64::new(i64::from(epoch) * 1000)));
     let transactions = TransactionCoordinator::new(env, partitions.clone(), groups.clone(), ids, settings);
+    let early = (groups.list().map(drop), transactions.list().map(drop));
+    let loading = Err(ErrorCode::CoordinatorLoadInProgress);
+    assert_eq!(early, (loading, loading), "a list would not be whole");
     groups.load();
     transactions.load();
     transactions.abort_orphans();

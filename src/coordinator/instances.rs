@@ -16,6 +16,8 @@ const BATCH_BYTES: usize = 256 * 1024;
 
 /// Where an instance stands.
 enum Status<S> {
+    /// Nobody has looked yet whether the partition is here.
+    Unloaded,
     /// Reads its partition.
     Loading,
     /// Answers.
@@ -45,7 +47,7 @@ pub(super) struct Instances<S> {
 impl<S> Instances<S> {
     /// Instances that are still to be loaded.
     pub(super) fn new(topic: &'static str, partitions: Arc<Partitions>, count: i32) -> Instances<S> {
-        Instances { topic, partitions, all: (0..count).map(|_| Mutex::new(Status::Resigned)).collect() }
+        Instances { topic, partitions, all: (0..count).map(|_| Mutex::new(Status::Unloaded)).collect() }
     }
 
     /// The number of partitions of the topic.
@@ -57,8 +59,13 @@ impl<S> Instances<S> {
     pub(super) fn load(&self, load: impl Fn(&Replica) -> Result<S, partition::Error>) {
         let mut work = Vec::new();
         for number in 0..self.count() {
-            let Some(replica) = self.partitions.get(self.topic, number) else { continue };
             let mut status = self.lock(number);
+            let Some(replica) = self.partitions.get(self.topic, number) else {
+                if matches!(*status, Status::Unloaded) {
+                    *status = Status::Resigned;
+                }
+                continue;
+            };
             let loaded = matches!(&*status, Status::Active(active) if Arc::ptr_eq(&active.replica, &replica));
             if !loaded && !matches!(*status, Status::Loading) {
                 *status = Status::Loading;
@@ -82,7 +89,7 @@ impl<S> Instances<S> {
         let status = self.lock(number);
         match &*status {
             Status::Active(active) if !active.replica.is_closed() => Ok(Access(status)),
-            Status::Loading => Err(ErrorCode::CoordinatorLoadInProgress),
+            Status::Unloaded | Status::Loading => Err(ErrorCode::CoordinatorLoadInProgress),
             Status::Active(_) | Status::Resigned => Err(ErrorCode::NotCoordinator),
         }
     }
@@ -111,7 +118,7 @@ impl<S> Deref for Access<'_, S> {
     fn deref(&self) -> &Active<S> {
         match &*self.0 {
             Status::Active(active) => active,
-            Status::Loading | Status::Resigned => unreachable!("checked when the lock was taken"),
+            Status::Unloaded | Status::Loading | Status::Resigned => unreachable!("checked when the lock was taken"),
         }
     }
 }
@@ -120,7 +127,7 @@ impl<S> DerefMut for Access<'_, S> {
     fn deref_mut(&mut self) -> &mut Active<S> {
         match &mut *self.0 {
             Status::Active(active) => active,
-            Status::Loading | Status::Resigned => unreachable!("checked when the lock was taken"),
+            Status::Unloaded | Status::Loading | Status::Resigned => unreachable!("checked when the lock was taken"),
         }
     }
 }
