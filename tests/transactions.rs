@@ -177,9 +177,14 @@ async fn describe(client: &mut Client, id: &str) -> describe_transactions::Trans
     client.call(&request, 0).await.transaction_states.remove(0)
 }
 
+/// A broker that knows its groups and transactions; until then it answers COORDINATOR_LOAD_IN_PROGRESS.
 async fn broker(data: &Path) -> (Broker, Client) {
     let broker = start(data, &[]).await;
-    let client = Client::connect(&broker).await;
+    let mut client = Client::connect(&broker).await;
+    let (groups, transactions) = (list_groups::ListGroupsRequest::default(), list_transactions::ListTransactionsRequest::default());
+    let loading = ErrorCode::CoordinatorLoadInProgress.code();
+    soon("groups are loaded", async { while client.call(&groups, 4).await.error_code == loading {} }).await;
+    soon("transactions are loaded", async { while client.call(&transactions, 0).await.error_code == loading {} }).await;
     (broker, client)
 }
 
@@ -317,9 +322,7 @@ async fn a_groups_offsets_count_with_their_transaction() {
         broker.stop().await.unwrap();
         (broker, client) = self::broker(folder.path()).await;
         producer.client = Client::connect(&broker).await;
-        let find = find_coordinator::FindCoordinatorRequest { key_type: 0, coordinator_keys: vec!["g".into()], ..Default::default() };
-        client.call(&find, 4).await;
-        soon("its offsets are loaded", async { while offset(&mut client, "g", "t", false).await != Ok(30) {} }).await;
+        assert_eq!(offset(&mut client, "g", "t", false).await, Ok(30));
         assert_eq!(offset(&mut client, "g", "t", true).await, Err(ErrorCode::UnstableOffsetCommit));
         assert_eq!(producer.end(Commit).await, ErrorCode::None);
         assert_eq!(offset(&mut client, "g", "t", true).await, Ok(40));
@@ -478,8 +481,6 @@ async fn a_restart_keeps_open_decided_and_aborted_transactions() {
             (broker, client) = self::broker(folder.path()).await;
             (done.client, open.client) = (Client::connect(&broker).await, Client::connect(&broker).await);
             assert_eq!(ends(&mut client, "t").await, (5, 1, 1), "the open transaction is still open");
-            let loading = ErrorCode::CoordinatorLoadInProgress.code();
-            soon("it is loaded", async { while describe(&mut client, "open").await.error_code == loading {} }).await;
             let state = describe(&mut client, "open").await;
             assert_eq!((state.transaction_state.as_str(), state.topics[0].partitions.as_slice()), ("Ongoing", &[0][..]));
             assert_eq!(open.send("t", 0, &[4]).await, ErrorCode::None);
