@@ -273,8 +273,8 @@ async fn what_takes_too_long_is_aborted_also_where_it_holds_offsets_alone() {
     let broker = start(folder.path(), &settings).await;
     let mut client = Client::connect(&broker).await;
     client.create_topic("t", 1, &[]).await;
-    let mut producer = Producer::with_timeout(&broker, "records", Style::Adding, 500).await;
-    let mut offsets = Producer::with_timeout(&broker, "offsets", Style::Bumping, 500).await;
+    let mut producer = Producer::with_timeout(&broker, "records", Style::Adding, 2000).await;
+    let mut offsets = Producer::with_timeout(&broker, "offsets", Style::Bumping, 2000).await;
     assert_eq!(producer.send("t", 0, &[1]).await, ErrorCode::None);
     assert_eq!(offsets.commit_offsets("g", "t", &[(0, 7)]).await, ErrorCode::None);
     let waited = async {
