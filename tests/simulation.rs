@@ -45,6 +45,8 @@ const TRANSACTION_TIMEOUT_MS: i32 = 2500;
 const PARTITIONS: i32 = 3;
 /// How long clients work under faults, in simulated time.
 const FAULTS_FOR: Duration = Duration::from_secs(20);
+/// How much later than it was asked something begins that waits for the disk, at most.
+const DISK_LATENCY: Duration = Duration::from_millis(10);
 /// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(4);
 const BEGIN_MS: i64 = 1_700_000_000_000;
@@ -619,7 +621,7 @@ fn run(seed: u64) -> Run {
             entropy: entropy.clone(),
             disk: Arc::new(disk),
             network: Arc::new(SimulatedNetwork),
-            workers: Workers::inline(),
+            workers: Workers::inline_late(entropy.clone(), DISK_LATENCY),
         };
         async move {
             let _broker = Broker::start(config(is_synced), env).await?;

@@ -6,20 +6,30 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, spawn_blocking, yield_now};
+use tokio::time::sleep;
+
+use super::Entropy;
 
 /// The threads; they end with the last clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Workers(Kind);
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 enum Kind {
     Caller,
     PerCore(Arc<Threads>),
-    Inline,
+    Inline(Option<Arc<Late>>),
+}
+
+/// How late something begins, by chance.
+struct Late {
+    most: Duration,
+    entropy: Arc<dyn Entropy>,
 }
 
 #[derive(Debug)]
@@ -50,14 +60,19 @@ impl Workers {
 
     /// One thread for everything, also for what may block: a simulation, in which nothing may depend on how fast another thread is.
     pub fn inline() -> Workers {
-        Workers(Kind::Inline)
+        Workers(Kind::Inline(None))
+    }
+
+    /// As [`Workers::inline`]; what may block begins later by chance, at `most` so much, as on a thread that is busy or waits for a disk.
+    pub fn inline_late(entropy: Arc<dyn Entropy>, most: Duration) -> Workers {
+        Workers(Kind::Inline(Some(Arc::new(Late { most, entropy }))))
     }
 
     /// How many things can be done at once.
     pub fn count(&self) -> usize {
         match &self.0 {
             Kind::PerCore(threads) => threads.loops.len(),
-            Kind::Caller | Kind::Inline => 1,
+            Kind::Caller | Kind::Inline(_) => 1,
         }
     }
 
@@ -65,7 +80,7 @@ impl Workers {
     pub fn next(&self) -> Handle {
         match &self.0 {
             Kind::PerCore(threads) => threads.loops[threads.next.fetch_add(1, Ordering::Relaxed) % threads.loops.len()].handle.clone(),
-            Kind::Caller | Kind::Inline => Handle::current(),
+            Kind::Caller | Kind::Inline(_) => Handle::current(),
         }
     }
 
@@ -73,12 +88,23 @@ impl Workers {
     pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
         match &self.0 {
             Kind::PerCore(_) | Kind::Caller => spawn_blocking(work).await,
-            Kind::Inline => {
+            Kind::Inline(late) => {
                 // Others go first, as they may where it is another thread.
-                yield_now().await;
+                match late {
+                    Some(late) => sleep(late.by_chance()).await,
+                    None => yield_now().await,
+                }
                 Ok(work())
             }
         }
+    }
+}
+
+impl Late {
+    fn by_chance(&self) -> Duration {
+        let mut bytes = [0; 4];
+        self.entropy.fill(&mut bytes);
+        self.most.mul_f64(f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX))
     }
 }
 
