@@ -667,7 +667,7 @@ fn run(seed: u64) -> Run {
         }
     };
     let end = sim.elapsed() + FAULTS_FOR;
-    while sim.elapsed() < end {
+    while sim.elapsed() < end || machine.crashes == 0 {
         go_on(&mut sim, chance.ms(100, 2000));
         match chance.below(4) {
             0 => {
