@@ -149,6 +149,7 @@ impl Peer {
         Peer { name: name.to_string(), connection: None }
     }
 
+    /// The connection, taken out: it is put back where nothing went wrong with it.
     async fn connected(&mut self) -> Option<Connection> {
         if let Some(connection) = self.connection.take() {
             return Some(connection);
