@@ -63,6 +63,14 @@ impl Process {
     }
 }
 
+/// A broker ends with its test, also where that fails.
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Errors say that it has ended before.
+        let _ = self.child.kill().and_then(|()| self.child.wait().map(drop));
+    }
+}
+
 /// Runs a command that must fail, and returns its exit code and what it said.
 pub fn failure(mut command: Command) -> (i32, String) {
     let mut child = command.spawn().expect("the binary runs");
