@@ -7,7 +7,6 @@ use std::path::Path;
 use common::{Client, config, fetched, values};
 use dlog::broker::{Broker, Config, Error, Seed};
 use dlog::env::{Env, RealDisk};
-use dlog::protocol::generated::create_topics::{CreatableTopic, CreateTopicsRequest};
 use dlog::protocol::generated::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
 use dlog::protocol::generated::metadata::MetadataRequest;
 use dlog::protocol::generated::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestTopic};
@@ -121,8 +120,7 @@ async fn another_cluster_id_is_a_sentence_and_reset_starts_afresh() {
     let data = tempfile::tempdir().unwrap();
     let broker = Broker::start(config(data.path(), &[("cluster.id", "one")]), Env::real()).await.unwrap();
     let mut client = Client::connect(&broker).await;
-    let topic = CreatableTopic { name: "t".into(), num_partitions: 1, replication_factor: 1, ..Default::default() };
-    client.call(&CreateTopicsRequest { topics: vec![topic], timeout_ms: 5000, ..Default::default() }, 7).await;
+    client.create_topic("t", 1, &[]).await;
     let in_use = Broker::start(Config { reset: true, ..config(data.path(), &[]) }, Env::real()).await;
     assert!(in_use.err().unwrap().to_string().contains("in use"), "a broker that runs keeps its data");
     broker.stop().await.unwrap();

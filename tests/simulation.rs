@@ -16,12 +16,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::history::{Anomaly, End, Event, check};
 use common::transactions::*;
-use common::{fetch_request, produce_request};
+use common::{create_topic_request, fetch_request, produce_request};
 use dlog::broker::{Broker, Config, Mode, Sources};
 use dlog::client::Connection;
 use dlog::coordinator::Identity;
 use dlog::env::{Accept, Accepted, Clock, Crash, Cut, Entropy, Env, Listener, MemoryDisk, Network, Pending, Workers};
-use dlog::protocol::generated::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
 use dlog::protocol::generated::find_coordinator::FindCoordinatorRequest;
 use dlog::protocol::generated::heartbeat::HeartbeatRequest;
 use dlog::protocol::generated::init_producer_id::InitProducerIdRequest;
@@ -522,9 +521,7 @@ async fn create_topic() {
     let mut peer = Peer::new("administrator");
     // Segments are many, so that rolls, indexes and snapshots are in play. The clients' clock stands while the broker's jumps.
     let configs = [("segment.ms", "1000"), ("message.timestamp.after.max.ms", "9223372036854775807")];
-    let configs = configs.map(|(name, value)| CreatableTopicConfig { name: name.into(), value: Some(value.into()) }).into();
-    let topic = CreatableTopic { name: TOPIC.into(), num_partitions: PARTITIONS, replication_factor: 1, configs, ..Default::default() };
-    let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 1000, ..Default::default() };
+    let request = create_topic_request(TOPIC, PARTITIONS, &configs);
     while peer.call(&request, 7).await.is_none_or(|answer| answer.topics[0].error_code != 0) {}
     // Who looks for the coordinator makes the offsets topic.
     for key_type in [0, 1] {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use dlog::coordinator::Identity;
 use dlog::env::{Clock, SystemClock};
 use dlog::protocol::encode_request;
-use dlog::protocol::generated::create_topics::{CreatableTopic, CreateTopicsRequest};
+use dlog::protocol::generated::create_topics::CreateTopicsRequest;
 use dlog::protocol::generated::find_coordinator::FindCoordinatorRequest;
 use dlog::protocol::generated::heartbeat::HeartbeatRequest;
 use dlog::protocol::generated::join_group::{JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse};
@@ -19,7 +19,7 @@ use dlog::wire::Records;
 use tokio::sync::Semaphore;
 
 use super::transactions::{end_request, init_request};
-use super::{Client, produce_request};
+use super::{Client, create_topic_request, produce_request};
 
 /// Requests that a producer has in flight, as the Java client's default.
 const IN_FLIGHT: usize = 5;
@@ -66,8 +66,7 @@ pub async fn partitions(address: SocketAddr, name: &str, count: i32) -> Duration
     let batch = batch(1, Codec::None);
     let mut client = Client::connect_to(address).await;
     let begin = Instant::now();
-    let topic = CreatableTopic { name: name.into(), num_partitions: count, replication_factor: 1, ..Default::default() };
-    client.call(&CreateTopicsRequest { topics: vec![topic], timeout_ms: 60_000, ..Default::default() }, 7).await;
+    client.call(&CreateTopicsRequest { timeout_ms: 60_000, ..create_topic_request(name, count, &[]) }, 7).await;
     let request = |first: i32| {
         let data = |index| PartitionProduceData { index, records: Some(Records::Bytes(batch.clone())) };
         let partition_data = (first..(first + 100).min(count)).map(data).collect();

@@ -90,10 +90,7 @@ impl Client {
     }
 
     pub async fn create_topic(&mut self, name: &str, partitions: i32, configs: &[(&str, &str)]) {
-        let configs = configs.iter().map(|(n, v)| CreatableTopicConfig { name: n.to_string(), value: Some(v.to_string()) }).collect();
-        let topic = CreatableTopic { name: name.into(), num_partitions: partitions, replication_factor: 1, configs, ..Default::default() };
-        let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 5000, ..Default::default() };
-        let response = self.call(&request, 7).await;
+        let response = self.call(&create_topic_request(name, partitions, configs), 7).await;
         assert_eq!(response.topics[0].error_code, 0, "{:?}", response.topics[0].error_message);
     }
 
@@ -105,6 +102,12 @@ impl Client {
     pub async fn fetch(&mut self, topic: &str, partition: i32, offset: i64) -> FetchResponse {
         self.call(&fetch_request(topic, &[(partition, offset)], 1, 500), 12).await
     }
+}
+
+pub fn create_topic_request(name: &str, partitions: i32, configs: &[(&str, &str)]) -> CreateTopicsRequest {
+    let configs = configs.iter().map(|(n, v)| CreatableTopicConfig { name: n.to_string(), value: Some(v.to_string()) }).collect();
+    let topic = CreatableTopic { name: name.into(), num_partitions: partitions, replication_factor: 1, configs, ..Default::default() };
+    CreateTopicsRequest { topics: vec![topic], timeout_ms: 5000, ..Default::default() }
 }
 
 pub fn produce_request(topic: &str, partition: i32, batch: &Bytes, acks: i16) -> ProduceRequest {
