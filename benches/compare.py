@@ -405,17 +405,23 @@ def verdict(results, figure, kind, limit):
         text, value, is_enough = "of it alone at most", median(figure) / median(alone) if median(alone) else None, lambda v: v <= limit
     else:
         text, value, is_enough = kind, ours, (lambda v: v >= limit) if kind == "at least" else (lambda v: v <= limit)
-    return "" if value is None else f"{text} {limit:g}: {'yes' if is_enough(value) else 'NO'} ({value:.3g})"
+    return "" if value is None else f"{text} {limit:g}: {'yes' if is_enough(value) else 'NO'} ({rounded(value)})"
+
+
+def rounded(value):
+    """Three significant digits, without an exponent: 0.00727, 15.4, 1,540."""
+    digits = float(f"{value:.3g}")
+    return f"{digits:,.0f}" if abs(digits) >= 100 else f"{digits:.10f}".rstrip("0").rstrip(".")
 
 
 def table(results):
     rows = [("", "dlog best", "median", "Kafka best", "median", "bare loop", "with fsync", "expected")]
     for figure, by in results.items():
-        cell = lambda name, of: f"{of(by[name]):.3g}" if by.get(name) else ""
+        cell = lambda name, of: rounded(of(by[name])) if by.get(name) else ""
         pick = lambda values: best(figure, values)
         verdicts = [verdict(results, figure, kind, limit) for kind, limit in EXPECTED.get(figure, [])]
         if not verdicts and by.get("dlog") and by.get("Apache Kafka"):
-            verdicts = [f"{pick(by['dlog']) / pick(by['Apache Kafka']):.3g} of Apache Kafka's"]
+            verdicts = [f"{rounded(pick(by['dlog']) / pick(by['Apache Kafka']))} of Apache Kafka's"]
         rows.append((figure, cell("dlog", pick), cell("dlog", statistics.median), cell("Apache Kafka", pick), cell("Apache Kafka", statistics.median),
                      cell(BARE, pick), cell("dlog, fsync", pick), "; ".join(filter(None, verdicts))))
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]) - 1)] + [0]
@@ -435,7 +441,7 @@ def plot(results):
         for name, value in bars:
             y += 16
             parts.append(f'<rect x="120" y="{y - 10}" width="{max(1, value / largest * 560):.1f}" height="12" fill="{COLOURS[name]}"/>'
-                         f'<text x="10" y="{y}">{name}</text><text x="690" y="{y}">{value:.3g}</text>')
+                         f'<text x="10" y="{y}">{name}</text><text x="690" y="{y}">{rounded(value)}</text>')
         y += 20
     return (f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{height}" font-family="sans-serif" font-size="11">'
             f'<rect width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>\n')
