@@ -13,7 +13,9 @@ HERE = Path(__file__).resolve().parent
 CLIENTS = ["kcat", "confluent-kafka", "kafka-python", "aiokafka", "java", "franz-go", "kafkajs", "sarama", "rust-rdkafka"]
 TOOLS = "kafka-tools"
 DATA = "kafka-data"
-ECOSYSTEM = "ecosystem"
+# Suites that are a script of their own, NAME.py.
+SCRIPTS = ["ecosystem", "examples"]
+EXAMPLES = "examples"
 SMOKE = ["kcat", "confluent-kafka", "kafka-python"]
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 PATIENCE = 90
@@ -558,9 +560,9 @@ def take_over_data(options):
     return subprocess.run([str(HERE / ".venv/bin/python"), str(HERE / DATA / "takeover.py"), options.binary]).returncode
 
 
-def run_ecosystem(options):
-    """Programs that are built on a broker."""
-    return subprocess.run([sys.executable, str(HERE / "ecosystem.py"), "--binary", options.binary, "--case", options.case or ""]).returncode
+def run_script(name, options):
+    """A suite in a script of its own."""
+    return subprocess.run([sys.executable, str(HERE / f"{name}.py"), "--binary", options.binary, "--case", options.case or ""]).returncode
 
 
 def main():
@@ -575,10 +577,10 @@ def main():
     options = parser.parse_args()
     options.kills = options.kills or (3 if options.smoke else 20)
     options.seconds = options.seconds or (15 if options.smoke else 300)
-    clients = options.clients or (SMOKE if options.smoke else [*CLIENTS, TOOLS, DATA, ECOSYSTEM])
-    unknown = [c for c in clients if c not in [*CLIENTS, TOOLS, DATA, ECOSYSTEM]]
+    clients = options.clients or (SMOKE if options.smoke else [*CLIENTS, TOOLS, DATA, *SCRIPTS])
+    unknown = [c for c in clients if c not in [*CLIENTS, TOOLS, DATA, *SCRIPTS]]
     if unknown:
-        sys.exit(f"no such client: {', '.join(unknown)}; there are {', '.join([*CLIENTS, TOOLS, DATA, ECOSYSTEM])}")
+        sys.exit(f"no such client: {', '.join(unknown)}; there are {', '.join([*CLIENTS, TOOLS, DATA, *SCRIPTS])}")
     failures = 0
     for client in clients:
         done = subprocess.run([str(HERE / "install.sh"), client], stdout=subprocess.DEVNULL)
@@ -586,7 +588,8 @@ def main():
             print(f"{client:<16} FAILED  install", flush=True)
             failures += 1
             continue
-        failures += {TOOLS: compare_tools, DATA: take_over_data, ECOSYSTEM: run_ecosystem}.get(client, lambda options: run_client(client, options))(options)
+        suites = {TOOLS: compare_tools, DATA: take_over_data, **{name: lambda options: run_script(client, options) for name in SCRIPTS}}
+        failures += suites.get(client, lambda options: run_client(client, options))(options)
     print(f"{'no case failed' if failures == 0 else f'{failures} cases failed'}")
     sys.exit(1 if failures else 0)
 

@@ -15,6 +15,14 @@ use dlog::server::SERVED;
 
 /// With what a line of a command begins.
 const COMMANDS: &[&str] = &["dlog ", "kcat ", "docker ", "docker-compose ", "make ", "cargo ", "curl ", "$ "];
+/// The files under compat-tests/examples that docs/examples.md shows.
+const EXAMPLES: &[(&str, &str)] = &[
+    ("pytest/conftest.py", "python"),
+    ("pytest/test_orders.py", "python"),
+    ("go/orders_test.go", "go"),
+    ("spring/src/test/java/example/OrdersTest.java", "java"),
+    ("github-actions/kafka-tests.yml", "yaml"),
+];
 /// What a block may be besides commands.
 const NOT_RUN: &[&str] = &["text", "yaml", "properties", "json", "java", "python", "go", "spec"];
 
@@ -87,6 +95,10 @@ fn links_lead_somewhere() {
 fn tables_are_what_the_code_says() {
     table("configuration.md", "settings", &settings());
     table("protocol.md", "served", &served());
+    for (file, language) in EXAMPLES {
+        let text = std::fs::read_to_string(root().join("compat-tests/examples").join(file)).expect("an example");
+        table("examples.md", file, &format!("```{language}\n{text}```\n"));
+    }
 }
 
 /// Holds what is between the marks of a document to `wanted`, or writes it where WRITE_DOCS is set.
