@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -52,7 +53,44 @@ struct Directory {
 struct Bytes {
     written: Vec<u8>,
     durable: Vec<u8>,
+    /// All that differs between the two, and perhaps more: a sync copies no more than this. Beyond the end of either they differ by their sizes.
+    changed: Range<usize>,
     modified_ms: i64,
+}
+
+impl Bytes {
+    /// A file as it is found, all of it durable.
+    fn found(bytes: Vec<u8>, modified_ms: i64) -> Bytes {
+        Bytes { written: bytes.clone(), durable: bytes, changed: 0..0, modified_ms }
+    }
+
+    fn change(&mut self, range: Range<usize>) {
+        self.changed = if self.changed.is_empty() { range } else { self.changed.start.min(range.start)..self.changed.end.max(range.end) };
+    }
+
+    fn write(&mut self, start: usize, bytes: &[u8]) {
+        let (before, end) = (self.written.len(), start + bytes.len());
+        if before < end {
+            self.written.resize(end, 0);
+        }
+        self.written[start..end].copy_from_slice(bytes);
+        self.change(start.min(before)..end);
+    }
+
+    fn resize(&mut self, size: usize) {
+        let before = self.written.len();
+        self.written.resize(size, 0);
+        self.change(size.min(before)..size.max(before));
+    }
+
+    fn sync(&mut self) {
+        self.durable.resize(self.written.len(), 0);
+        let changed = self.changed.start..self.changed.end.min(self.written.len());
+        if !changed.is_empty() {
+            self.durable[changed.clone()].copy_from_slice(&self.written[changed]);
+        }
+        self.changed = 0..0;
+    }
 }
 
 struct State {
@@ -128,7 +166,7 @@ impl MemoryDisk {
                 Crash::Power => file.durable.clone(),
                 Crash::PowerPartly(_) => partly(file, &mut chance),
             };
-            files.push(Bytes { written: bytes.clone(), durable: bytes, modified_ms: file.modified_ms });
+            files.push(Bytes::found(bytes, file.modified_ms));
         }
         let disk = MemoryDisk::new(state.clock.clone());
         let mut fresh = disk.state();
@@ -257,12 +295,7 @@ impl State {
         let room = self.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(self.used()));
         let done = done.min(bytes.len()).min((bytes.len() as u64 - grown.min(bytes.len() as u64) + room.min(grown)) as usize);
         if done > 0 {
-            let (start, end) = (position as usize, position as usize + done);
-            let written = &mut self.files[file].written;
-            if written.len() < end {
-                written.resize(end, 0);
-            }
-            written[start..end].copy_from_slice(&bytes[..done]);
+            self.files[file].write(position as usize, &bytes[..done]);
             self.files[file].modified_ms = self.clock.wall_ms();
         }
         match cut {
@@ -387,7 +420,7 @@ impl Disk for MemoryDisk {
         let mut state = self.state();
         state.sync_step()?;
         state.directories.iter_mut().for_each(|directory| directory.durable = directory.entries.clone());
-        state.files.iter_mut().for_each(|file| file.durable = file.written.clone());
+        state.files.iter_mut().for_each(Bytes::sync);
         Ok(())
     }
 
@@ -447,15 +480,14 @@ impl File for MemoryFile {
     fn truncate(&self, size: u64) -> io::Result<()> {
         let mut state = self.disk.state();
         state.whole_step()?;
-        state.files[self.file].written.resize(size as usize, 0);
+        state.files[self.file].resize(size as usize);
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.state();
         state.sync_step()?;
-        let file = &mut state.files[self.file];
-        file.durable = file.written.clone();
+        state.files[self.file].sync();
         Ok(())
     }
 
@@ -510,6 +542,22 @@ mod tests {
         assert_eq!(disk.after(Crash::Process).read(Path::new("/a/g")).unwrap(), b"one two");
         let partly: BTreeSet<bool> = (0..20).map(|seed| disk.after(Crash::PowerPartly(seed * 977)).exists(path)).collect();
         assert_eq!(partly.len(), 2, "by chance");
+    }
+
+    #[test]
+    fn a_sync_makes_durable_all_that_was_written() {
+        let mut chance = Chance(7);
+        let mut bytes = Bytes::default();
+        for round in 0..2000 {
+            match chance.below(4) {
+                0 => bytes.resize(chance.below(300) as usize),
+                1 => bytes.sync(),
+                _ => bytes.write(chance.below(300) as usize, &vec![round as u8; chance.below(60) as usize]),
+            }
+            let mut synced = bytes.clone();
+            synced.sync();
+            assert_eq!(synced.durable, bytes.written, "round {round}");
+        }
     }
 
     #[test]
