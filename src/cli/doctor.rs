@@ -8,9 +8,9 @@ use tokio::time::timeout;
 
 use super::block_on::block_on;
 use super::health;
-use super::http::get;
+use super::http::{get, reach};
 use crate::client::Error;
-use crate::env::{connect_stream, listening_process};
+use crate::env::listening_process;
 use crate::http::{Diagnosis, Finding};
 use crate::protocol::generated::metadata::MetadataResponse;
 
@@ -104,7 +104,7 @@ fn listener_at<'a>(own: &'a Diagnosis, address: &str) -> Option<&'a str> {
 
 /// Why nobody serves Kafka clients there.
 async fn unserved(bootstrap: &str, error: &Error, own: Option<&Diagnosis>) -> Finding {
-    if matches!(timeout(PATIENCE, connect_stream(bootstrap)).await, Ok(Ok(_))) {
+    if matches!(timeout(PATIENCE, reach(bootstrap)).await, Ok(Ok(_))) {
         return taken(bootstrap, &format!("something that does not speak Kafka ({error})"));
     }
     let remedy = match own.filter(|own| !own.listeners.is_empty()) {

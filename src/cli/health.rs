@@ -5,7 +5,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::block_on::block_on;
-use crate::client::{Connection, Error};
+use crate::client::{Connection, Error, REQUEST_TIMEOUT};
+use crate::env::RealNetwork;
 use crate::protocol::generated::metadata::{MetadataRequest, MetadataResponse};
 
 /// A version that every broker of today serves.
@@ -36,7 +37,7 @@ pub(super) fn health(options: &HealthOptions) -> Result<(), String> {
 
 /// Metadata without topics, asked for as a client of today does.
 pub(super) async fn ask(address: &str, client_id: &str) -> Result<MetadataResponse, Error> {
-    let mut connection = Connection::open(address, client_id).await?;
+    let mut connection = Connection::open(&RealNetwork::default(), address, client_id, REQUEST_TIMEOUT).await?;
     connection.greet().await?;
     connection.call(&MetadataRequest { topics: Some(Vec::new()), ..Default::default() }, METADATA).await
 }

@@ -5,12 +5,18 @@ use axum::http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 
-use crate::env::connect_stream;
+use crate::env::{Network, NewConnection, RealNetwork, host_and_port};
+
+/// Connects to `host:port` on this machine's network.
+pub(super) async fn reach(address: &str) -> std::io::Result<NewConnection> {
+    let (host, port) = host_and_port(address)?;
+    RealNetwork::default().connect(host, port).await
+}
 
 /// Status and body of `GET path`.
 pub(super) async fn get(address: &str, path: &str) -> Result<(StatusCode, Bytes), String> {
     let lost = |what: String| format!("cannot ask {address} over HTTP: {what}; name it with --http");
-    let stream = connect_stream(address).await.map_err(|e| lost(e.to_string()))?;
+    let stream = reach(address).await.and_then(NewConnection::into_stream).map_err(|e| lost(e.to_string()))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| lost(e.to_string()))?;
     // It ends with the answer.
     tokio::spawn(connection);

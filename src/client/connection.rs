@@ -1,26 +1,32 @@
 //! One connection to a broker; requests may be sent ahead of the answers.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use tokio::time::timeout;
 
 use super::Error;
-use crate::env::{ByteStream, Part, ReadHalf, WriteHalf, connect, split_stream};
+use crate::env::{ByteStream, Network, Part, ReadHalf, WriteHalf, host_and_port, split_stream};
 use crate::protocol::generated::api_versions::{ApiVersionsRequest, ApiVersionsResponse};
 use crate::protocol::generated::headers::ResponseHeader;
 use crate::protocol::{Message, Request, encode_request, response_header_version};
 use crate::wire::Frame;
 
-/// How long a broker may take nothing of what is sent.
-const STALLED: Duration = Duration::from_secs(60);
+/// How long one answer may take unless the caller says otherwise: Kafka's `request.timeout.ms`.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest answer.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 /// A version of ApiVersions that every broker of today serves.
 const API_VERSIONS: i16 = 3;
+/// Bytes of a frame's length.
+const LENGTH_BYTES: usize = 4;
 /// Room that a read is given at least.
 const READ_BYTES: usize = 64 * 1024;
 
-/// A connection. Answers come in the order of the requests.
+/// A connection. Answers come in the order of the requests. Everything that waits for the broker has the connection's deadline: connecting, sending
+/// (while nothing of it is taken), and the next answer. After a deadline the connection is of no more use for calls: the answer may still come, and would be
+/// taken for that of the next request, which fails with its number.
 #[derive(Debug)]
 pub struct Connection {
     read: ReadHalf,
@@ -28,21 +34,24 @@ pub struct Connection {
     buffer: BytesMut,
     client_id: String,
     correlation_id: i32,
+    deadline: Duration,
 }
 
 impl Connection {
-    /// Connects to `host:port`.
-    pub async fn open(address: &str, client_id: &str) -> Result<Connection, Error> {
-        Ok(Connection::of(connect(address).await?, client_id))
+    /// Connects to `host:port`; that, and each answer later, may take as long as `deadline`.
+    pub async fn open(network: &dyn Network, address: &str, client_id: &str, deadline: Duration) -> Result<Connection, Error> {
+        let (host, port) = host_and_port(address)?;
+        let connected = timeout(deadline, network.connect(host, port)).await.map_err(|_| Error::TimedOut("connecting", deadline))?;
+        Ok(Connection::of(connected?.split()?, client_id, deadline))
     }
 
     /// Speaks over a stream that is connected already.
     pub fn over(stream: impl ByteStream, client_id: &str) -> Connection {
-        Connection::of(split_stream(Box::new(stream)), client_id)
+        Connection::of(split_stream(Box::new(stream)), client_id, REQUEST_TIMEOUT)
     }
 
-    fn of((read, write): (ReadHalf, WriteHalf), client_id: &str) -> Connection {
-        Connection { read, write, buffer: BytesMut::new(), client_id: client_id.to_string(), correlation_id: 0 }
+    fn of((read, write): (ReadHalf, WriteHalf), client_id: &str, deadline: Duration) -> Connection {
+        Connection { read, write, buffer: BytesMut::new(), client_id: client_id.to_string(), correlation_id: 0, deadline }
     }
 
     /// Says who we are, and asks what the broker offers (KIP-511).
@@ -66,22 +75,37 @@ impl Connection {
     /// Sends a frame that was encoded before; its length is put in front.
     pub async fn send_frame(&mut self, frame: Bytes) -> Result<(), Error> {
         let length = Bytes::copy_from_slice(&(frame.len() as i32).to_be_bytes());
-        Ok(self.write.write(&[Part::Bytes(length), Part::Bytes(frame)], STALLED).await?)
+        self.write(&[Part::Bytes(length), Part::Bytes(frame)]).await
     }
 
     /// Sends bytes as they are.
     pub async fn send_raw(&mut self, bytes: Bytes) -> Result<(), Error> {
-        Ok(self.write.write(&[Part::Bytes(bytes)], STALLED).await?)
+        self.write(&[Part::Bytes(bytes)]).await
+    }
+
+    async fn write(&mut self, parts: &[Part]) -> Result<(), Error> {
+        match self.write.write(parts, self.deadline).await {
+            Err(error) if error.kind() == ErrorKind::TimedOut => Err(Error::TimedOut("sending", self.deadline)),
+            written => Ok(written?),
+        }
     }
 
     /// The next answer's frame, without its length.
     pub async fn frame(&mut self) -> Result<Bytes, Error> {
-        self.fill(4).await?;
-        let length = self.buffer.get_i32();
+        let deadline = self.deadline;
+        timeout(deadline, self.next_frame()).await.map_err(|_| Error::TimedOut("waiting for an answer", deadline))?
+    }
+
+    /// Dropping the future loses nothing: what has come is in the buffer.
+    async fn next_frame(&mut self) -> Result<Bytes, Error> {
+        self.fill(LENGTH_BYTES).await?;
+        // The length stays in the buffer until the whole frame is there.
+        let length = self.buffer.as_ref().get_i32();
         let size = usize::try_from(length).ok().filter(|size| *size <= ANSWER_BYTES_MAX);
         let what = || format!("its length is {length}");
         let size = size.ok_or_else(|| Error::Malformed { name: "a request", version: 0, what: what() })?;
-        self.fill(size).await?;
+        self.fill(LENGTH_BYTES + size).await?;
+        self.buffer.advance(LENGTH_BYTES);
         Ok(self.buffer.split_to(size).freeze())
     }
 

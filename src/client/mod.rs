@@ -3,5 +3,5 @@
 mod connection;
 mod error;
 
-pub use connection::Connection;
+pub use connection::{Connection, REQUEST_TIMEOUT};
 pub use error::Error;

@@ -24,7 +24,8 @@ pub use limits::{OPEN_FILES_WANTED, ProcessUse, open_files_max, process_use, rai
 pub use listening::{Process, listening_process};
 pub use memory_disk::{Crash, Cut, MemoryDisk};
 pub use network::{
-    Accept, Accepted, ByteStream, Listener, Network, Part, Pending, ReadHalf, RealNetwork, WriteHalf, connect, connect_stream, split_stream,
+    Accept, ByteStream, Company, Listener, Network, NewConnection, Part, Pending, ReadHalf, RealNetwork, WriteHalf, host_and_port,
+    split_stream,
 };
 pub use real_disk::RealDisk;
 pub use workers::Workers;
@@ -38,7 +39,7 @@ pub struct Env {
     pub entropy: Arc<dyn Entropy>,
     /// Files.
     pub disk: Arc<dyn Disk>,
-    /// Listeners.
+    /// Listeners and connections.
     pub network: Arc<dyn Network>,
     /// Threads that serve connections.
     pub workers: Workers,
@@ -51,7 +52,7 @@ impl Env {
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
             disk: Arc::new(RealDisk),
-            network: Arc::new(RealNetwork),
+            network: Arc::new(RealNetwork::default()),
             workers: Workers::none(),
         }
     }

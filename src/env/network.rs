@@ -40,10 +40,21 @@ const COMPANY: Duration = Duration::from_millis(100);
 /// Slices that one `sendmsg` call may take.
 const SLICES_MAX: usize = 1024;
 
-/// Where connections come from: this machine, or a simulation.
+/// Where connections come from and lead to: this machine's network, or a simulated one.
 pub trait Network: Send + Sync {
     /// Listens on `host:port`; port 0 takes a free one.
     fn bind<'a>(&'a self, host: &'a str, port: u16) -> Pending<'a, Listener>;
+
+    /// Connects to `host:port`. This may wait for as long as the network does: the caller sets the deadline. Dropping the future gives up.
+    fn connect<'a>(&'a self, host: &'a str, port: u16) -> Pending<'a, NewConnection>;
+}
+
+/// Splits `host:port`; an IPv6 address may stand in brackets.
+pub fn host_and_port(address: &str) -> io::Result<(&str, u16)> {
+    let refuse = || io::Error::new(io::ErrorKind::InvalidInput, format!("{address} is not HOST:PORT"));
+    let (host, port) = address.rsplit_once(':').ok_or_else(refuse)?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    Ok((host, port.parse().map_err(|_| refuse())?))
 }
 
 /// What a network's listener does.
@@ -52,7 +63,7 @@ pub trait Accept: Send + Sync {
     fn local_address(&self) -> io::Result<SocketAddr>;
 
     /// The next connection. Dropping the future loses none.
-    fn accept(&self) -> Pending<'_, Accepted>;
+    fn accept(&self) -> Pending<'_, NewConnection>;
 }
 
 /// A future with a result.
@@ -63,27 +74,47 @@ pub trait ByteStream: AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static> ByteStream for T {}
 
-/// The machine's network.
-#[derive(Debug)]
-pub struct RealNetwork;
+/// The machine's network. Brokers that share one give way to each other's clients (see [`Company`]).
+#[derive(Debug, Default)]
+pub struct RealNetwork {
+    /// Answers that its accepted connections have sent.
+    answers: Arc<AtomicU64>,
+}
 
 impl Network for RealNetwork {
     fn bind<'a>(&'a self, host: &'a str, port: u16) -> Pending<'a, Listener> {
-        Box::pin(async move { Ok(Listener::new(TcpListener::bind((host, port)).await?)) })
+        Box::pin(async move {
+            let socket = TcpListener::bind((host, port)).await?;
+            Ok(Listener::new(RealListener { socket, answers: self.answers.clone() }))
+        })
+    }
+
+    fn connect<'a>(&'a self, host: &'a str, port: u16) -> Pending<'a, NewConnection> {
+        Box::pin(async move {
+            let stream = TcpStream::connect((host, port)).await?;
+            stream.set_nodelay(true)?;
+            let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
+            Ok(NewConnection { stream: Stream::Socket(stream.into_std()?, None), peer, local })
+        })
     }
 }
 
-impl Accept for TcpListener {
+struct RealListener {
+    socket: TcpListener,
+    answers: Arc<AtomicU64>,
+}
+
+impl Accept for RealListener {
     fn local_address(&self) -> io::Result<SocketAddr> {
-        self.local_addr()
+        self.socket.local_addr()
     }
 
-    fn accept(&self) -> Pending<'_, Accepted> {
+    fn accept(&self) -> Pending<'_, NewConnection> {
         Box::pin(async move {
-            let (stream, peer) = TcpListener::accept(self).await?;
+            let (stream, peer) = self.socket.accept().await?;
             stream.set_nodelay(true)?;
             let local = stream.local_addr()?;
-            Ok(Accepted { stream: Stream::Socket(stream.into_std()?), peer, local })
+            Ok(NewConnection { stream: Stream::Socket(stream.into_std()?, Some(self.answers.clone())), peer, local })
         })
     }
 }
@@ -103,63 +134,62 @@ impl Listener {
     }
 
     /// The next connection.
-    pub async fn accept(&self) -> io::Result<Accepted> {
+    pub async fn accept(&self) -> io::Result<NewConnection> {
         self.0.accept().await
     }
 }
 
 #[derive(Debug)]
 enum Stream {
-    /// No event loop has it yet.
-    Socket(std::net::TcpStream),
+    /// No event loop has it yet. An accepted one has the number of its network's answers.
+    Socket(std::net::TcpStream, Option<Arc<AtomicU64>>),
     Other(Box<dyn ByteStream>),
 }
 
-/// A connection that is not yet served.
+/// A connection that was accepted or made, and is not yet used.
 #[derive(Debug)]
-pub struct Accepted {
+pub struct NewConnection {
     stream: Stream,
-    /// Where it comes from.
+    /// The other side's address.
     pub peer: SocketAddr,
-    /// The address that it reached.
+    /// The address on our side.
     pub local: SocketAddr,
 }
 
-impl Accepted {
+impl NewConnection {
     /// A connection of another network than this machine's.
-    pub fn new(stream: impl ByteStream, peer: SocketAddr, local: SocketAddr) -> Accepted {
-        Accepted { stream: Stream::Other(Box::new(stream)), peer, local }
+    pub fn new(stream: impl ByteStream, peer: SocketAddr, local: SocketAddr) -> NewConnection {
+        NewConnection { stream: Stream::Other(Box::new(stream)), peer, local }
     }
 
     /// Its two halves, served by the event loop that this runs in.
     pub fn split(self) -> io::Result<(ReadHalf, WriteHalf)> {
         match self.stream {
-            Stream::Socket(stream) => Ok(halves(TcpStream::from_std(stream)?)),
+            Stream::Socket(stream, answers) => {
+                let is_local = self.peer.ip().to_canonical().is_loopback();
+                let (read, write) = TcpStream::from_std(stream)?.into_split();
+                Ok((ReadHalf::Socket(read), WriteHalf::Socket(write, answers.map(|answers| Company::new(answers, is_local)))))
+            }
             Stream::Other(stream) => Ok(split_stream(stream)),
         }
     }
 
-    /// Its bytes, for another protocol's server.
+    /// Its bytes, for another protocol's client or server.
     pub fn into_stream(self) -> io::Result<Box<dyn ByteStream>> {
         match self.stream {
-            Stream::Socket(stream) => Ok(Box::new(TcpStream::from_std(stream)?)),
+            Stream::Socket(stream, _) => Ok(Box::new(TcpStream::from_std(stream)?)),
             Stream::Other(stream) => Ok(stream),
         }
     }
 }
 
-fn halves(stream: TcpStream) -> (ReadHalf, WriteHalf) {
-    let is_local = stream.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
-    let (read, write) = stream.into_split();
-    (ReadHalf::Socket(read), WriteHalf::Socket(write, is_local.then(Company::default)))
-}
-
-/// Answers that this process has sent.
-static ANSWERS: AtomicU64 = AtomicU64::new(0);
-
-/// Whether others are answered beside a connection of this machine.
-#[derive(Debug, Default)]
+/// Counts the answers of a network, and tells whether others are answered beside this connection.
+#[derive(Debug)]
 pub struct Company {
+    /// Answers that all connections of the network have sent.
+    answers: Arc<AtomicU64>,
+    /// Only a peer on this machine competes with the others for its cores.
+    is_local: bool,
     own_answers: u64,
     /// As of its last big answer; none before the first.
     other_answers: Option<u64>,
@@ -168,6 +198,15 @@ pub struct Company {
 }
 
 impl Company {
+    fn new(answers: Arc<AtomicU64>, is_local: bool) -> Company {
+        Company { answers, is_local, own_answers: 0, other_answers: None, seen: None, is_narrow: false }
+    }
+
+    fn count(&mut self) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
+        self.own_answers += 1;
+    }
+
     /// Whether others were answered lately, where `answers` is the number of all answers so far.
     fn is_there(&mut self, answers: u64, now: Instant) -> bool {
         let other_answers = answers - self.own_answers;
@@ -179,7 +218,10 @@ impl Company {
 
     /// Makes the socket narrow or wide, if it should be and is not.
     fn make_room(&mut self, socket: &TcpStream) -> io::Result<()> {
-        let is_narrow = self.is_there(ANSWERS.load(Ordering::Relaxed), Instant::now());
+        if !self.is_local {
+            return Ok(());
+        }
+        let is_narrow = self.is_there(self.answers.load(Ordering::Relaxed), Instant::now());
         if is_narrow != self.is_narrow {
             set_socket_send_buffer_size(socket, if is_narrow { NARROW_BYTES } else { WIDE_BYTES })?;
             self.is_narrow = is_narrow;
@@ -192,18 +234,6 @@ impl Company {
 pub fn split_stream(stream: Box<dyn ByteStream>) -> (ReadHalf, WriteHalf) {
     let (read, write) = tokio::io::split(stream);
     (ReadHalf::Other(read), WriteHalf::Other(write))
-}
-
-/// Connects to `host:port`.
-pub async fn connect(address: &str) -> io::Result<(ReadHalf, WriteHalf)> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    Ok(halves(stream))
-}
-
-/// Connects to `host:port` for another protocol's client.
-pub async fn connect_stream(address: &str) -> io::Result<TcpStream> {
-    TcpStream::connect(address).await
 }
 
 /// What comes in.
@@ -296,7 +326,7 @@ fn too_short() -> io::Error {
 /// What goes out.
 #[derive(Debug)]
 pub enum WriteHalf {
-    /// Of a socket; where its peer is on this machine it gives way to others.
+    /// Of a socket; an accepted one has company.
     Socket(OwnedWriteHalf, Option<Company>),
     /// Of anything else.
     Other(tokio::io::WriteHalf<Box<dyn ByteStream>>),
@@ -308,8 +338,7 @@ impl WriteHalf {
     pub async fn write(&mut self, parts: &[Part], patience: Duration) -> io::Result<()> {
         match self {
             WriteHalf::Socket(socket, company) => {
-                ANSWERS.fetch_add(1, Ordering::Relaxed);
-                company.iter_mut().for_each(|company| company.own_answers += 1);
+                company.iter_mut().for_each(Company::count);
                 Sender { socket: (*socket).as_ref(), company: company.as_mut(), patience }.send(parts).await
             }
             WriteHalf::Other(stream) => copy(parts, stream, patience).await,
@@ -428,7 +457,7 @@ mod tests {
     #[test]
     fn company_is_who_was_answered_in_the_last_tenth_of_a_second() {
         let begin = Instant::now();
-        let mut company = Company::default();
+        let mut company = Company::new(Arc::default(), true);
         // When, own answers and all so far, and what is to be seen.
         let cases = [
             (0, 1, 8, false),

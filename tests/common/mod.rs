@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dlog::broker::{Broker, Config, Mode, Sources};
-use dlog::client::Connection;
-use dlog::env::Env;
+use dlog::client::{Connection, Error};
+use dlog::env::{Env, RealNetwork};
 use dlog::protocol::Request;
 use dlog::protocol::generated::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
 use dlog::protocol::generated::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic};
@@ -50,7 +50,7 @@ impl Client {
     }
 
     pub async fn connect_to(address: SocketAddr) -> Client {
-        Client(Connection::open(&address.to_string(), "test").await.expect("the broker listens"))
+        Client(Connection::open(&RealNetwork::default(), &address.to_string(), "test", PATIENCE).await.expect("the broker listens"))
     }
 
     // A broker that has hung up is found when reading.
@@ -74,12 +74,14 @@ impl Client {
 
     /// The next frame, or none where the broker has closed the connection.
     pub async fn frame(&mut self) -> Option<Bytes> {
-        tokio::time::timeout(PATIENCE, self.0.frame()).await.expect("an answer or the end comes in time").ok()
+        match self.0.frame().await {
+            Err(Error::TimedOut(..)) => panic!("an answer or the end comes in time"),
+            frame => frame.ok(),
+        }
     }
 
     pub async fn receive<R: Request>(&mut self, version: i16) -> (i32, R::Response) {
-        let answer = tokio::time::timeout(PATIENCE, self.0.receive::<R>(version)).await.expect("an answer comes in time");
-        answer.unwrap_or_else(|e| panic!("{} v{version}: {e}", R::NAME))
+        self.0.receive::<R>(version).await.unwrap_or_else(|e| panic!("{} v{version}: {e}", R::NAME))
     }
 
     pub async fn call<R: Request>(&mut self, request: &R, version: i16) -> R::Response {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::client::{Connection, Error};
-use crate::env::{Disk, RealDisk};
+use crate::env::{Disk, RealDisk, RealNetwork};
 use crate::protocol::generated::api_versions::ApiVersionsResponse;
 use crate::protocol::generated::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
 use crate::protocol::{ErrorCode, Request};
@@ -66,7 +66,7 @@ impl Servers {
 }
 
 async fn open(address: &str) -> Result<(Connection, ApiVersionsResponse), Error> {
-    let mut connection = Connection::open(address, "dlog-cli").await?;
+    let mut connection = Connection::open(&RealNetwork::default(), address, "dlog-cli", PATIENCE).await?;
     let offered = connection.greet().await?;
     Ok((connection, offered))
 }
@@ -74,9 +74,9 @@ async fn open(address: &str) -> Result<(Connection, ApiVersionsResponse), Error>
 impl Server {
     /// Sends a request and waits for its answer.
     pub(super) async fn call<R: Request>(&mut self, request: &R, version: i16) -> Result<R::Response, String> {
-        match timeout(PATIENCE, self.connection.call(request, version)).await {
-            Ok(answer) => answer.map_err(|error| format!("{}: {error}", self.address)),
-            Err(_) => Err(format!("{} does not answer within {} s", self.address, PATIENCE.as_secs())),
+        match self.connection.call(request, version).await {
+            Err(Error::TimedOut(..)) => Err(format!("{} does not answer within {} s", self.address, PATIENCE.as_secs())),
+            answer => answer.map_err(|error| format!("{}: {error}", self.address)),
         }
     }
 
