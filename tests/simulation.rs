@@ -1,5 +1,9 @@
-//! A whole broker under simulated time, network and disk: clients produce, consume and rebalance while it crashes, its disk is cut off and
-//! the network is torn; their histories are checked.
+//! Whole brokers under simulated time, network and disk: clients produce, consume and rebalance while brokers crash, come back at other addresses, lose
+//! their disks' last writes, and the network is torn; the clients' histories are checked.
+//!
+//! A world has two clusters of one broker each, which know nothing of each other: their own machines, disks, clocks and random numbers. Clients begin at
+//! the bootstrap listener of their cluster and follow Metadata and FindCoordinator from there, since a broker takes another port at each start and at
+//! some starts another machine.
 //!
 //! `SEEDS=n` runs as many seeds (8 without it), `SEED=n` only this one.
 
@@ -20,12 +24,13 @@ use common::{create_topic_request, fetch_request, produce_request};
 use dlog::broker::{Broker, Config, Mode, Sources};
 use dlog::client::Connection;
 use dlog::coordinator::Identity;
-use dlog::env::{Accept, Accepted, Clock, Crash, Cut, Entropy, Env, Listener, MemoryDisk, Network, Pending, Workers};
+use dlog::env::{Accept, Clock, Crash, Cut, Entropy, Env, Listener, MemoryDisk, Network, NewConnection, Pending, Workers};
 use dlog::protocol::generated::find_coordinator::FindCoordinatorRequest;
 use dlog::protocol::generated::heartbeat::HeartbeatRequest;
 use dlog::protocol::generated::init_producer_id::InitProducerIdRequest;
 use dlog::protocol::generated::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
 use dlog::protocol::generated::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
+use dlog::protocol::generated::metadata::{MetadataRequest, MetadataRequestTopic};
 use dlog::protocol::generated::offset_commit::{OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use dlog::protocol::generated::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestTopic};
 use dlog::protocol::generated::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment};
@@ -33,21 +38,57 @@ use dlog::protocol::{ErrorCode, Request};
 use dlog::records::{BatchBuilder, NewRecord, TransactionResult};
 use tokio::time::{sleep, timeout};
 
-const BROKER: &str = "broker";
-const PORT: u16 = 9092;
+/// The clusters of a world, each of one broker.
+const CLUSTERS: [Plan; 2] = [
+    Plan {
+        node: 1,
+        homes: ["one-a", "one-b"],
+        clients: &[
+            "plain-1",
+            "plain-2",
+            "idempotent-1",
+            "idempotent-2",
+            "member-1",
+            "member-2",
+            "transactional-1",
+            "transactional-2",
+            "transactional-3",
+            "reader",
+            "committed-reader",
+        ],
+    },
+    Plan {
+        node: 2,
+        homes: ["two-a", "two-b"],
+        clients: &["plain-1", "idempotent-1", "member-1", "transactional-1", "reader", "committed-reader"],
+    },
+];
+/// The port where clients begin. Nothing but bootstrapping is asked there: this listener advertises the port of the other one.
+const BOOTSTRAP_PORT: u16 = 9090;
+/// The ports of which a broker takes another one at each start.
+const PORTS: [u16; 4] = [9092, 9093, 9094, 9095];
+/// The request versions with which clients look for nodes.
+const METADATA: i16 = 12;
+const FIND_COORDINATOR: i16 = 4;
+/// `FindCoordinator`'s key types.
+const GROUP_KEY: i8 = 0;
+const TRANSACTION_KEY: i8 = 1;
 const TOPIC: &str = "t";
 const GROUP: &str = "g";
 /// Its offsets are committed in transactions alone.
 const TRANSACTIONAL_GROUP: &str = "tg";
-const TRANSACTIONAL: u64 = 3;
 const TRANSACTION_TIMEOUT_MS: i32 = 2500;
 const PARTITIONS: i32 = 3;
 /// How long clients work under faults, in simulated time.
-const FAULTS_FOR: Duration = Duration::from_secs(20);
+const FAULTS_FOR: Duration = Duration::from_secs(14);
 /// How much later than it was asked something begins that waits for the disk, at most.
 const DISK_LATENCY: Duration = Duration::from_millis(10);
 /// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// How long a client waits for a connection.
+const REACH: Duration = Duration::from_secs(1);
+/// The most by which the clock of a cluster's machine is wrong.
+const CLOCK_OFFSET_MS: u64 = 3_600_000;
 const BEGIN_MS: i64 = 1_700_000_000_000;
 
 /// Everything that the seed decides.
@@ -73,7 +114,16 @@ impl Chance {
     }
 }
 
-/// Simulated time since a date, which jumps when it is told to.
+/// A cluster of one broker.
+struct Plan {
+    node: i32,
+    /// The machines that its disk can be in.
+    homes: [&'static str; 2],
+    /// Who works with it.
+    clients: &'static [&'static str],
+}
+
+/// Simulated time since a date, with an offset of its own, which jumps when it is told to.
 #[derive(Debug, Default)]
 struct SimulatedClock {
     jumped_ms: AtomicI64,
@@ -106,6 +156,14 @@ impl Network for SimulatedNetwork {
     fn bind<'a>(&'a self, host: &'a str, port: u16) -> Pending<'a, Listener> {
         Box::pin(async move { Ok(Listener::new(SimulatedListener(turmoil::net::TcpListener::bind((host, port)).await?))) })
     }
+
+    fn connect<'a>(&'a self, host: &'a str, port: u16) -> Pending<'a, NewConnection> {
+        Box::pin(async move {
+            let stream = turmoil::net::TcpStream::connect((host, port)).await?;
+            let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
+            Ok(NewConnection::new(stream, peer, local))
+        })
+    }
 }
 
 impl Accept for SimulatedListener {
@@ -113,19 +171,22 @@ impl Accept for SimulatedListener {
         self.0.local_addr()
     }
 
-    fn accept(&self) -> Pending<'_, Accepted> {
+    fn accept(&self) -> Pending<'_, NewConnection> {
         Box::pin(async move {
             let (stream, peer) = self.0.accept().await?;
             let local = stream.local_addr()?;
-            Ok(Accepted::new(stream, peer, local))
+            Ok(NewConnection::new(stream, peer, local))
         })
     }
 }
 
-/// What the simulation is about.
+/// What the clients of one cluster share.
 #[derive(Clone)]
 struct World {
     chance: Chance,
+    plan: &'static Plan,
+    /// The cluster's id, once a client has seen it.
+    cluster_id: Rc<RefCell<Option<String>>>,
     history: Rc<RefCell<Vec<Event>>>,
     /// Clients end when they see it.
     is_over: Rc<Cell<bool>>,
@@ -137,42 +198,201 @@ impl World {
     }
 }
 
-/// A client of the broker; a connection that fails is made anew with the next call.
+/// Whom a request is for.
+#[derive(Debug, Clone, Copy)]
+enum To<'a> {
+    /// Any broker.
+    Any,
+    /// The leader of a partition.
+    Leader(&'a str, i32),
+    /// The coordinator of a group.
+    Group(&'a str),
+    /// The coordinator of a transactional id.
+    Transactions(&'a str),
+}
+
+/// A client of a cluster. It learns which node leads a partition, which one coordinates, and where a node listens from the brokers' answers alone. What it
+/// knows is forgotten when a call fails or an answer says that it is out of date, and is asked for again with the next call.
 struct Peer {
     name: String,
-    connection: Option<Connection>,
+    world: World,
+    /// By address.
+    connections: BTreeMap<String, Connection>,
+    /// Addresses by node id.
+    nodes: BTreeMap<i32, String>,
+    /// Node ids by topic and partition.
+    leaders: BTreeMap<(String, i32), i32>,
+    /// Addresses by key type and key.
+    coordinators: BTreeMap<(i8, String), String>,
 }
 
 impl Peer {
-    fn new(name: &str) -> Peer {
-        Peer { name: name.to_string(), connection: None }
+    fn new(world: &World, name: &str) -> Peer {
+        Peer {
+            name: name.to_string(),
+            world: world.clone(),
+            connections: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+            coordinators: BTreeMap::new(),
+        }
     }
 
     /// The connection, taken out: it is put back where nothing went wrong with it.
-    async fn connected(&mut self) -> Option<Connection> {
-        if let Some(connection) = self.connection.take() {
+    async fn connected(&mut self, address: &str) -> Option<Connection> {
+        if let Some(connection) = self.connections.remove(address) {
             return Some(connection);
         }
-        match timeout(PATIENCE, turmoil::net::TcpStream::connect((BROKER, PORT))).await {
-            Ok(Ok(stream)) => Some(Connection::over(stream, &self.name)),
-            _ => {
-                sleep(Duration::from_millis(100)).await;
-                None
-            }
-        }
+        let opened = timeout(REACH, Connection::open(&SimulatedNetwork, address, &self.name, PATIENCE)).await;
+        opened.ok().and_then(Result::ok)
     }
 
-    /// The answer; none where none came.
-    async fn call<R: Request>(&mut self, request: &R, version: i16) -> Option<R::Response> {
-        let mut connection = self.connected().await?;
-        let response = timeout(PATIENCE, connection.call(request, version)).await.ok()?.ok()?;
-        self.connection = Some(connection);
+    /// The answer of the broker at an address; none where none came.
+    async fn ask<R: Request>(&mut self, address: &str, request: &R, version: i16) -> Option<R::Response> {
+        let Some(mut connection) = self.connected(address).await else {
+            self.forget();
+            sleep(Duration::from_millis(100)).await;
+            return None;
+        };
+        let Ok(response) = connection.call(request, version).await else {
+            self.forget();
+            return None;
+        };
+        self.connections.insert(address.to_string(), connection);
         Some(response)
     }
 
+    /// Forgets who leads, who coordinates and where: with the next call it is learned anew.
+    fn forget(&mut self) {
+        self.nodes.clear();
+        self.leaders.clear();
+        self.coordinators.clear();
+    }
+
+    /// Looks at the error of an answer. One that says that this was the wrong node, or that the node is not well, sends the next call elsewhere.
+    fn judge(&mut self, error: i16) {
+        use ErrorCode::*;
+        let elsewhere = [
+            NotLeaderOrFollower,
+            LeaderNotAvailable,
+            FencedLeaderEpoch,
+            UnknownTopicOrPartition,
+            UnknownTopicId,
+            NotCoordinator,
+            CoordinatorNotAvailable,
+            NotController,
+            KafkaStorageError,
+        ];
+        if elsewhere.iter().any(|e| e.code() == error) {
+            self.forget();
+        }
+    }
+
+    /// A broker that answers anything: a known one, or one of those to begin with.
+    async fn any(&mut self) -> Option<String> {
+        if let Some(address) = self.nodes.values().next() {
+            return Some(address.clone());
+        }
+        for home in self.world.plan.homes {
+            let address = format!("{home}:{BOOTSTRAP_PORT}");
+            if let Some(connection) = self.connected(&address).await {
+                self.connections.insert(address.clone(), connection);
+                return Some(address);
+            }
+        }
+        sleep(Duration::from_millis(100)).await;
+        None
+    }
+
+    /// Where a request goes, as the brokers say.
+    async fn find(&mut self, to: To<'_>) -> Option<String> {
+        match to {
+            To::Any if !self.nodes.is_empty() => self.any().await,
+            To::Any => {
+                // Only bootstrapping is asked where clients begin.
+                self.learn(None).await?;
+                self.any().await
+            }
+            To::Leader(topic, partition) => {
+                let key = (topic.to_string(), partition);
+                if !self.leaders.contains_key(&key) {
+                    self.learn(Some(topic)).await?;
+                }
+                let address = self.leaders.get(&key).and_then(|node| self.nodes.get(node)).cloned();
+                if address.is_none() {
+                    sleep(Duration::from_millis(50)).await;
+                }
+                address
+            }
+            To::Group(key) => self.coordinator(GROUP_KEY, key).await,
+            To::Transactions(key) => self.coordinator(TRANSACTION_KEY, key).await,
+        }
+    }
+
+    /// Asks for the brokers, and for the leaders of a topic's partitions.
+    async fn learn(&mut self, topic: Option<&str>) -> Option<()> {
+        let address = self.any().await?;
+        let topics = topic.iter().map(|name| MetadataRequestTopic { name: Some(name.to_string()), ..Default::default() }).collect();
+        let request = MetadataRequest { topics: Some(topics), allow_auto_topic_creation: false, ..Default::default() };
+        let answer = self.ask(&address, &request, METADATA).await?;
+        let cluster_id = answer.cluster_id.expect("a broker knows its cluster");
+        let known = self.world.cluster_id.borrow_mut().get_or_insert(cluster_id.clone()).clone();
+        assert_eq!(cluster_id, known, "a broker of another cluster answers");
+        self.nodes = answer.brokers.iter().map(|broker| (broker.node_id, format!("{}:{}", broker.host, broker.port))).collect();
+        for topic in answer.topics {
+            let name = topic.name.unwrap_or_default();
+            self.leaders.extend(topic.partitions.iter().map(|p| ((name.clone(), p.partition_index), p.leader_id)));
+        }
+        Some(())
+    }
+
+    /// The coordinator's address.
+    async fn coordinator(&mut self, key_type: i8, key: &str) -> Option<String> {
+        if let Some(address) = self.coordinators.get(&(key_type, key.to_string())) {
+            return Some(address.clone());
+        }
+        let request = FindCoordinatorRequest { key_type, coordinator_keys: vec![key.to_string()], ..Default::default() };
+        let answer = self.call(&request, FIND_COORDINATOR).await?;
+        let found = answer.coordinators.first()?;
+        self.judge(found.error_code);
+        if found.error_code != 0 {
+            sleep(Duration::from_millis(50)).await;
+            return None;
+        }
+        let address = format!("{}:{}", found.host, found.port);
+        self.coordinators.insert((key_type, key.to_string()), address.clone());
+        Some(address)
+    }
+
+    /// The answer of any broker; none where none came.
+    async fn call<R: Request>(&mut self, request: &R, version: i16) -> Option<R::Response> {
+        self.call_at(To::Any, request, version).await
+    }
+
+    /// The answer of the right broker; none where none came.
+    async fn call_at<R: Request>(&mut self, to: To<'_>, request: &R, version: i16) -> Option<R::Response> {
+        // To find a coordinator takes a call: the future would hold itself.
+        let address = Box::pin(self.find(to)).await?;
+        self.ask(&address, request, version).await
+    }
+
+    /// As [`Peer::call_at`], for answers with one error.
+    async fn call_of<R: Request>(
+        &mut self,
+        to: To<'_>,
+        request: &R,
+        version: i16,
+        error: impl Fn(&R::Response) -> i16,
+    ) -> Option<R::Response> {
+        let answer = self.call_at(to, request, version).await?;
+        self.judge(error(&answer));
+        Some(answer)
+    }
+
     /// Asks, and is gone before there is an answer, or before it is read.
-    async fn ask_and_leave<R: Request>(&mut self, request: &R, version: i16, after: Duration) {
-        if let Some(mut connection) = self.connected().await
+    async fn ask_and_leave<R: Request>(&mut self, to: To<'_>, request: &R, version: i16, after: Duration) {
+        if let Some(address) = self.find(to).await
+            && let Some(mut connection) = self.connected(&address).await
             && connection.send(request, version).await.is_ok()
         {
             sleep(after).await;
@@ -181,41 +401,50 @@ impl Peer {
 
     /// The error and the offset of one batch.
     async fn produce(&mut self, partition: i32, batch: &Bytes) -> Option<(i16, i64)> {
-        let response = self.call(&produce_request(TOPIC, partition, batch, -1), 9).await?;
+        let response = self.call_at(To::Leader(TOPIC, partition), &produce_request(TOPIC, partition, batch, -1), 9).await?;
         let answer = response.responses.first()?.partition_responses.first()?;
+        self.judge(answer.error_code);
         Some((answer.error_code, answer.base_offset))
     }
 
     /// Offsets and values of committed records from an offset on, and where to go on.
     async fn fetch_committed(&mut self, partition: i32, offset: i64) -> Option<(Vec<(i64, u64)>, i64)> {
-        let response = self.call(&committed_fetch(TOPIC, partition, offset, 100), 12).await?;
-        response.responses.first()?.partitions.first().filter(|data| data.error_code == 0)?;
+        let response = self.call_at(To::Leader(TOPIC, partition), &committed_fetch(TOPIC, partition, offset, 100), 12).await?;
+        let data = response.responses.first()?.partitions.first()?;
+        self.judge(data.error_code);
+        (data.error_code == 0).then_some(())?;
         Some(visible(&response, offset))
     }
 
     /// Offsets and values of all records from an offset on, and where to go on.
     async fn fetch(&mut self, partition: i32, offset: i64) -> Option<(Vec<(i64, u64)>, i64)> {
-        let response = self.call(&fetch_request(TOPIC, &[(partition, offset)], 1, 100), 12).await?;
-        let data = response.responses.first()?.partitions.first().filter(|data| data.error_code == 0)?;
+        let response = self.call_at(To::Leader(TOPIC, partition), &fetch_request(TOPIC, &[(partition, offset)], 1, 100), 12).await?;
+        let data = response.responses.first()?.partitions.first()?;
+        self.judge(data.error_code);
+        (data.error_code == 0).then_some(())?;
         let bytes = data.records.as_ref().and_then(|records| records.bytes()).cloned().unwrap_or_default();
         Some(visible_of(&bytes, Vec::new(), offset))
     }
 
     async fn offset(&mut self, partition: i32, timestamp: i64) -> Option<i64> {
+        let leader = To::Leader(TOPIC, partition);
         let partition = ListOffsetsPartition { partition_index: partition, timestamp, ..Default::default() };
         let topics = vec![ListOffsetsTopic { name: TOPIC.into(), partitions: vec![partition] }];
-        let response = self.call(&ListOffsetsRequest { replica_id: -1, topics, ..Default::default() }, 5).await?;
-        let answer = response.topics.first()?.partitions.first().filter(|p| p.error_code == 0)?;
-        Some(answer.offset)
+        let response = self.call_at(leader, &ListOffsetsRequest { replica_id: -1, topics, ..Default::default() }, 5).await?;
+        let answer = response.topics.first()?.partitions.first()?;
+        self.judge(answer.error_code);
+        (answer.error_code == 0).then_some(answer.offset)
     }
 
     /// The group's offset, -1 where there is none.
     async fn committed(&mut self, group: &str, partition: i32) -> Option<i64> {
         let topics = vec![OffsetFetchRequestTopic { name: TOPIC.into(), partition_indexes: vec![partition] }];
         let request = OffsetFetchRequest { group_id: group.into(), topics: Some(topics), ..Default::default() };
-        let response = self.call(&request, 5).await.filter(|response| response.error_code == 0)?;
-        let answer = response.topics.first()?.partitions.first().filter(|p| p.error_code == 0)?;
-        Some(answer.committed_offset)
+        let response = self.call_at(To::Group(group), &request, 5).await?;
+        self.judge(response.error_code);
+        let answer = response.topics.first().filter(|_| response.error_code == 0)?.partitions.first()?;
+        self.judge(answer.error_code);
+        (answer.error_code == 0).then_some(answer.committed_offset)
     }
 }
 
@@ -225,7 +454,7 @@ fn batch(builder: BatchBuilder<'_>, value: &u64) -> Bytes {
 
 /// Sends each value once.
 async fn plain_producer(world: World, number: u64) {
-    let mut peer = Peer::new(&format!("producer-{number}"));
+    let mut peer = Peer::new(&world, &format!("producer-{number}"));
     let mut value = number << 32;
     while !world.is_over.get() {
         value += 1;
@@ -239,7 +468,7 @@ async fn plain_producer(world: World, number: u64) {
 
 /// Sends each value until it is acknowledged, and some of them once more before that.
 async fn idempotent_producer(world: World, number: u64) {
-    let mut peer = Peer::new(&format!("idempotent-{number}"));
+    let mut peer = Peer::new(&world, &format!("idempotent-{number}"));
     let mut value = number << 32;
     let id = loop {
         let request = InitProducerIdRequest { transactional_id: None, transaction_timeout_ms: 60_000, ..Default::default() };
@@ -257,7 +486,8 @@ async fn idempotent_producer(world: World, number: u64) {
         let batch = batch(BatchBuilder::new().producer(id.producer_id, id.producer_epoch, *sequence), &value);
         let offset = loop {
             if world.chance.below(10) == 0 {
-                peer.ask_and_leave(&produce_request(TOPIC, partition, &batch, -1), 9, world.chance.ms(0, 30)).await;
+                let leader = To::Leader(TOPIC, partition);
+                peer.ask_and_leave(leader, &produce_request(TOPIC, partition, &batch, -1), 9, world.chance.ms(0, 30)).await;
             }
             match peer.produce(partition, &batch).await {
                 Some((0, offset)) => break Some(offset),
@@ -277,14 +507,16 @@ async fn idempotent_producer(world: World, number: u64) {
 
 /// Writes transactions of a few values, commits most of them and aborts some.
 async fn transactional_producer(world: World, number: u64) {
-    let mut peer = Peer::new(&format!("transactional-{number}"));
+    let mut peer = Peer::new(&world, &format!("transactional-{number}"));
     let id = peer.name.clone();
     let mut value = (20 + number) << 32;
     let mut round = 0;
     let style = if number.is_multiple_of(2) { Style::Adding } else { Style::Bumping };
     while !world.is_over.get() {
         let request = init_request(&id, TRANSACTION_TIMEOUT_MS, None);
-        let Some(answer) = peer.call(&request, 4).await.filter(|answer| answer.error_code == 0) else {
+        let Some(answer) =
+            peer.call_of(To::Transactions(&id), &request, 4, |answer| answer.error_code).await.filter(|answer| answer.error_code == 0)
+        else {
             sleep(world.chance.ms(10, 200)).await;
             continue;
         };
@@ -336,15 +568,17 @@ async fn transaction(
         *value += 1;
         let partition = world.chance.below(PARTITIONS as u64) as i32;
         if style == Style::Adding {
-            let added = peer.call(&add_partitions_request(id, me, TOPIC, &[partition]), 3).await?;
+            let added = peer.call_at(To::Transactions(id), &add_partitions_request(id, me, TOPIC, &[partition]), 3).await?;
             let result = added.results_by_topic_v3_and_below.first()?.results_by_partition.first()?;
+            peer.judge(result.partition_error_code);
             (result.partition_error_code == 0).then_some(())?;
         }
         let sequence = &mut sequences[partition as usize];
         let batch = transactional_batch(me, *sequence, &[*value], BEGIN_MS);
         open.values.push((partition, *value));
-        let answer = peer.call(&transactional_produce(id, TOPIC, partition, &batch), produce).await;
+        let answer = peer.call_at(To::Leader(TOPIC, partition), &transactional_produce(id, TOPIC, partition, &batch), produce).await;
         let answer = answer.and_then(|answer| answer.responses.first()?.partition_responses.first().cloned());
+        peer.judge(answer.as_ref().map_or(0, |answer| answer.error_code));
         let offset = answer.filter(|answer| answer.error_code == 0).map(|answer| answer.base_offset);
         world.note(Event::Sent { client: peer.name.clone(), partition, value: *value, offset });
         offset?;
@@ -352,15 +586,18 @@ async fn transaction(
     }
     if world.chance.below(3) == 0 {
         if style == Style::Adding {
-            let added = peer.call(&add_offsets_request(id, me, TRANSACTIONAL_GROUP), 3).await?;
+            let request = add_offsets_request(id, me, TRANSACTIONAL_GROUP);
+            let added = peer.call_of(To::Transactions(id), &request, 3, |added| added.error_code).await?;
             (added.error_code == 0).then_some(())?;
         }
         // A partition of the group for each producer, so that its offsets grow.
         let partition = peer.name.bytes().last().map_or(0, |digit| i32::from(digit - b'0') % PARTITIONS);
         open.offset = Some((TRANSACTIONAL_GROUP.into(), partition, round));
         let request = offsets_request(id, me, TRANSACTIONAL_GROUP, TOPIC, &[(partition, round)]);
-        let answer = peer.call(&request, offsets).await?;
-        (answer.topics.first()?.partitions.first()?.error_code == 0).then_some(())?;
+        let answer = peer.call_at(To::Group(TRANSACTIONAL_GROUP), &request, offsets).await?;
+        let error = answer.topics.first()?.partitions.first()?.error_code;
+        peer.judge(error);
+        (error == 0).then_some(())?;
     }
     let result = if world.chance.below(5) == 0 { TransactionResult::Abort } else { TransactionResult::Commit };
     if result == TransactionResult::Commit {
@@ -368,7 +605,7 @@ async fn transaction(
         open.end = End::Unknown;
     }
     let answer = loop {
-        match peer.call(&end_request(id, me, result), end).await {
+        match peer.call_of(To::Transactions(id), &end_request(id, me, result), end, |answer| answer.error_code).await {
             Some(answer) if answer.error_code == 0 => break answer,
             Some(answer) if ErrorCode::from_code(answer.error_code).is_some_and(|error| error.is_retriable()) => {}
             Some(_) => return None,
@@ -390,7 +627,7 @@ async fn transaction(
 
 /// Reads what is committed of all partitions, from their beginning on.
 async fn committed_reader(world: World) {
-    let mut peer = Peer::new("committed-reader");
+    let mut peer = Peer::new(&world, "committed-reader");
     let mut next = [0; PARTITIONS as usize];
     while !world.is_over.get() {
         for partition in 0..PARTITIONS {
@@ -406,7 +643,7 @@ async fn committed_reader(world: World) {
 
 /// Reads all partitions from their beginning on, without a group.
 async fn reader(world: World) {
-    let mut peer = Peer::new("reader");
+    let mut peer = Peer::new(&world, "reader");
     let mut next = [0; PARTITIONS as usize];
     while !world.is_over.get() {
         for partition in 0..PARTITIONS {
@@ -422,7 +659,7 @@ async fn reader(world: World) {
 
 /// A member of the group: its leader gives each partition to one member.
 async fn member(world: World, number: u64) {
-    let mut peer = Peer::new(&format!("member-{number}"));
+    let mut peer = Peer::new(&world, &format!("member-{number}"));
     let mut id = String::new();
     while !world.is_over.get() {
         if membership(&world, &mut peer, &mut id).await.is_none() {
@@ -442,7 +679,7 @@ async fn membership(world: &World, peer: &mut Peer, id: &mut String) -> Option<(
         protocols: vec![JoinGroupRequestProtocol { name: "own".into(), metadata: Bytes::new() }],
         ..Default::default()
     };
-    let joined = peer.call(&join, 5).await?;
+    let joined = peer.call_of(To::Group(GROUP), &join, 5, |joined| joined.error_code).await?;
     if joined.error_code == ErrorCode::UnknownMemberId.code() {
         id.clear();
         return None;
@@ -460,7 +697,7 @@ async fn membership(world: &World, peer: &mut Peer, id: &mut String) -> Option<(
         assignments: joined.members.iter().enumerate().map(assignment).collect(),
         ..Default::default()
     };
-    let synced = peer.call(&sync, 3).await.filter(|synced| synced.error_code == 0)?;
+    let synced = peer.call_of(To::Group(GROUP), &sync, 3, |synced| synced.error_code).await.filter(|synced| synced.error_code == 0)?;
     let mut positions = BTreeMap::new();
     for partition in synced.assignment.iter().map(|p| i32::from(*p)) {
         let found = committed(world, peer, GROUP, partition).await?;
@@ -489,7 +726,8 @@ async fn membership(world: &World, peer: &mut Peer, id: &mut String) -> Option<(
             topics: vec![topic],
             ..Default::default()
         };
-        for answer in &peer.call(&commit, 7).await?.topics.first()?.partitions {
+        for answer in &peer.call_at(To::Group(GROUP), &commit, 7).await?.topics.first()?.partitions {
+            peer.judge(answer.error_code);
             if answer.error_code != 0 {
                 return None;
             }
@@ -498,7 +736,7 @@ async fn membership(world: &World, peer: &mut Peer, id: &mut String) -> Option<(
         }
         let beat =
             HeartbeatRequest { group_id: GROUP.into(), generation_id: joined.generation_id, member_id: id.clone(), ..Default::default() };
-        peer.call(&beat, 3).await.filter(|beat| beat.error_code == 0)?;
+        peer.call_of(To::Group(GROUP), &beat, 3, |beat| beat.error_code).await.filter(|beat| beat.error_code == 0)?;
         sleep(world.chance.ms(5, 100)).await;
     }
     Some(())
@@ -517,22 +755,21 @@ async fn committed(world: &World, peer: &mut Peer, group: &str, partition: i32) 
 }
 
 /// Makes the topic; tries until it is there.
-async fn create_topic() {
-    let mut peer = Peer::new("administrator");
+async fn create_topic(world: World) {
+    let mut peer = Peer::new(&world, "administrator");
     // Segments are many, so that rolls, indexes and snapshots are in play. The clients' clock stands while the broker's jumps.
     let configs = [("segment.ms", "1000"), ("message.timestamp.after.max.ms", "9223372036854775807")];
     let request = create_topic_request(TOPIC, PARTITIONS, &configs);
     while peer.call(&request, 7).await.is_none_or(|answer| answer.topics[0].error_code != 0) {}
     // Who looks for the coordinator makes the offsets topic.
-    for key_type in [0, 1] {
-        let request = FindCoordinatorRequest { key_type, coordinator_keys: vec![GROUP.into()], ..Default::default() };
-        while peer.call(&request, 4).await.is_none_or(|answer| answer.coordinators[0].error_code != 0) {}
+    for key_type in [GROUP_KEY, TRANSACTION_KEY] {
+        while peer.coordinator(key_type, GROUP).await.is_none() {}
     }
 }
 
 /// Reads everything when all is over, and asks for the group's offsets.
 async fn last_reader(world: World) {
-    let mut peer = Peer::new("last-reader");
+    let mut peer = Peer::new(&world, "last-reader");
     for partition in 0..PARTITIONS {
         let end = loop {
             if let Some(end) = peer.offset(partition, -1).await {
@@ -562,22 +799,74 @@ async fn last_reader(world: World) {
 
 /// What a run leaves.
 struct Run {
-    history: Vec<Event>,
-    /// Operations on all disks, and the crashes.
+    /// Of each cluster's clients.
+    histories: Vec<Vec<Event>>,
+    /// Operations on all disks, the crashes, and the starts on another machine.
     operations: u64,
     crashes: u64,
+    moves: u64,
 }
 
-/// The broker's machine: its disk outlives it.
+/// The machine of a cluster's broker: its disk outlives the broker, and can be moved to another machine.
 struct Machine {
+    plan: &'static Plan,
     disk: Arc<Mutex<MemoryDisk>>,
     clock: Arc<SimulatedClock>,
     is_synced: bool,
+    /// Which of its homes the disk is in, and on which port the broker serves clients.
+    place: Rc<Cell<(usize, u16)>>,
     operations: u64,
     crashes: u64,
+    moves: u64,
 }
 
 impl Machine {
+    /// Puts the machine into the world; the broker starts with the next step.
+    fn new(sim: &mut turmoil::Sim<'_>, plan: &'static Plan, seed: u64, chance: &Chance) -> Machine {
+        // One of the two clusters of a world is synced.
+        let is_synced = (seed + plan.node as u64).is_multiple_of(2);
+        let clock = Arc::new(SimulatedClock::default());
+        clock.jumped_ms.store(chance.below(2 * CLOCK_OFFSET_MS) as i64 - CLOCK_OFFSET_MS as i64, Ordering::Relaxed);
+        let machine = Machine {
+            plan,
+            disk: Arc::new(Mutex::new(MemoryDisk::new(clock.clone()))),
+            clock,
+            is_synced,
+            place: Rc::new(Cell::new((0, PORTS[0]))),
+            operations: 0,
+            crashes: 0,
+            moves: 0,
+        };
+        let entropy = Arc::new(SimulatedEntropy(AtomicU64::new(seed << 32 | (plan.node as u64) << 24)));
+        for (at, home) in plan.homes.into_iter().enumerate() {
+            let (disk, clock, place, entropy) = (machine.disk.clone(), machine.clock.clone(), machine.place.clone(), entropy.clone());
+            sim.host(home, move || {
+                let (home_of_disk, port) = place.get();
+                let env = Env {
+                    clock: clock.clone(),
+                    entropy: entropy.clone(),
+                    disk: Arc::new(disk.lock().expect("no panic").clone()),
+                    network: Arc::new(SimulatedNetwork),
+                    workers: Workers::inline_late(entropy.clone(), DISK_LATENCY),
+                };
+                async move {
+                    if at == home_of_disk {
+                        let _broker = Broker::start(config(plan.node, home, port, is_synced), env).await?;
+                        std::future::pending::<()>().await;
+                    }
+                    std::future::pending::<()>().await;
+                    Ok(())
+                }
+            });
+        }
+        machine
+    }
+
+    /// Where the broker is.
+    fn home(&self) -> &'static str {
+        self.plan.homes[self.place.get().0]
+    }
+
     /// Kills the broker, or cuts the power where what was acknowledged must survive that as well.
     fn crash(&mut self, sim: &mut turmoil::Sim<'_>, chance: &Chance) {
         let crash = match (self.is_synced, chance.below(3)) {
@@ -593,15 +882,63 @@ impl Machine {
         disk.cut_at(Cut { operation: disk.operations(), torn: None });
         *disk = survivor;
         drop(disk);
-        sim.crash(BROKER);
+        sim.crash(self.home());
+    }
+
+    /// Starts the broker on another port, and at times on another machine.
+    fn restart(&mut self, sim: &mut turmoil::Sim<'_>, chance: &Chance) {
+        let (home, port) = self.place.get();
+        let others: Vec<u16> = PORTS.into_iter().filter(|other| *other != port).collect();
+        let is_moved = chance.below(3) == 0;
+        self.moves += u64::from(is_moved);
+        self.place.set((if is_moved { 1 - home } else { home }, others[chance.below(others.len() as u64) as usize]));
+        sim.bounce(self.home());
+    }
+
+    /// The name in the world of one of its clients.
+    fn client(&self, name: &str) -> String {
+        format!("{}-{name}", self.plan.node)
+    }
+
+    /// Tears or mends the network between the broker and a client.
+    fn each_way(&self, name: &str, mut change: impl FnMut(&str, String)) {
+        self.plan.homes.iter().for_each(|home| change(home, self.client(name)));
+    }
+}
+
+/// The work of a client by its name, `KIND-NUMBER`.
+fn work(world: World, name: &str) -> std::pin::Pin<Box<dyn Future<Output = ()>>> {
+    let (kind, number) = match name.rsplit_once('-') {
+        Some((kind, number)) if number.parse::<u64>().is_ok() => (kind, number.parse().unwrap_or_default()),
+        _ => (name, 0),
+    };
+    match kind {
+        "plain" => Box::pin(plain_producer(world, number)),
+        "idempotent" => Box::pin(idempotent_producer(world, 10 + number)),
+        "transactional" => Box::pin(transactional_producer(world, number)),
+        "member" => Box::pin(member(world, number)),
+        "reader" => Box::pin(reader(world)),
+        "committed-reader" => Box::pin(committed_reader(world)),
+        other => panic!("nobody knows the client {other}"),
+    }
+}
+
+fn client(sim: &mut turmoil::Sim<'_>, name: String, work: impl Future<Output = ()> + 'static) {
+    sim.client(name, async move {
+        work.await;
+        Ok(())
+    });
+}
+
+fn go_on(sim: &mut turmoil::Sim<'_>, time: Duration) {
+    let until = sim.elapsed() + time;
+    while sim.elapsed() < until {
+        sim.step().expect("no client fails");
     }
 }
 
 fn run(seed: u64) -> Run {
     let chance = Chance::new(seed);
-    let is_synced = seed % 2 == 1;
-    let clock = Arc::new(SimulatedClock::default());
-    let disk = Arc::new(Mutex::new(MemoryDisk::new(clock.clone())));
     let mut builder = turmoil::Builder::new();
     builder
         .simulation_duration(Duration::from_secs(600))
@@ -610,71 +947,33 @@ fn run(seed: u64) -> Run {
         .tcp_capacity(1 << 16)
         .rng_seed(seed);
     let mut sim = builder.build();
-    let (machine_disk, machine_clock) = (disk.clone(), clock.clone());
-    let entropy = Arc::new(SimulatedEntropy(AtomicU64::new(seed << 32)));
-    sim.host(BROKER, move || {
-        let disk = machine_disk.lock().expect("no panic").clone();
-        let env = Env {
-            clock: machine_clock.clone(),
-            entropy: entropy.clone(),
-            disk: Arc::new(disk),
-            network: Arc::new(SimulatedNetwork),
-            workers: Workers::inline_late(entropy.clone(), DISK_LATENCY),
-        };
-        async move {
-            let _broker = Broker::start(config(is_synced), env).await?;
-            std::future::pending::<()>().await;
-            Ok(())
-        }
-    });
-    let world = World { chance: chance.clone(), history: Rc::default(), is_over: Rc::default() };
-    let client = |sim: &mut turmoil::Sim<'_>, name: &str, work: std::pin::Pin<Box<dyn Future<Output = ()>>>| {
-        sim.client(name, async move {
-            work.await;
-            Ok(())
-        })
-    };
-    client(&mut sim, "administrator", Box::pin(create_topic()));
+    let is_over: Rc<Cell<bool>> = Rc::default();
+    let mut clusters: Vec<(Machine, World)> = Vec::new();
+    for plan in &CLUSTERS {
+        let machine = Machine::new(&mut sim, plan, seed, &chance);
+        let (cluster_id, history) = (Rc::default(), Rc::default());
+        clusters.push((machine, World { chance: chance.clone(), plan, cluster_id, history, is_over: is_over.clone() }));
+    }
+    for (machine, world) in &clusters {
+        client(&mut sim, machine.client("administrator"), create_topic(world.clone()));
+    }
     while !sim.step().expect("no client fails") {}
-    for number in 1..=2 {
-        client(&mut sim, &format!("plain-{number}"), Box::pin(plain_producer(world.clone(), number)));
-        client(&mut sim, &format!("idempotent-{number}"), Box::pin(idempotent_producer(world.clone(), 10 + number)));
-        client(&mut sim, &format!("member-{number}"), Box::pin(member(world.clone(), number)));
+    for (machine, world) in &clusters {
+        machine.plan.clients.iter().for_each(|name| client(&mut sim, machine.client(name), work(world.clone(), name)));
     }
-    for number in 1..=TRANSACTIONAL {
-        client(&mut sim, &format!("transactional-{number}"), Box::pin(transactional_producer(world.clone(), number)));
-    }
-    client(&mut sim, "reader", Box::pin(reader(world.clone())));
-    client(&mut sim, "committed-reader", Box::pin(committed_reader(world.clone())));
-    let mut machine = Machine { disk, clock, is_synced, operations: 0, crashes: 0 };
-    let names = [
-        "plain-1",
-        "idempotent-1",
-        "idempotent-2",
-        "member-1",
-        "member-2",
-        "reader",
-        "transactional-1",
-        "transactional-2",
-        "committed-reader",
-    ];
-    let go_on = |sim: &mut turmoil::Sim<'_>, time: Duration| {
-        let until = sim.elapsed() + time;
-        while sim.elapsed() < until {
-            sim.step().expect("no client fails");
-        }
-    };
     let end = sim.elapsed() + FAULTS_FOR;
-    while sim.elapsed() < end || machine.crashes == 0 {
-        go_on(&mut sim, chance.ms(100, 2000));
+    while sim.elapsed() < end || clusters.iter().any(|(machine, _)| machine.crashes == 0) || clusters.iter().all(|(m, _)| m.moves == 0) {
+        go_on(&mut sim, chance.ms(50, 1400));
+        let machine = &mut clusters[chance.below(CLUSTERS.len() as u64) as usize].0;
         match chance.below(4) {
             0 => {
                 // One client, or all.
+                let names = machine.plan.clients;
                 let first = chance.below(2 * names.len() as u64) as usize;
-                let cut_off = names.get(first..=first).unwrap_or(&names);
-                cut_off.iter().for_each(|name| sim.partition(BROKER, *name));
+                let cut_off = names.get(first..=first).unwrap_or(names);
+                cut_off.iter().for_each(|name| machine.each_way(name, |home, client| sim.partition(home, client)));
                 go_on(&mut sim, chance.ms(50, 3000));
-                cut_off.iter().for_each(|name| sim.repair(BROKER, *name));
+                cut_off.iter().for_each(|name| machine.each_way(name, |home, client| sim.repair(home, client)));
                 continue;
             }
             1 => {
@@ -693,31 +992,42 @@ fn run(seed: u64) -> Run {
         }
         machine.crash(&mut sim, &chance);
         go_on(&mut sim, chance.ms(1, 1500));
-        sim.bounce(BROKER);
+        machine.restart(&mut sim, &chance);
     }
-    world.is_over.set(true);
+    is_over.set(true);
     while !sim.step().expect("no client fails") {}
     // Once more: what was served at the last must be there after the next start.
-    machine.crash(&mut sim, &chance);
-    sim.bounce(BROKER);
-    client(&mut sim, "last-reader", Box::pin(last_reader(world.clone())));
+    for (machine, world) in &mut clusters {
+        machine.crash(&mut sim, &chance);
+        machine.restart(&mut sim, &chance);
+        client(&mut sim, machine.client("last-reader"), last_reader(world.clone()));
+    }
     while !sim.step().expect("no client fails") {}
-    let history = world.history.borrow().clone();
-    Run { history, operations: machine.operations, crashes: machine.crashes }
+    let ids: BTreeSet<_> = clusters.iter().map(|(_, world)| world.cluster_id.borrow().clone()).collect();
+    assert_eq!(ids.len(), clusters.len(), "each cluster has an id of its own");
+    let sum = |of: fn(&Machine) -> u64| clusters.iter().map(|(machine, _)| of(machine)).sum();
+    Run {
+        histories: clusters.iter().map(|(_, world)| world.history.borrow().clone()).collect(),
+        operations: sum(|machine| machine.operations),
+        crashes: sum(|machine| machine.crashes),
+        moves: sum(|machine| machine.moves),
+    }
 }
 
-fn config(is_synced: bool) -> Config {
+fn config(node: i32, home: &str, port: u16, is_synced: bool) -> Config {
     let settings = [
-        ("log.dirs", "/data"),
-        ("listeners", "PLAINTEXT://0.0.0.0:9092"),
-        ("offsets.topic.num.partitions", "2"),
-        ("transaction.state.log.num.partitions", "2"),
-        ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "300"),
-        ("group.initial.rebalance.delay.ms", "0"),
-        ("group.min.session.timeout.ms", "1000"),
-        ("durability.profile", if is_synced { "fsync" } else { "default" }),
+        ("node.id", node.to_string()),
+        ("log.dirs", "/data".into()),
+        ("listeners", format!("PLAINTEXT://0.0.0.0:{port},BOOTSTRAP://0.0.0.0:{BOOTSTRAP_PORT}")),
+        ("advertised.listeners", format!("PLAINTEXT://{home}:{port},BOOTSTRAP://{home}:{port}")),
+        ("offsets.topic.num.partitions", "2".into()),
+        ("transaction.state.log.num.partitions", "2".into()),
+        ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "300".into()),
+        ("group.initial.rebalance.delay.ms", "0".into()),
+        ("group.min.session.timeout.ms", "1000".into()),
+        ("durability.profile", if is_synced { "fsync" } else { "default" }.into()),
     ];
-    let flags = settings.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    let flags = settings.map(|(key, value)| (key.to_string(), value)).into();
     Config::read(Mode::Dev, &Sources { flags, ..Sources::default() }, "0.0.0.0:8080").expect("the settings are sound")
 }
 
@@ -733,22 +1043,24 @@ fn acknowledged(history: &[Event], kind: &str) -> usize {
 fn one_world() {
     let seed = number("SEED").unwrap_or_default();
     let run = run(seed);
-    let found = check(&run.history);
-    let sent = ["producer", "idempotent", "transactional"].map(|kind| acknowledged(&run.history, kind));
-    let committed = run.history.iter().filter(|e| matches!(e, Event::Committed { .. })).count();
-    let ended = |how: End| run.history.iter().filter(|e| matches!(e, Event::Transaction { end, .. } if *end == how)).count();
+    let found: Vec<_> = run.histories.iter().flat_map(|history| check(history)).collect();
+    let all = run.histories.concat();
+    let sent = ["producer", "idempotent", "transactional"].map(|kind| acknowledged(&all, kind));
+    let committed = all.iter().filter(|e| matches!(e, Event::Committed { .. })).count();
+    let ended = |how: End| all.iter().filter(|e| matches!(e, Event::Transaction { end, .. } if *end == how)).count();
     let [done, aborted, unknown] = [End::Committed, End::Aborted, End::Unknown].map(ended);
-    let trace = crc32c::crc32c(format!("{:?}", run.history).as_bytes());
+    let trace = crc32c::crc32c(format!("{:?}", run.histories).as_bytes());
     println!(
-        "seed {seed}: {} events, {sent:?} values acknowledged, {committed} commits, {done} + {aborted} + {unknown} transactions, {} crashes, {} operations, trace {trace:08x}",
-        run.history.len(),
+        "seed {seed}: {} events, {sent:?} values acknowledged, {committed} commits, {done} + {aborted} + {unknown} transactions, {} crashes, {} moves, {} operations, trace {trace:08x}",
+        all.len(),
         run.crashes,
+        run.moves,
         run.operations
     );
     let text: Vec<String> = found.iter().take(20).map(ToString::to_string).collect();
     assert!(found.is_empty(), "SEED={seed}: {} anomalies\n{}", found.len(), text.join("\n"));
     assert!(
-        sent.iter().all(|sent| *sent > 50) && committed > 10 && done > 10 && aborted > 0 && run.crashes > 1,
+        sent.iter().all(|sent| *sent > 50) && committed > 10 && done > 10 && aborted > 0 && run.crashes > 1 && run.moves > 0,
         "SEED={seed}: too little happened"
     );
 }
