@@ -851,8 +851,8 @@ impl Machine {
                 };
                 async move {
                     if at == home_of_disk {
-                        let _broker = Broker::start(config(plan.node, home, port, is_synced), env).await?;
-                        std::future::pending::<()>().await;
+                        let broker = Broker::start(config(plan.node, home, port, is_synced), env).await?;
+                        return Err(broker.failed().await.into());
                     }
                     std::future::pending::<()>().await;
                     Ok(())

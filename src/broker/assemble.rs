@@ -1,6 +1,7 @@
 //! A broker from start to stop.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,16 +15,17 @@ use tracing::{error, info};
 use super::directories::open_directories;
 use super::maintenance::{commit, compact, maintain};
 use super::planting::{Planted, plant};
-use super::{Config, Error, Seed, metrics_handle};
+use super::telemetry::metrics_recorder;
+use super::{Config, Error, Seed};
 use crate::client::Connection;
 use crate::cluster::{self, Event, Following, LocalMetadataLog, ProducerIds};
 use crate::coordinator::{GroupCoordinator, NewProducerIds, OFFSETS_TOPIC, Pending, TRANSACTIONS_TOPIC, TransactionCoordinator};
-use crate::env::{Env, Listener, Network, container_gateway, open_files_max};
+use crate::env::{Env, FailStop, Listener, Network, container_gateway, open_files_max};
 use crate::http::{self, AllowedHosts, Pages};
 use crate::model::ProducerId;
 use crate::partition::{Keeping, Partitions};
 use crate::protocol::ErrorCode;
-use crate::server::{self, Endpoint, Rooms, Services};
+use crate::server::{self, Endpoint, Rooms, ServerMetrics, Services};
 use crate::storage::{Cleaner, Software};
 
 /// The most open files of segments, where the operating system allows twice as many in all.
@@ -35,11 +37,13 @@ const SEED_PIPE_BYTES: usize = 64 << 10;
 /// How often observations are sorted into the buckets of histograms.
 const HISTOGRAMS_EVERY: Duration = Duration::from_secs(5);
 
-/// A running broker. Several can live in one process, each with its own world, directory and ports.
+/// A running broker. Several can live in one process, each with its own world, directories, ports and metrics. A broken invariant stops the broker
+/// in which it is found, a dead disk takes its own directories offline, and the others go on.
 pub struct Broker {
     listeners: Vec<(String, SocketAddr)>,
     http: SocketAddr,
     stop: CancellationToken,
+    fail_stop: FailStop,
     tasks: TaskTracker,
     pub(super) env: Env,
     pub(super) partitions: Arc<Partitions>,
@@ -64,11 +68,19 @@ impl Broker {
         let keeping = Keeping { durability: config.durability, files_max };
         let partitions = Arc::new(Partitions::new(env.clone(), directories, lost, keeping));
         let committers = partitions.committers().into_iter();
-        let committing: JoinSet<()> = committers.map(|at| commit(partitions.clone(), env.workers.clone(), at)).collect();
+        let stop = CancellationToken::new();
+        let fail_stop = FailStop::new(stop.clone());
+        let committing: JoinSet<()> = committers
+            .map(|at| {
+                let (fail_stop, committer) = (fail_stop.clone(), commit(partitions.clone(), env.workers.clone(), at));
+                async move { fail_stop.guard("commit", committer).await.unwrap_or_default() }
+            })
+            .collect();
         let node = config.node_id.0;
         let registration = Event::RegisterBroker { id: node, incarnation: env.entropy.uuid() };
         let following = Following { partitions: partitions.clone(), workers: env.workers.clone(), broker: node };
         let (handle, controller) = cluster::start(Box::new(log), committed, config.controller.clone(), following, registration).await?;
+        let controller = tokio::spawn(watch_controller(controller, fail_stop.clone()));
         let cluster = handle.clone();
         let mut group_settings = config.groups.clone();
         if let Some(topic) = cluster.image().topic(OFFSETS_TOPIC) {
@@ -90,33 +102,39 @@ impl Broker {
             transactions: transactions.clone(),
             producer_ids,
         };
-        let services = Services::new(env.clone(), node, cluster_id, rooms, config.server.clone());
+        let recorder = metrics_recorder();
+        let services = Services::new(env.clone(), node, cluster_id, rooms, config.server.clone(), ServerMetrics::new(&recorder));
+        let counted = recorder.handle();
 
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let tasks = TaskTracker::new();
         let loading = (groups.clone(), transactions.clone());
-        let workers = env.workers.clone();
+        let (workers, watching) = (env.workers.clone(), fail_stop.clone());
         let loaded = tasks.spawn(async move {
             let load = move || {
                 loading.0.load();
                 loading.1.load();
                 loading.1.abort_orphans();
             };
-            workers.blocking(load).await
+            watching.guard("loading", workers.blocking(load)).await
         });
-        tasks.spawn(groups.clone().run(stop.clone()));
-        tasks.spawn(transactions.run(stop.clone()));
-        let counted = metrics_handle();
-        tasks.spawn(empty_histograms(counted.clone(), stop.clone()));
-        tasks.spawn(maintain(partitions.clone(), env.workers.clone(), config.clone(), stop.clone()));
+        let spawn = |part: &'static str, work: Part| {
+            let fail_stop = fail_stop.clone();
+            tasks.spawn(async move { fail_stop.guard(part, work).await });
+        };
+        spawn("groups", Box::pin(groups.clone().run(stop.clone())));
+        spawn("transactions", Box::pin(transactions.run(stop.clone())));
+        spawn("metrics", Box::pin(empty_histograms(counted.clone(), stop.clone())));
+        spawn("maintenance", Box::pin(maintain(partitions.clone(), env.workers.clone(), config.clone(), stop.clone())));
         if let Some(cleaner) = &config.cleaner {
             let map = Cleaner::new(&*env.entropy, cleaner.map_bytes);
-            tasks.spawn(compact(partitions.clone(), env.workers.clone(), map, cleaner.clone(), stop.clone()));
+            spawn("compaction", Box::pin(compact(partitions.clone(), env.workers.clone(), map, cleaner.clone(), stop.clone())));
         }
         plant_in(&services, &config, loaded, &stop).await.inspect_err(|_| stop.cancel())?;
         let mut listeners = Vec::new();
         for (listener, endpoint) in bound {
             listeners.push((endpoint.name.clone(), listener.local_address().map_err(|e| Error::Close(e.to_string()))?));
-            tasks.spawn(server::serve(listener, endpoint, services.clone(), stop.clone()));
+            let serving = server::serve(listener, endpoint, services.clone(), stop.clone(), fail_stop.clone());
+            spawn("a listener", Box::pin(serving));
         }
         let ready = Arc::new(AtomicBool::new(true));
         let http = http_listener.local_address().map_err(|e| Error::Close(e.to_string()))?;
@@ -145,7 +163,7 @@ impl Broker {
             stopping.cancelled().await;
             not_ready.store(false, Ordering::Release);
         });
-        Ok(Broker { listeners, http, stop, tasks, env, partitions, groups, controller, committing })
+        Ok(Broker { listeners, http, stop, fail_stop, tasks, env, partitions, groups, controller, committing })
     }
 
     /// Names and addresses of the listeners, as they were bound.
@@ -158,7 +176,12 @@ impl Broker {
         self.http
     }
 
-    /// Stops: no new connections, answers that are due leave, logs are closed.
+    /// Waits until the broker has stopped by itself because an invariant does not hold, and says which. [`Broker::stop`] is still to be called.
+    pub async fn failed(&self) -> String {
+        self.fail_stop.failed().await
+    }
+
+    /// Stops: no new connections, answers that are due leave, logs are closed. The logs of a broker that has failed are left as they are.
     pub async fn stop(self) -> Result<(), Error> {
         self.stop.cancel();
         self.tasks.close();
@@ -170,9 +193,24 @@ impl Broker {
         let closed = tokio::time::timeout(STOP_PATIENCE, self.controller).await;
         closed.map_err(|_| Error::Close("the controller did not end in time".into()))?.map_err(|e| Error::Close(e.to_string()))?;
         drop(self.committing);
+        if let Some(reason) = self.fail_stop.reason() {
+            return Err(Error::Failed(reason.to_string()));
+        }
         let partitions = self.partitions;
         let closed = self.env.workers.blocking(move || partitions.close()).await;
         closed.map_err(|e| Error::Close(e.to_string()))?.map_err(|e| Error::Close(e.to_string()))
+    }
+}
+
+/// A part of the broker that runs until it is told to stop.
+type Part = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Waits for the controller's end. A broker without its controller cannot go on.
+async fn watch_controller(controller: JoinHandle<()>, fail_stop: FailStop) {
+    if let Err(error) = controller.await
+        && let Ok(panic) = error.try_into_panic()
+    {
+        fail_stop.fail("the controller", &*panic);
     }
 }
 

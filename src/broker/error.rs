@@ -47,6 +47,11 @@ pub enum Error {
     /// The metadata.
     #[error("the cluster's metadata: {0}")]
     Cluster(#[from] cluster::Error),
+    /// A part of the broker has panicked.
+    #[error(
+        "the broker has stopped because an invariant does not hold ({0}); the next start recovers its logs as after a crash. Please report this"
+    )]
+    Failed(String),
     /// Closing the logs.
     #[error("the logs were not closed cleanly, the next start will check them: {0}")]
     Close(String),

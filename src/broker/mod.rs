@@ -23,4 +23,4 @@ pub use seed::Seed;
 pub use settings::{KEYS, Key};
 pub use standing::Standing;
 pub use tails::Kept;
-pub use telemetry::{LogFormat, LogTo, init_logging, metrics_handle};
+pub use telemetry::{LogFormat, LogTo, init_logging};

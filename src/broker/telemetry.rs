@@ -1,10 +1,9 @@
-//! Logs and metrics of the process.
+//! Logs of the process, and metrics of a broker.
 
 use std::fmt;
-use std::sync::OnceLock;
 
 use crate::http::{METRICS, MetricKind};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
@@ -78,27 +77,21 @@ fn kafka_time(rfc3339: &str) -> String {
     format!("{},{}", seconds.replace('T', " "), fraction.get(..3).unwrap_or("000"))
 }
 
-/// The metrics of this process, which all its brokers share.
-pub fn metrics_handle() -> PrometheusHandle {
-    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
-    HANDLE
-        .get_or_init(|| {
-            let builder = PrometheusBuilder::new().set_buckets(&LATENCY_BUCKETS).expect("the list of buckets is not empty");
-            let recorder = builder.build_recorder();
-            let handle = recorder.handle();
-            for metric in METRICS {
-                match metric.kind {
-                    MetricKind::Counter => metrics::with_local_recorder(&recorder, || metrics::describe_counter!(metric.name, metric.help)),
-                    MetricKind::Gauge => metrics::with_local_recorder(&recorder, || metrics::describe_gauge!(metric.name, metric.help)),
-                    MetricKind::Histogram => {
-                        metrics::with_local_recorder(&recorder, || metrics::describe_histogram!(metric.name, metric.help))
-                    }
-                }
+/// A recorder for the metrics of one broker. No recorder of the process is ever installed: each room makes its handles with the broker's, when the
+/// broker starts, so brokers in one process share no counter.
+pub(super) fn metrics_recorder() -> PrometheusRecorder {
+    let builder = PrometheusBuilder::new().set_buckets(&LATENCY_BUCKETS).expect("the list of buckets is not empty");
+    let recorder = builder.build_recorder();
+    metrics::with_local_recorder(&recorder, || {
+        for metric in METRICS {
+            match metric.kind {
+                MetricKind::Counter => metrics::describe_counter!(metric.name, metric.help),
+                MetricKind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
+                MetricKind::Histogram => metrics::describe_histogram!(metric.name, metric.help),
             }
-            let _ = metrics::set_global_recorder(recorder);
-            handle
-        })
-        .clone()
+        }
+    });
+    recorder
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::commands::SettingOptions;
 use super::serve::{Ephemeral, sources};
-use crate::broker::{Broker, Config, LogFormat, LogTo, Mode, Seed, init_logging, metrics_handle};
+use crate::broker::{Broker, Config, LogFormat, LogTo, Mode, Seed, init_logging};
 use crate::env::{Env, raise_open_files};
 
 /// The command cannot be started, as shells say it.
@@ -50,7 +50,6 @@ pub(super) fn run(options: RunOptions) -> Result<ExitCode, String> {
     let mut config = Config::read(Mode::Dev, &sources, "127.0.0.1:0").map_err(|e| e.to_string())?;
     config.seed = Seed::read(&*env.disk, None, options.seed.as_deref()).map_err(|e| e.to_string())?;
     raise_open_files();
-    metrics_handle();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| e.to_string())?;
     runtime.block_on(beside(config, env, &options.command))
 }

@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use super::commands::{Format, ServeOptions, SettingOptions};
-use crate::broker::{Broker, Config, LogTo, Mode, Seed, Sources, init_logging, metrics_handle};
+use crate::broker::{Broker, Config, LogTo, Mode, Seed, Sources, init_logging};
 use crate::env::{Env, OPEN_FILES_WANTED, Workers, raise_open_files};
 use crate::model::NodeId;
 
@@ -52,7 +52,6 @@ pub(super) fn serve(mode: Mode, options: ServeOptions) -> Result<(), String> {
     if let Some(limit) = raise_open_files().filter(|limit| *limit < OPEN_FILES_WANTED) {
         warn!(limit, "few open files are allowed; each partition needs one, and each connection");
     }
-    metrics_handle();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| e.to_string())?;
     runtime.block_on(run(config, env, options.log_format))
 }
@@ -109,11 +108,15 @@ async fn run(config: Config, env: Env, format: Format) -> Result<(), String> {
         announce_as_kafka(node);
     }
     tell_systemd(NotifyState::Ready);
-    let name = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+    let signal = tokio::select! {
+        _ = terminate.recv() => Some("SIGTERM"),
+        _ = interrupt.recv() => Some("SIGINT"),
+        // What happened was logged, and stopping ends with it as its error.
+        _ = broker.failed() => None,
     };
-    info!(signal = name, "stopping");
+    if let Some(signal) = signal {
+        info!(signal, "stopping");
+    }
     tell_systemd(NotifyState::Stopping);
     broker.stop().await.map_err(|e| e.to_string())?;
     info!("stopped");

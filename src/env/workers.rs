@@ -4,6 +4,7 @@
 //! half as much CPU again). Here a request is read, run and answered by one thread, which sleeps when its connections do.
 
 use std::io;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -84,10 +85,13 @@ impl Workers {
         }
     }
 
-    /// Does what may wait for a disk, on a thread that may.
+    /// Does what may wait for a disk, on a thread that may. If it panics, so does the caller: the error says only that the process ends.
     pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
         match &self.0 {
-            Kind::PerCore(_) | Kind::Caller => spawn_blocking(work).await,
+            Kind::PerCore(_) | Kind::Caller => match spawn_blocking(work).await {
+                Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+                result => result,
+            },
             Kind::Inline(late) => {
                 // Others go first, as they may where it is another thread.
                 match late {

@@ -13,7 +13,7 @@ use crate::partition::Replica;
 /// How a metric behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricKind {
-    /// It only grows, and begins at 0 with the process.
+    /// It only grows, and starts at 0 with the broker.
     Counter,
     /// It goes up and down.
     Gauge,

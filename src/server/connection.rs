@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -14,13 +15,13 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::dispatch::{Answer, Refusal, Running, Waits, dispatch};
 use super::limits::{BUFFER_IDLE, LAST_ANSWERS, PENDING_ANSWERS_MAX, STALLED_ANSWER, STALLED_FRAME};
 use super::services::Caller;
 use super::visits::{Sent, Stranger};
-use crate::env::{ReadHalf, WriteHalf};
+use crate::env::{ReadHalf, WriteHalf, message};
 
 /// Room that a read is given at least.
 const READ_BYTES: usize = 4096;
@@ -40,6 +41,8 @@ enum End {
     Length(i32),
     /// A peer that stands still.
     Stalled(&'static str),
+    /// A request whose decoding panicked.
+    Undecodable(String),
     /// A request that cannot be answered.
     Refused(Refusal),
     /// The broker is stopping.
@@ -117,9 +120,9 @@ impl Due {
 
 /// Serves a connection to its end. What that end says about the client is noted before the client can see it: `write` is dropped last.
 pub(super) async fn run(read: ReadHalf, mut write: WriteHalf, caller: Caller, stop: CancellationToken) {
-    let (peer, endpoint, visits) = (caller.peer, caller.endpoint.clone(), caller.services.visits.clone());
-    metrics::gauge!("dlog_connections").increment(1.0);
-    metrics::counter!("dlog_connections_accepted_total").increment(1);
+    let (peer, endpoint, services) = (caller.peer, caller.endpoint.clone(), caller.services.clone());
+    let visits = &services.visits;
+    let open = services.metrics.connection();
     let due = Due::default();
     let mut reader = Reader { half: read, buffer: BytesMut::new(), caller, due: &due };
     let reading = async {
@@ -152,7 +155,7 @@ pub(super) async fn run(read: ReadHalf, mut write: WriteHalf, caller: Caller, st
         due.close();
         let _ = timeout(LAST_ANSWERS, &mut writing).await;
     }
-    metrics::gauge!("dlog_connections").decrement(1.0);
+    drop(open);
     match end {
         End::Closed | End::Stopping => debug!(%peer, "connection closed"),
         End::Peer(error) => debug!(%peer, %error, "connection lost"),
@@ -162,6 +165,7 @@ pub(super) async fn run(read: ReadHalf, mut write: WriteHalf, caller: Caller, st
             visits.note(Stranger { peer, listener: endpoint.name.clone(), sent });
         }
         End::Stalled(what) => warn!(%peer, "connection closed: {what}"),
+        End::Undecodable(panic) => error!(%peer, panic, "connection closed: decoding a request panicked"),
         End::Refused(refusal) => {
             warn!(%peer, %refusal, "connection closed");
             if let Some(sent) = Sent::of_refusal(&refusal) {
@@ -182,7 +186,9 @@ impl Reader<'_> {
     /// Reads one request and runs it up to its first wait.
     async fn one(&mut self, stop: &CancellationToken) -> Result<(), End> {
         let (frame, permit) = self.frame(stop).await?;
-        let (mut work, waits) = dispatch(self.caller.clone(), frame).map_err(End::Refused)?;
+        // Nothing of the broker is changed while a request is decoded: a panic there ends no more than the connection.
+        let decoded = catch_unwind(AssertUnwindSafe(|| dispatch(self.caller.clone(), frame)));
+        let (mut work, waits) = decoded.map_err(|panic| End::Undecodable(message(&*panic).to_string()))?.map_err(End::Refused)?;
         let first = std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
         let queued = match first {
             Poll::Ready(Ok(Answer::None)) => return Ok(()),

@@ -1,8 +1,6 @@
 //! From a frame to its handler and back to an answer.
 
-use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::LazyLock;
 use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -139,14 +137,6 @@ pub(super) fn dispatch(caller: Caller, bytes: Bytes) -> Result<(Running, Waits),
     route(key, caller, version, header, body)
 }
 
-/// The histogram of an API. Looking it up by its labels at each request would cost more than recording.
-fn request_seconds(key: ApiKey) -> &'static metrics::Histogram {
-    static BY_API: LazyLock<BTreeMap<i16, metrics::Histogram>> = LazyLock::new(|| {
-        SERVED.iter().map(|s| (s.key as i16, metrics::histogram!("dlog_request_seconds", "request" => s.key.name()))).collect()
-    });
-    BY_API.get(&(key as i16)).expect("a request that runs is served")
-}
-
 fn key_and_version(input: Cursor<'_>) -> Result<(i16, i16), nom::Err<wire::Error>> {
     let (rest, key) = wire::int16(input)?;
     let (_, version) = wire::int16(rest)?;
@@ -163,11 +153,12 @@ macro_rules! handle {
     ($key:ident, $caller:ident, $version:ident, $header:ident, $body:ident, $waits:expr, $handler:expr) => {{
         let call = call($caller, $version, &$header, $body)?;
         let waits = $waits(&call);
+        let services = call.caller.services.clone();
         let running: Running = Box::pin(async move {
             let begin = Instant::now();
             let handler = $handler;
             let answer = handler(call, $key, $header.correlation_id).await;
-            request_seconds($key).record(begin.elapsed().as_secs_f64());
+            services.metrics.request_seconds($key).record(begin.elapsed().as_secs_f64());
             answer
         });
         Ok((running, waits))

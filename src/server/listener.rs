@@ -11,7 +11,7 @@ use tracing::warn;
 use super::connection;
 use super::services::{Caller, Endpoint, Services};
 use super::visits::Visit;
-use crate::env::{ByteStream, Listener, split_stream};
+use crate::env::{ByteStream, FailStop, Listener, split_stream};
 
 /// The first and the longest wait after an accept that failed, as at the limit of open files.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -26,7 +26,9 @@ pub async fn serve_stream(stream: Box<dyn ByteStream>, endpoint: Endpoint, servi
 }
 
 /// Serves a listener until told to stop, and then until its connections have ended.
-pub async fn serve(listener: Listener, endpoint: Endpoint, services: Arc<Services>, stop: CancellationToken) {
+///
+/// A request that panics stops the broker: what it was changing may be half changed.
+pub async fn serve(listener: Listener, endpoint: Endpoint, services: Arc<Services>, stop: CancellationToken, fail_stop: FailStop) {
     let endpoint = Arc::new(endpoint);
     let connections = TaskTracker::new();
     let mut back_off = BACK_OFF.0;
@@ -47,10 +49,12 @@ pub async fn serve(listener: Listener, endpoint: Endpoint, services: Arc<Service
                 let visit = Arc::new(Visit::new(services.visits.clone(), accepted.peer.ip().to_canonical()));
                 let (local, peer) = (accepted.local, accepted.peer);
                 let caller = Caller { services: services.clone(), endpoint: endpoint.clone(), local, peer, visit };
-                let stop = stop.clone();
+                let (stop, fail_stop) = (stop.clone(), fail_stop.clone());
                 let serving = async move {
                     match accepted.split() {
-                        Ok((read, write)) => connection::run(read, write, caller, stop).await,
+                        Ok((read, write)) => {
+                            fail_stop.guard("a connection", connection::run(read, write, caller, stop)).await;
+                        }
                         Err(error) => warn!(peer = %caller.peer, %error, "a connection could not be served"),
                     }
                     drop(permit);

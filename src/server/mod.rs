@@ -10,11 +10,13 @@ mod fetch_sessions;
 mod handlers;
 mod limits;
 mod listener;
+mod metrics;
 mod services;
 mod visits;
 
 pub use dispatch::{SERVED, Served, served};
 pub use limits::ServerLimits;
 pub use listener::{serve, serve_stream};
+pub use metrics::ServerMetrics;
 pub use services::{Advertised, BrokerSetting, Endpoint, Rooms, ServerSettings, Services, SettingSource};
 pub use visits::{Lost, Sent, Stranger, Told, Visits};

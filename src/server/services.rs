@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::fetch_sessions::FetchSessions;
 use super::limits::{Budgets, ServerLimits};
+use super::metrics::ServerMetrics;
 use super::visits::{Told, Visit, Visits};
 use crate::cluster::{ClusterHandle, ProducerIds};
 use crate::coordinator::{GroupCoordinator, TransactionCoordinator};
@@ -120,6 +121,7 @@ pub struct Services {
     pub settings: ServerSettings,
     /// What recent connections did.
     pub visits: Arc<Visits>,
+    pub(super) metrics: ServerMetrics,
     pub(super) sessions: FetchSessions,
     pub(super) budgets: Budgets,
     /// Set once it was said that replication factors are lowered.
@@ -128,7 +130,14 @@ pub struct Services {
 
 impl Services {
     /// Puts the rooms together.
-    pub fn new(env: Env, node_id: i32, cluster_id: String, rooms: Rooms, settings: ServerSettings) -> Arc<Services> {
+    pub fn new(
+        env: Env,
+        node_id: i32,
+        cluster_id: String,
+        rooms: Rooms,
+        settings: ServerSettings,
+        metrics: ServerMetrics,
+    ) -> Arc<Services> {
         let Rooms { cluster, partitions, groups, transactions, producer_ids } = rooms;
         let sessions = FetchSessions::new(settings.fetch_sessions_max);
         let budgets = Budgets::of(&settings.limits);
@@ -143,6 +152,7 @@ impl Services {
             producer_ids,
             settings,
             visits: Arc::default(),
+            metrics,
             sessions,
             budgets,
             clamping_said: AtomicBool::new(false),

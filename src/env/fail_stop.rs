@@ -1,0 +1,86 @@
+//! Stops a broker, and nothing else in the process, when a part of it panics.
+//!
+//! A panic says that an invariant does not hold: what the broker has in memory cannot be trusted any more. So it serves nobody from then on and does not
+//! mark its logs as cleanly closed, and the next start recovers them as after a crash.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
+
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+/// Watches the parts of one broker. Clones watch the same one.
+#[derive(Debug, Clone)]
+pub struct FailStop {
+    /// What ends the broker's parts.
+    stop: CancellationToken,
+    failed: CancellationToken,
+    reason: Arc<OnceLock<String>>,
+}
+
+impl FailStop {
+    /// Cancels `stop` when a part fails.
+    pub fn new(stop: CancellationToken) -> FailStop {
+        FailStop { stop, failed: CancellationToken::new(), reason: Arc::default() }
+    }
+
+    /// Runs a part of the broker. If it panics, the broker stops and there is no result.
+    pub async fn guard<T>(&self, part: &str, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        let outcome = std::future::poll_fn(|context| {
+            // A future that has panicked is not polled again: what it left half done is never seen.
+            match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+                Ok(Poll::Pending) => Poll::Pending,
+                Ok(Poll::Ready(result)) => Poll::Ready(Ok(result)),
+                Err(panic) => Poll::Ready(Err(panic)),
+            }
+        });
+        outcome.await.map_err(|panic| self.fail(part, &*panic)).ok()
+    }
+
+    /// Stops the broker because a part of it has panicked. Only the first reason is kept.
+    pub fn fail(&self, part: &str, panic: &(dyn Any + Send)) {
+        let reason = format!("{part}: {}", message(panic));
+        error!(part, reason, "an invariant of the broker does not hold: the broker stops");
+        let _ = self.reason.set(reason);
+        self.failed.cancel();
+        self.stop.cancel();
+    }
+
+    /// Why the broker has failed; none while it has not.
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.get().map(String::as_str)
+    }
+
+    /// Waits until the broker has failed, and says why.
+    pub async fn failed(&self) -> String {
+        self.failed.cancelled().await;
+        self.reason().unwrap_or_default().to_string()
+    }
+}
+
+/// What a panic says.
+pub fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_stops_the_broker_and_the_first_reason_stays() {
+        let stop = CancellationToken::new();
+        let watch = FailStop::new(stop.clone());
+        assert_eq!(watch.guard("a part", async { 5 }).await, Some(5));
+        assert!(!stop.is_cancelled() && watch.reason().is_none());
+        assert_eq!(watch.guard("one part", async { panic!("{} is not {}", 1, 2) }).await, None::<()>);
+        assert!(stop.is_cancelled());
+        assert_eq!(watch.guard("another part", async { panic!("it too") }).await, None::<()>);
+        assert_eq!(watch.failed().await, "one part: 1 is not 2");
+    }
+}
