@@ -1,18 +1,16 @@
 //! `dlog run -- COMMAND`: a broker for one command.
 
 use std::collections::BTreeMap;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
 
 use clap::Args;
-use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::process::Command;
 
 use super::commands::SettingOptions;
 use super::serve::{Ephemeral, sources};
 use crate::broker::{Broker, Config, LogFormat, LogTo, Mode, Seed, init_logging};
-use crate::env::{Env, raise_open_files};
+use crate::env::{Env, Signals, ask_to_end, end_signal, raise_open_files};
 
 /// The command cannot be started, as shells say it.
 const NOT_FOUND: u8 = 127;
@@ -55,9 +53,8 @@ pub(super) fn run(options: RunOptions) -> Result<ExitCode, String> {
 }
 
 async fn beside(config: Config, env: Env, command: &[String]) -> Result<ExitCode, String> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     // Ctrl-C reaches the command too, since it is of our process group: it decides what that means.
-    let _interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
+    let mut signals = Signals::listen().map_err(|e| e.to_string())?;
     let broker = Broker::start(config, env.clone()).await.map_err(|e| e.to_string())?;
     let bootstrap = broker.listeners().first().map(|(_, address)| address.to_string()).unwrap_or_default();
     let (program, arguments) = command.split_first().ok_or("a command is missing")?;
@@ -75,8 +72,9 @@ async fn beside(config: Config, env: Env, command: &[String]) -> Result<ExitCode
         }
         Ok(mut child) => tokio::select! {
             status = child.wait() => status,
-            _ = terminate.recv() => {
-                stop(&child);
+            _ = signals.next_to_us() => {
+                // It may have ended by itself.
+                let _ = ask_to_end(&mut child);
                 child.wait().await
             }
         },
@@ -86,16 +84,8 @@ async fn beside(config: Config, env: Env, command: &[String]) -> Result<ExitCode
         keep(&broker, &env, program, status).await;
     }
     broker.stop().await.map_err(|e| e.to_string())?;
-    let code = status.code().or(status.signal().map(|signal| SIGNALLED + signal)).unwrap_or(1);
+    let code = status.code().or(end_signal(status).map(|signal| SIGNALLED + signal)).unwrap_or(1);
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
-}
-
-/// Passes SIGTERM on.
-fn stop(child: &Child) {
-    if let Some(pid) = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())) {
-        // It may have ended by itself.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-    }
 }
 
 async fn keep(broker: &Broker, env: &Env, program: &str, status: ExitStatus) {

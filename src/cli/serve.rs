@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use super::commands::{Format, ServeOptions, SettingOptions};
 use crate::broker::{Broker, Config, LogTo, Mode, Seed, Sources, init_logging};
-use crate::env::{Env, OPEN_FILES_WANTED, Workers, raise_open_files};
+use crate::env::{Env, OPEN_FILES_WANTED, ServiceState, Signals, Workers, raise_open_files, tell_service_manager};
 use crate::model::NodeId;
 
 /// What Kafka's images take the log level from.
@@ -100,24 +98,22 @@ fn default_data() -> PathBuf {
 
 async fn run(config: Config, env: Env, format: Format) -> Result<(), String> {
     let (mode, node, data) = (config.mode, config.node_id, config.data.clone());
-    let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
+    let mut signals = Signals::listen().map_err(|e| e.to_string())?;
     let broker = Broker::start(config, env).await.map_err(|e| e.to_string())?;
     announce(&broker, mode, &data);
     if matches!(format, Format::Kafka) {
         announce_as_kafka(node);
     }
-    tell_systemd(NotifyState::Ready);
+    tell(ServiceState::Ready);
     let signal = tokio::select! {
-        _ = terminate.recv() => Some("SIGTERM"),
-        _ = interrupt.recv() => Some("SIGINT"),
+        name = signals.next() => Some(name),
         // What happened was logged, and stopping ends with it as its error.
         _ = broker.failed() => None,
     };
     if let Some(signal) = signal {
         info!(signal, "stopping");
     }
-    tell_systemd(NotifyState::Stopping);
+    tell(ServiceState::Stopping);
     broker.stop().await.map_err(|e| e.to_string())?;
     info!("stopped");
     Ok(())
@@ -133,10 +129,10 @@ fn announce_as_kafka(node: NodeId) {
     println!("INFO [KafkaServer id={node}] started (kafka.server.KafkaServer)");
 }
 
-/// Says how far we are to the service manager that started us with `Type=notify`; without one this does nothing.
-fn tell_systemd(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        warn!(%error, "systemd cannot be told");
+/// Tells the service manager how far we are; without one this does nothing.
+fn tell(state: ServiceState) {
+    if let Err(error) = tell_service_manager(state) {
+        warn!(%error, "the service manager cannot be told");
     }
 }
 

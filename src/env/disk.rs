@@ -2,9 +2,10 @@
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
-use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
+
+use super::system::Descriptor;
 
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,13 +62,13 @@ pub trait Disk: Send + Sync + Debug {
     /// Makes names within a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Makes everything durable that lies on the same file system as `path`.
+    /// Makes everything durable that lies on the same file system as `path`; `Unsupported` where files can only be synced one by one.
     fn sync_all(&self, path: &Path) -> io::Result<()>;
 
     /// Takes a lock that ends with the value or the process; none where another process holds it.
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>>;
 
-    /// Bytes of the file system that holds `path`, and how many of them are free for us.
+    /// Bytes of the file system that holds `path`, and how many of them are free for us; `Unsupported` where the system does not say.
     fn space(&self, path: &Path) -> io::Result<(u64, u64)>;
 
     /// Writes a small file so that it holds the old or the new bytes at any moment.
@@ -121,8 +122,8 @@ pub trait File: Send + Sync + Debug {
     /// Whether reading a range would not wait for a disk, as far as a few samples tell.
     fn is_cached(&self, position: u64, length: usize) -> bool;
 
-    /// The descriptor, where the kernel can send from the file.
-    fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+    /// What the kernel needs to send from the file; none where it cannot.
+    fn descriptor(&self) -> Option<Descriptor<'_>>;
 }
 
 /// A held lock: it ends when what holds it is dropped.

@@ -5,12 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Clock;
 use super::disk::{Disk, File, Lock, Map, OpenMode};
+use super::system::Descriptor;
 
 /// What is left of a disk after a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -508,7 +508,7 @@ impl File for MemoryFile {
         true
     }
 
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+    fn descriptor(&self) -> Option<Descriptor<'_>> {
         None
     }
 }

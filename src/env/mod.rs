@@ -1,35 +1,34 @@
 //! The world: clock, chance, disk, network, threads; the only room that a test replaces.
 //!
 //! An [`Env`] is built once a broker, in `main` or in a test. Nobody else calls the system clock, a random source, `std::fs` or
-//! `tokio::net`. Waiting uses `tokio::time`, which tests can pause.
+//! `tokio::net`, or knows which operating system this is. Waiting uses `tokio::time`, which tests can pause.
 
 mod clock;
-mod container;
 mod disk;
 mod entropy;
 mod fail_stop;
-mod limits;
-mod listening;
 mod memory_disk;
 mod network;
 mod real_disk;
+mod system;
 mod workers;
 
 use std::sync::Arc;
 
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use container::container_gateway;
 pub use disk::{DIRECT_BLOCK, Disk, File, Lock, Map, OpenMode};
 pub use entropy::{Entropy, SystemEntropy};
-pub use fail_stop::{FailStop, message};
-pub use limits::{OPEN_FILES_WANTED, ProcessUse, open_files_max, process_use, raise_open_files};
-pub use listening::{Process, listening_process};
+pub use fail_stop::{FailStop, panic_message};
 pub use memory_disk::{Crash, Cut, MemoryDisk};
 pub use network::{
     Accept, ByteStream, Company, Listener, Network, NewConnection, Part, Pending, ReadHalf, RealNetwork, WriteHalf, host_and_port,
     split_stream,
 };
 pub use real_disk::RealDisk;
+pub use system::{
+    Descriptor, OPEN_FILES_WANTED, Process, ProcessUse, ServiceState, Signals, ask_to_end, container_gateway, end_signal,
+    is_device_failure, listening_process, open_files_max, process_use, raise_open_files, tell_service_manager,
+};
 pub use workers::Workers;
 
 /// What one broker sees of the world.

@@ -9,17 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use rustix::fs::sendfile;
-use rustix::io::Errno;
-use rustix::net::sockopt::set_socket_send_buffer_size;
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
 use super::File;
+use super::system::{send_file, send_slices, set_send_buffer_bytes};
 
 /// Bytes that one `sendfile` call may move, so that one big answer does not hold a worker for long.
 const SEND_BYTES_MAX: usize = 512 << 10;
@@ -223,7 +220,7 @@ impl Company {
         }
         let is_narrow = self.is_there(self.answers.load(Ordering::Relaxed), Instant::now());
         if is_narrow != self.is_narrow {
-            set_socket_send_buffer_size(socket, if is_narrow { NARROW_BYTES } else { WIDE_BYTES })?;
+            set_send_buffer_bytes(socket, if is_narrow { NARROW_BYTES } else { WIDE_BYTES })?;
             self.is_narrow = is_narrow;
         }
         Ok(())
@@ -407,10 +404,9 @@ impl Sender<'_> {
         let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|bytes| IoSlice::new(bytes)).collect();
         let mut left = &mut slices[..];
         IoSlice::advance_slices(&mut left, 0);
-        let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
         while !left.is_empty() {
             let some = &left[..left.len().min(SLICES_MAX)];
-            let sent = self.ready(|socket| sendmsg(socket, some, &mut SendAncillaryBuffer::default(), flags)).await?;
+            let sent = self.ready(|socket| send_slices(socket, some, more)).await?;
             IoSlice::advance_slices(&mut left, sent);
         }
         Ok(())
@@ -424,7 +420,7 @@ impl Sender<'_> {
             let some = left.min(SEND_BYTES_MAX);
             load(file, position, some).await?;
             let sent = match file.descriptor() {
-                Some(descriptor) => self.ready(|socket| sendfile(socket, descriptor, Some(&mut position), some)).await?,
+                Some(descriptor) => self.ready(|socket| send_file(socket, descriptor, &mut position, some)).await?,
                 None => {
                     self.send_bytes(&[read_slice(file, position, some)?], some < left).await?;
                     position += some as u64;
@@ -444,8 +440,16 @@ impl Sender<'_> {
     }
 
     /// Calls the system once the socket takes bytes.
-    async fn ready(&self, mut send: impl FnMut(&TcpStream) -> Result<usize, Errno>) -> io::Result<usize> {
-        let sent = self.socket.async_io(Interest::WRITABLE, || Ok(send(self.socket)?));
+    async fn ready(&self, mut send: impl FnMut(&TcpStream) -> io::Result<usize>) -> io::Result<usize> {
+        let sent = async {
+            loop {
+                self.socket.writable().await?;
+                match send(self.socket) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    sent => return sent,
+                }
+            }
+        };
         timeout(self.patience, sent).await?
     }
 }

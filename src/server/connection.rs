@@ -21,7 +21,7 @@ use super::dispatch::{Answer, Refusal, Running, Waits, dispatch};
 use super::limits::{BUFFER_IDLE, LAST_ANSWERS, PENDING_ANSWERS_MAX, STALLED_ANSWER, STALLED_FRAME};
 use super::services::Caller;
 use super::visits::{Sent, Stranger};
-use crate::env::{ReadHalf, WriteHalf, message};
+use crate::env::{ReadHalf, WriteHalf, panic_message};
 
 /// Room that a read is given at least.
 const READ_BYTES: usize = 4096;
@@ -188,7 +188,7 @@ impl Reader<'_> {
         let (frame, permit) = self.frame(stop).await?;
         // Nothing of the broker is changed while a request is decoded: a panic there ends no more than the connection.
         let decoded = catch_unwind(AssertUnwindSafe(|| dispatch(self.caller.clone(), frame)));
-        let (mut work, waits) = decoded.map_err(|panic| End::Undecodable(message(&*panic).to_string()))?.map_err(End::Refused)?;
+        let (mut work, waits) = decoded.map_err(|panic| End::Undecodable(panic_message(&*panic).to_string()))?.map_err(End::Refused)?;
         let first = std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
         let queued = match first {
             Poll::Ready(Ok(Answer::None)) => return Ok(()),

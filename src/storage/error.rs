@@ -3,8 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::io::Errno;
-
+use crate::env::is_device_failure;
 use crate::model::{Offset, ProducerEpoch, ProducerId};
 use crate::records;
 
@@ -140,7 +139,7 @@ impl Error {
     pub fn is_disk_failure(&self) -> bool {
         match self {
             Error::Io { deed: SYNC, .. } => true,
-            Error::Io { source, .. } => [Errno::IO, Errno::ROFS].iter().any(|e| source.raw_os_error() == Some(e.raw_os_error())),
+            Error::Io { source, .. } => is_device_failure(source),
             _ => false,
         }
     }

@@ -159,7 +159,10 @@ pub enum Committed {
 impl CommitJournal {
     /// Reads what earlier starts left in `directory`.
     pub(super) fn open(disk: &Arc<dyn Disk>, directory: &Path) -> Result<CommitJournal, Error> {
-        let (all_bytes, _) = disk.space(directory).map_err(Error::io("read", directory))?;
+        let all_bytes = match disk.space(directory) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => u64::MAX,
+            space => space.map_err(Error::io("read", directory))?.0,
+        };
         let mut uses = files(&**disk, directory)?;
         uses.sort_by_key(|(file, _)| file.number);
         let next_number = uses.last().map_or(1, |(file, _)| file.number + 1);

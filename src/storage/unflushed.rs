@@ -124,8 +124,11 @@ impl UnflushedFile {
 pub fn sync_logs(disk: &dyn Disk, root: &Path, logs: Vec<Unflushed>, pause: &mut dyn FnMut()) -> Result<Vec<Synced>, Error> {
     let count: usize = logs.iter().map(|log| log.files.len() + log.written.len()).sum();
     let bytes: u64 = logs.iter().flat_map(|log| &log.files).map(|file| file.length).sum();
-    if count > SYNC_ONE_BY_ONE_MAX && bytes < count as u64 * SYNC_ALONE_BYTES {
-        disk.sync_all(root).map_err(Error::io("sync", root))?;
+    let sync_all = || match disk.sync_all(root) {
+        Err(error) if error.kind() == ErrorKind::Unsupported => Ok(false),
+        synced => synced.map(|()| true).map_err(Error::io("sync", root)),
+    };
+    if count > SYNC_ONE_BY_ONE_MAX && bytes < count as u64 * SYNC_ALONE_BYTES && sync_all()? {
         // Each file tells of its own errors, also of those that somebody else's sync of the file system was told of. There is nothing to write.
         let mut files = logs.iter().flat_map(|log| &log.files);
         files.try_for_each(|UnflushedFile { path, file, .. }| file.sync().map_err(Error::io("sync", path)))?;

@@ -1,0 +1,124 @@
+//! What Unix systems share.
+#![cfg_attr(target_os = "linux", allow(dead_code, unused_imports, reason = "Linux has bodies of its own for some of these"))]
+
+use std::fs;
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::ExitStatus;
+
+use rustix::process::{Pid, Resource, Rlimit, Signal as KillSignal, getrlimit, kill_process, setrlimit};
+use tokio::net::TcpStream;
+use tokio::process::Child;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+pub use super::portable::{
+    Descriptor, container_gateway, is_cached, is_device_failure, listening_process, open_direct, process_use, send_file, send_slices,
+    sync_directory, sync_file_system, tell_service_manager, write_back,
+};
+use crate::env::Map;
+
+/// Nothing: reads and writes have their position.
+#[derive(Debug, Default)]
+pub struct Cursor(());
+
+/// Reads up to `bytes.len()` bytes; fewer only at the end.
+pub fn read_at(file: &fs::File, _cursor: &Cursor, bytes: &mut [u8], position: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match file.read_at(&mut bytes[done..], position + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+/// Writes all bytes.
+pub fn write_at(file: &fs::File, _cursor: &Cursor, parts: &[IoSlice<'_>], mut position: u64) -> io::Result<()> {
+    for part in parts {
+        file.write_all_at(part, position)?;
+        position += part.len() as u64;
+    }
+    Ok(())
+}
+
+/// Maps a file that no one will change any more.
+#[allow(unsafe_code)]
+pub fn map(path: &Path) -> io::Result<Map> {
+    let file = fs::File::open(path)?;
+    // SAFETY: only sealed index files are mapped. Storage never writes or truncates one after it is sealed (a rebuilt index is written
+    // beside it and renamed over it), and the lock of the log directory keeps other brokers out.
+    let map = unsafe { memmap2::Mmap::map(&file) }?;
+    Ok(Map::Mapped(map))
+}
+
+/// Bytes of the file system that holds `path`, and how many of them are free for us.
+pub fn space(path: &Path) -> io::Result<(u64, u64)> {
+    let facts = rustix::fs::statvfs(path)?;
+    Ok((facts.f_blocks * facts.f_frsize, facts.f_bavail * facts.f_frsize))
+}
+
+/// How much the kernel holds of what is sent; it makes of it what it allows.
+pub fn set_send_buffer_bytes(socket: &TcpStream, bytes: usize) -> io::Result<()> {
+    Ok(rustix::net::sockopt::set_socket_send_buffer_size(socket, bytes)?)
+}
+
+/// How many files may be open now; none is unlimited.
+pub fn open_files_max() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
+/// Raises the soft limit of open files to the hard one and returns it; none is unlimited.
+pub fn raise_open_files() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if limit.current == limit.maximum || setrlimit(Resource::Nofile, raised).is_err() { limit.current } else { limit.maximum }
+}
+
+/// What asks the process to end: SIGTERM and SIGINT.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From now on the process does not end by itself.
+    pub fn listen() -> io::Result<Signals> {
+        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The next of them, by name.
+    pub async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+
+    /// The next one that was sent to this process alone: Ctrl-C reaches all that the terminal runs.
+    pub async fn next_to_us(&mut self) -> &'static str {
+        self.terminate.recv().await;
+        "SIGTERM"
+    }
+}
+
+/// Sends SIGTERM to a child; one that has ended by itself is no error.
+pub fn ask_to_end(child: &mut Child) -> io::Result<()> {
+    match child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+        Some(pid) => match kill_process(pid, KillSignal::TERM) {
+            Err(error) if error != rustix::io::Errno::SRCH => Err(error.into()),
+            _ => Ok(()),
+        },
+        None => Ok(()),
+    }
+}
+
+/// The number of the signal that ended a process; none where it ended by itself.
+pub fn end_signal(status: ExitStatus) -> Option<i32> {
+    status.signal()
+}
