@@ -9,7 +9,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 # Public images; `make docker-base` makes stand-ins where they cannot be pulled.
 RUST_IMAGE ?= $(shell docker image inspect dlog-base/rust >/dev/null 2>&1 && echo dlog-base/rust || echo rust:1.95-bookworm)
 DEBIAN_IMAGE ?= $(shell docker image inspect dlog-base/debian >/dev/null 2>&1 && echo dlog-base/debian || echo debian:bookworm-slim)
-.PHONY: docs compat-docker compat-table deb deb-test install-dev docker docker-base docker-test docker-up docker-logs docker-down dashboards help build run test check fmt lint protocol compat compat-smoke coverage figures bench traced sim fuzz kills bugs
+.PHONY: docs compat-docker compat-table deb deb-test install-dev docker docker-base docker-test docker-up docker-logs docker-down dashboards help build run test check fmt lint protocol compat compat-smoke coverage figures bench traced portable sim fuzz kills bugs
 
 help:           ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -41,6 +41,8 @@ compat-smoke: build  ## kcat, confluent-kafka and kafka-python, a few minutes
 traced:         ## tests of the binary under strace, which is installed where it is missing
 	command -v strace >/dev/null || { apt-get update -qq && apt-get install -y -qq strace; }
 	cargo test --test traced -- --ignored
+portable:       ## brokers and their files on the code for systems that have nothing of their own, as Windows
+	cargo test --features portable --lib --test broker --test several_brokers --test storage_log --test directories --test binary
 sim:            ## whole brokers in simulated worlds; SEEDS=n
 	SEEDS=$(SEEDS) cargo test --test simulation -- --nocapture
 fuzz:           ## hostile bytes, two targets at once; TARGET=name for one, FUZZ_SECONDS=n for each

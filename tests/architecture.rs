@@ -47,7 +47,27 @@ const RESERVED: &[(&str, &[&str], &str)] = &[
     ("tokio::net", &["env"], "env::Listener"),
     ("getrandom", &["env"], "env::Entropy"),
     ("unsafe ", &["env"], "safe code"),
+    ("rustix", &["env"], OF_THE_SYSTEM),
+    ("libc::", &["env"], OF_THE_SYSTEM),
+    ("sd_notify", &["env"], OF_THE_SYSTEM),
+    ("/proc", &["env"], OF_THE_SYSTEM),
+    ("std::os::", &["env"], OF_THE_SYSTEM),
+    ("tokio::signal", &["env"], OF_THE_SYSTEM),
+    ("cfg(unix", &["env"], OF_THE_SYSTEM),
+    ("cfg(windows", &["env"], OF_THE_SYSTEM),
+    ("cfg(target_", &["env"], OF_THE_SYSTEM),
+    ("cfg!(", &["env"], OF_THE_SYSTEM),
+    ("set_global_recorder", &[], OF_A_BROKER),
+    ("counter!(", &["server", "broker"], OF_A_BROKER),
+    ("gauge!(", &["server", "broker"], OF_A_BROKER),
+    ("histogram!(", &["server", "broker"], OF_A_BROKER),
+    ("thread_local!", &[], OF_A_BROKER),
 ];
+const OF_THE_SYSTEM: &str = "a function of env::system, which has a body for each operating system";
+const OF_A_BROKER: &str =
+    "a value of the broker, since several live in one process: for metrics a handle of its recorder, as in server::ServerMetrics";
+/// What makes a `static` change: brokers in one process would share it.
+const CHANGING: &[&str] = &["Atomic", "Mutex", "RwLock", "OnceLock", "Cell<", "mut ", "Counter", "Gauge", "Histogram"];
 
 /// Rooms of plain synchronous code.
 const NO_TOKIO: &[&str] = &["model", "wire", "records", "protocol", "storage"];
@@ -97,6 +117,18 @@ fn rooms_import_only_what_the_plan_allows() {
                 }
                 for (word, rooms, instead) in RESERVED.iter().filter(|(word, _, _)| line.contains(word)) {
                     if !rooms.contains(room) {
+                        breach(format!("{word}: use {instead}"));
+                    }
+                }
+                let is_static =
+                    ["static ", "pub static ", "pub(crate) static ", "pub(super) static "].iter().any(|s| line.trim_start().starts_with(s));
+                if is_static && CHANGING.iter().any(|word| line.contains(word)) {
+                    breach(format!("a static that changes: use {OF_A_BROKER}"));
+                }
+                // Within env only one folder knows the operating system.
+                if *room == "env" && !shown.starts_with("env/system/") {
+                    for (word, _, instead) in RESERVED.iter().filter(|(word, _, instead)| *instead == OF_THE_SYSTEM && line.contains(word))
+                    {
                         breach(format!("{word}: use {instead}"));
                     }
                 }

@@ -77,6 +77,7 @@ async fn sigterm_closes_cleanly_and_ephemeral_keeps_nothing() {
 }
 
 #[test]
+#[cfg_attr(feature = "portable", ignore = "this is only told where the system has signals or systemd")]
 fn systemd_is_told_when_clients_are_served_and_when_they_are_no_longer() {
     let folder = tempfile::tempdir().unwrap();
     let socket = std::os::unix::net::UnixDatagram::bind(folder.path().join("notify")).unwrap();
@@ -264,6 +265,7 @@ fn said(bytes: &[u8]) -> String {
 }
 
 #[test]
+#[cfg_attr(feature = "portable", ignore = "this is only told where the system has signals or systemd")]
 fn run_passes_the_exit_code_and_keeps_what_a_failure_left() {
     let folder = tempfile::tempdir().unwrap();
     let run = |script: &str| dlog(&["run", "--", "sh", "-c", script]).env("TMPDIR", folder.path()).output().unwrap();

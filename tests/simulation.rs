@@ -338,7 +338,7 @@ impl Peer {
         let cluster_id = answer.cluster_id.expect("a broker knows its cluster");
         let known = self.world.cluster_id.borrow_mut().get_or_insert(cluster_id.clone()).clone();
         assert_eq!(cluster_id, known, "a broker of another cluster answers");
-        self.nodes = answer.brokers.iter().map(|broker| (broker.node_id, format!("{}:{}", broker.host, broker.port))).collect();
+        self.nodes = answer.brokers.iter().map(|broker| (broker.node_id, advertised(&broker.host, broker.port))).collect();
         for topic in answer.topics {
             let name = topic.name.unwrap_or_default();
             self.leaders.extend(topic.partitions.iter().map(|p| ((name.clone(), p.partition_index), p.leader_id)));
@@ -359,7 +359,7 @@ impl Peer {
             sleep(Duration::from_millis(50)).await;
             return None;
         }
-        let address = format!("{}:{}", found.host, found.port);
+        let address = advertised(&found.host, found.port);
         self.coordinators.insert((key_type, key.to_string()), address.clone());
         Some(address)
     }
@@ -446,6 +446,12 @@ impl Peer {
         self.judge(answer.error_code);
         (answer.error_code == 0).then_some(answer.committed_offset)
     }
+}
+
+/// An address that a broker tells clients.
+fn advertised(host: &str, port: i32) -> String {
+    assert_ne!(port, i32::from(BOOTSTRAP_PORT), "{host}: no listener advertises the port where clients begin");
+    format!("{host}:{port}")
 }
 
 fn batch(builder: BatchBuilder<'_>, value: &u64) -> Bytes {

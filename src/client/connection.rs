@@ -142,3 +142,70 @@ impl Connection {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+    use crate::env::{Listener, NewConnection, Pending};
+
+    const CONNECTING: Duration = Duration::from_secs(3);
+
+    /// A network in which nothing answers.
+    struct Silence;
+
+    impl Network for Silence {
+        fn bind<'a>(&'a self, _host: &'a str, _port: u16) -> Pending<'a, Listener> {
+            Box::pin(std::future::pending())
+        }
+
+        fn connect<'a>(&'a self, _host: &'a str, _port: u16) -> Pending<'a, NewConnection> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    /// The answer to the request with this number.
+    fn answer(correlation_id: i32) -> Vec<u8> {
+        // Length, number, error, no APIs, throttle time, no tags.
+        let body = [&correlation_id.to_be_bytes()[..], &[0, 0], &[1], &[0; 4], &[0]].concat();
+        [&(body.len() as i32).to_be_bytes()[..], &body].concat()
+    }
+
+    fn connection() -> (Connection, DuplexStream) {
+        let (ours, theirs) = duplex(4096);
+        (Connection::over(ours, "test"), theirs)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whatever_waits_for_the_broker_has_a_deadline() {
+        let refused = Connection::open(&Silence, "nowhere:1", "test", CONNECTING).await.unwrap_err();
+        assert!(matches!(refused, Error::TimedOut("connecting", CONNECTING)), "{refused}");
+        let (mut connection, _theirs) = connection();
+        let begin = tokio::time::Instant::now();
+        let late = connection.greet().await.unwrap_err();
+        assert!(matches!(late, Error::TimedOut("waiting for an answer", REQUEST_TIMEOUT)), "{late}");
+        assert_eq!(begin.elapsed().as_secs(), REQUEST_TIMEOUT.as_secs());
+        let mut sent = Ok(());
+        while sent.is_ok() {
+            // Nobody reads: at some point nothing is taken any more.
+            sent = connection.send_raw(Bytes::from_static(&[0; 1024])).await;
+        }
+        assert!(matches!(sent, Err(Error::TimedOut("sending", REQUEST_TIMEOUT))), "{sent:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_after_its_deadline_is_not_taken_for_the_next_one() {
+        let (mut connection, mut theirs) = connection();
+        let bytes = answer(1);
+        theirs.write_all(&bytes[..7]).await.unwrap();
+        assert!(matches!(connection.greet().await, Err(Error::TimedOut(..))));
+        theirs.write_all(&bytes[7..]).await.unwrap();
+        let mixed = connection.greet().await.unwrap_err().to_string();
+        assert!(mixed.contains("number 1 instead of 2"), "{mixed}");
+        theirs.write_all(&answer(2)).await.unwrap();
+        theirs.write_all(&answer(3)).await.unwrap();
+        assert_eq!(connection.receive::<ApiVersionsRequest>(API_VERSIONS).await.unwrap().0, 2);
+        assert_eq!(connection.greet().await.unwrap().error_code, 0);
+    }
+}

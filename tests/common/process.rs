@@ -43,7 +43,9 @@ impl Process {
     }
 
     pub fn terminate(mut self) -> bool {
-        Command::new("kill").arg(self.child.id().to_string()).status().expect("kill runs");
+        // Without signals of its own kind the broker knows Ctrl-C.
+        let signal = if cfg!(feature = "portable") { "-INT" } else { "-TERM" };
+        Command::new("kill").arg(signal).arg(self.child.id().to_string()).status().expect("kill runs");
         self.child.wait().expect("it ends").success()
     }
 

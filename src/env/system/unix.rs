@@ -19,6 +19,9 @@ pub use super::portable::{
 };
 use crate::env::Map;
 
+/// What macOS allows where its hard limit says that there is none.
+const MACOS_OPEN_FILES_MAX: u64 = 10_240;
+
 /// Nothing: reads and writes have their position.
 #[derive(Debug, Default)]
 pub struct Cursor(());
@@ -72,11 +75,13 @@ pub fn open_files_max() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// Raises the soft limit of open files to the hard one and returns it; none is unlimited.
+/// Raises the soft limit of open files to the hard one, or as far as the system goes, and returns it; none is unlimited.
 pub fn raise_open_files() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if limit.current == limit.maximum || setrlimit(Resource::Nofile, raised).is_err() { limit.current } else { limit.maximum }
+    let is_less = |than: Option<u64>| limit.current.is_some_and(|current| than.is_none_or(|than| current < than));
+    let raise = |wanted: &Option<u64>| setrlimit(Resource::Nofile, Rlimit { current: *wanted, maximum: limit.maximum }).is_ok();
+    let reached = [limit.maximum, Some(MACOS_OPEN_FILES_MAX)].into_iter().filter(|wanted| is_less(*wanted)).find(raise);
+    reached.unwrap_or(limit.current)
 }
 
 /// What asks the process to end: SIGTERM and SIGINT.

@@ -30,16 +30,17 @@ fn describe(directory: DirectoryView, asked_for: Option<&BTreeSet<(&str, i32)>>)
         DescribeLogDirsTopic { name, partitions }
     });
     let log_dir = std::path::absolute(&directory.path).unwrap_or(directory.path).display().to_string();
-    match directory.space {
-        Some((total, usable)) if !directory.is_offline => DescribeLogDirsResult {
-            log_dir,
-            topics: topics.collect(),
-            total_bytes: i64::try_from(total).unwrap_or(i64::MAX),
-            usable_bytes: i64::try_from(usable).unwrap_or(i64::MAX),
-            ..Default::default()
-        },
-        _ => DescribeLogDirsResult { error_code: ErrorCode::KafkaStorageError.code(), log_dir, ..Default::default() },
+    if directory.is_offline {
+        return DescribeLogDirsResult { error_code: ErrorCode::KafkaStorageError.code(), log_dir, ..Default::default() };
     }
+    // The answer's own values where the system does not tell sizes are -1.
+    let unknown = DescribeLogDirsResult::default();
+    let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    let (total_bytes, usable_bytes) = match directory.space {
+        Some((total, usable)) => (bytes(total), bytes(usable)),
+        None => (unknown.total_bytes, unknown.usable_bytes),
+    };
+    DescribeLogDirsResult { log_dir, topics: topics.collect(), total_bytes, usable_bytes, ..Default::default() }
 }
 
 /// The partitions that are named; none is all.
