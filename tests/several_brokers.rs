@@ -186,3 +186,35 @@ async fn a_dead_disk_stops_the_writes_of_its_broker_alone() {
         assert_eq!(broker.stop().await.is_ok(), at != 1, "broker {at}");
     }
 }
+
+/// Files below a folder that this process has open, as Linux tells.
+#[cfg(target_os = "linux")]
+fn open_below(folder: &Path) -> usize {
+    let files = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    files.filter_map(|file| std::fs::read_link(file.path()).ok()).filter(|path| path.starts_with(folder)).count()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn each_has_its_part_of_the_open_files() {
+    const PARTITIONS: i32 = 60;
+    let mut brokers = Vec::new();
+    for part in [20, 40, 400] {
+        let folder = tempfile::tempdir().unwrap();
+        let env = Env { open_files_max: Some(part), ..Env::real() };
+        let broker = Broker::start(config(folder.path(), &[]), env).await.unwrap();
+        let mut client = Client::connect(&broker).await;
+        client.create_topic("t", PARTITIONS, &[]).await;
+        for partition in 0..PARTITIONS {
+            assert_eq!(client.produce("t", partition, &batch("x")).await.error_code, 0);
+        }
+        brokers.push((broker, folder, part));
+    }
+    for (broker, folder, part) in brokers {
+        let open = open_below(folder.path());
+        // Half are for segments; a lock and the metadata log are beside them, and connections take from the other half.
+        let segments = (part / 2).min(PARTITIONS as u64) as usize;
+        assert!((segments..segments + 8).contains(&open), "{open} of {part}");
+        broker.stop().await.unwrap();
+    }
+}

@@ -854,6 +854,7 @@ impl Machine {
                     disk: Arc::new(disk.lock().expect("no panic").clone()),
                     network: Arc::new(SimulatedNetwork),
                     workers: Workers::inline_late(entropy.clone(), DISK_LATENCY),
+                    open_files_max: None,
                 };
                 async move {
                     if at == home_of_disk {

@@ -20,7 +20,7 @@ use super::{Config, Error, Seed};
 use crate::client::Connection;
 use crate::cluster::{self, Event, Following, LocalMetadataLog, ProducerIds};
 use crate::coordinator::{GroupCoordinator, NewProducerIds, OFFSETS_TOPIC, Pending, TRANSACTIONS_TOPIC, TransactionCoordinator};
-use crate::env::{Env, FailStop, Listener, Network, container_gateway, open_files_max};
+use crate::env::{Env, FailStop, Listener, Network, container_gateway};
 use crate::http::{self, AllowedHosts, Pages};
 use crate::model::ProducerId;
 use crate::partition::{Keeping, Partitions};
@@ -28,7 +28,7 @@ use crate::protocol::ErrorCode;
 use crate::server::{self, Endpoint, Rooms, ServerMetrics, Services};
 use crate::storage::{Cleaner, Software};
 
-/// The most open files of segments, where the operating system allows twice as many in all.
+/// The most open files of segments, where the broker may have twice as many in all.
 const FILES_MAX: usize = 10_000;
 /// How long the parts of a broker may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -64,7 +64,7 @@ impl Broker {
             Software::Dlog => LocalMetadataLog::open(&env, &metadata_path)?,
             Software::Kafka => LocalMetadataLog::open_beside_kafka(&env, &metadata_path, config.node_id)?,
         };
-        let files_max = open_files_max().map_or(FILES_MAX, |limit| limit as usize / 2).min(FILES_MAX) / directories.len();
+        let files_max = env.open_files_max.map_or(FILES_MAX, |limit| limit as usize / 2).min(FILES_MAX) / directories.len();
         let keeping = Keeping { durability: config.durability, files_max };
         let partitions = Arc::new(Partitions::new(env.clone(), directories, lost, keeping));
         let committers = partitions.committers().into_iter();

@@ -36,7 +36,7 @@ pub(super) struct RunOptions {
 /// Runs the command; the exit code is its own.
 pub(super) fn run(options: RunOptions) -> Result<ExitCode, String> {
     init_logging(&options.log, LogFormat::Text, LogTo::Stderr)?;
-    let env = Env::real();
+    let env = Env { open_files_max: raise_open_files(), ..Env::real() };
     let data = Ephemeral::new(&env);
     let flags = BTreeMap::from([
         ("log.dirs".to_string(), data.path().display().to_string()),
@@ -47,7 +47,6 @@ pub(super) fn run(options: RunOptions) -> Result<ExitCode, String> {
     sources.environment.clear();
     let mut config = Config::read(Mode::Dev, &sources, "127.0.0.1:0").map_err(|e| e.to_string())?;
     config.seed = Seed::read(&*env.disk, None, options.seed.as_deref()).map_err(|e| e.to_string())?;
-    raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| e.to_string())?;
     runtime.block_on(beside(config, env, &options.command))
 }

@@ -44,10 +44,11 @@ impl Drop for Ephemeral {
 pub(super) fn serve(mode: Mode, options: ServeOptions) -> Result<(), String> {
     let level = options.log.clone().unwrap_or_else(kafkas_log_level);
     init_logging(&level, options.log_format.into(), LogTo::Stdout)?;
-    let env = Env { workers: Workers::per_core().map_err(|e| e.to_string())?, ..Env::real() };
+    let open_files_max = raise_open_files();
+    let env = Env { workers: Workers::per_core().map_err(|e| e.to_string())?, open_files_max, ..Env::real() };
     let ephemeral = options.ephemeral.then(|| Ephemeral::new(&env));
     let config = configure(mode, &options, &env, ephemeral.as_ref().map(Ephemeral::path))?;
-    if let Some(limit) = raise_open_files().filter(|limit| *limit < OPEN_FILES_WANTED) {
+    if let Some(limit) = open_files_max.filter(|limit| *limit < OPEN_FILES_WANTED) {
         warn!(limit, "few open files are allowed; each partition needs one, and each connection");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| e.to_string())?;

@@ -44,10 +44,12 @@ pub struct Env {
     pub network: Arc<dyn Network>,
     /// Threads that serve connections.
     pub workers: Workers,
+    /// How many files and connections this broker may have open; none is unlimited. Brokers of one process share its limit: each gets a part.
+    pub open_files_max: Option<u64>,
 }
 
 impl Env {
-    /// The real world; connections run where everything else does.
+    /// The real world with all of the process' open files; connections run where everything else does.
     pub fn real() -> Env {
         Env {
             clock: Arc::new(SystemClock),
@@ -55,6 +57,7 @@ impl Env {
             disk: Arc::new(RealDisk),
             network: Arc::new(RealNetwork::default()),
             workers: Workers::none(),
+            open_files_max: open_files_max(),
         }
     }
 }
