@@ -66,7 +66,7 @@ pub fn write_back(file: &fs::File, position: u64, length: u64) -> io::Result<()>
     let result = unsafe { libc::sync_file_range(file.as_raw_fd(), position as i64, length as i64, flags) };
     let error = if result == 0 { return Ok(()) } else { io::Error::last_os_error() };
     match Errno::from_io_error(&error) {
-        // It cannot be had here, and the sync does it all.
+        // The file system does not support it; the sync writes everything.
         Some(Errno::NOSYS | Errno::INVAL | Errno::SPIPE) => Ok(()),
         _ => Err(error),
     }
@@ -77,7 +77,7 @@ pub fn is_cached(file: &fs::File, position: u64, length: usize) -> bool {
     let last = position + length.saturating_sub(1) as u64;
     (position..last).step_by(SAMPLE_BYTES).skip(1).chain([last]).all(|at| {
         let read = preadv2(file, &mut [IoSliceMut::new(&mut [0])], at, ReadWriteFlags::NOWAIT);
-        // A file system that cannot say is taken at its best.
+        // If the file system cannot tell, the best case is assumed.
         read != Err(Errno::AGAIN)
     })
 }
@@ -167,7 +167,7 @@ fn gateway(routes: &str) -> Option<IpAddr> {
     Some(IpAddr::V4(Ipv4Addr::from(address.to_le_bytes())))
 }
 
-/// Tells systemd how far we are, if it started us with `Type=notify`; else this does nothing.
+/// Reports the state to systemd, if it started the process with `Type=notify`; does nothing otherwise.
 pub fn tell_service_manager(state: ServiceState) -> io::Result<()> {
     let state = match state {
         ServiceState::Ready => sd_notify::NotifyState::Ready,

@@ -1,10 +1,10 @@
-//! What differs between operating systems, with the same functions in each file.
+//! Functions that differ between operating systems. Each file has the same ones.
 //!
-//! - `portable`: the standard library and tokio alone. It is all that Windows has; elsewhere its bodies are tested beside the others.
-//! - `unix`: what all Unix systems share, macOS among them; the rest is portable.
-//! - `linux`: what only Linux has; the rest is Unix's.
+//! - `portable`: uses only the standard library and tokio. Windows uses it as a whole; elsewhere its functions are tested beside the others.
+//! - `unix`: what all Unix systems share, macOS among them; it takes the rest from `portable`.
+//! - `linux`: what only Linux has; it takes the rest from `unix`.
 //!
-//! The feature `portable` chooses the portable bodies everywhere, so that the tests can run a whole broker on them.
+//! The cargo feature `portable` selects `portable` on every system, so that tests can run a whole broker on it.
 
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
 mod linux;
@@ -55,7 +55,7 @@ pub struct Process {
     pub name: String,
 }
 
-/// How far a service is, for the service manager that started it.
+/// The state of a service, for the service manager that started it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServiceState {
     /// Clients are served.

@@ -1,5 +1,5 @@
 //! The standard library and tokio alone.
-#![allow(dead_code, reason = "each system has bodies of its own for some of these")]
+#![allow(dead_code, reason = "other systems replace some of these functions")]
 
 use std::convert::Infallible;
 use std::fs;
@@ -15,7 +15,7 @@ use tokio::process::Child;
 use super::{Process, ProcessUse, ServiceState};
 use crate::env::Map;
 
-/// Held by who moves the position of a file: to read or write at a position is to move it first.
+/// A lock for the position of a file, which every read and write moves.
 #[derive(Debug, Default)]
 pub struct Cursor(Mutex<()>);
 
@@ -63,22 +63,22 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
     if cfg!(windows) { Ok(()) } else { fs::File::open(path)?.sync_all() }
 }
 
-/// Not to be had: files have to be synced one by one.
+/// Not supported: files have to be synced one by one.
 pub fn sync_file_system(_path: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Not to be had.
+/// Not supported by the standard library.
 pub fn space(_path: &Path) -> io::Result<(u64, u64)> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Nothing: the sync does it all.
+/// Does nothing: the sync writes everything.
 pub fn write_back(_file: &fs::File, _position: u64, _length: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// A system that cannot say is taken at its best.
+/// Always true: the system does not tell, and the best case is assumed.
 pub fn is_cached(_file: &fs::File, _position: u64, _length: usize) -> bool {
     true
 }
@@ -89,7 +89,7 @@ pub fn is_device_failure(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::ReadOnlyFilesystem || error.raw_os_error().is_some_and(failed)
 }
 
-/// What the kernel needs to send from a file. There is none: the bytes pass through this process.
+/// What the kernel needs to send from a file. It never exists: the bytes pass through this process.
 #[derive(Debug, Clone, Copy)]
 pub struct Descriptor<'a>(Infallible, std::marker::PhantomData<&'a fs::File>);
 
@@ -110,7 +110,7 @@ pub fn send_file(_socket: &TcpStream, descriptor: Descriptor<'_>, _position: &mu
     match descriptor.0 {}
 }
 
-/// How much the system holds of what is sent is left to it.
+/// Does nothing: the system chooses the size of its buffer.
 pub fn set_send_buffer_bytes(_socket: &TcpStream, _bytes: usize) -> io::Result<()> {
     Ok(())
 }
@@ -140,17 +140,17 @@ pub fn container_gateway() -> Option<IpAddr> {
     None
 }
 
-/// Tells the service manager how far we are; without one this does nothing.
+/// Reports the state to the service manager; does nothing without one.
 pub fn tell_service_manager(_state: ServiceState) -> io::Result<()> {
     Ok(())
 }
 
-/// What asks the process to end: Ctrl-C.
+/// The signals that ask the process to end: Ctrl-C.
 #[derive(Debug)]
 pub struct Signals(());
 
 impl Signals {
-    /// From now on the process does not end by itself.
+    /// Registers for the signals, which no longer end the process by themselves.
     pub fn listen() -> io::Result<Signals> {
         Ok(Signals(()))
     }
@@ -159,12 +159,12 @@ impl Signals {
     pub async fn next(&mut self) -> &'static str {
         match tokio::signal::ctrl_c().await {
             Ok(()) => "Ctrl-C",
-            // It cannot be listened to: nothing ends us this way.
+            // Ctrl-C cannot be received, so it never ends the process.
             Err(_) => std::future::pending().await,
         }
     }
 
-    /// The next one that was sent to this process alone: Ctrl-C reaches all that the terminal runs.
+    /// The next signal that was sent to this process alone. Ctrl-C reaches every process of the terminal.
     pub async fn next_to_us(&mut self) -> &'static str {
         loop {
             self.next().await;
@@ -172,7 +172,7 @@ impl Signals {
     }
 }
 
-/// Ends a child, which cannot be asked.
+/// Ends a child at once: there is no way to ask it.
 pub fn ask_to_end(child: &mut Child) -> io::Result<()> {
     child.start_kill()
 }

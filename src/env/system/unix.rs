@@ -1,5 +1,5 @@
 //! What Unix systems share.
-#![cfg_attr(target_os = "linux", allow(dead_code, unused_imports, reason = "Linux has bodies of its own for some of these"))]
+#![cfg_attr(target_os = "linux", allow(dead_code, unused_imports, reason = "Linux replaces some of these functions"))]
 
 use std::fs;
 use std::io::{self, IoSlice};
@@ -19,10 +19,10 @@ pub use super::portable::{
 };
 use crate::env::Map;
 
-/// What macOS allows where its hard limit says that there is none.
+/// The most open files of a macOS process; its hard limit claims to be unlimited.
 const MACOS_OPEN_FILES_MAX: u64 = 10_240;
 
-/// Nothing: reads and writes have their position.
+/// Empty: reads and writes take their position as an argument.
 #[derive(Debug, Default)]
 pub struct Cursor(());
 
@@ -49,7 +49,7 @@ pub fn write_at(file: &fs::File, _cursor: &Cursor, parts: &[IoSlice<'_>], mut po
     Ok(())
 }
 
-/// Maps a file that no one will change any more.
+/// Maps a file that will not change any more.
 #[allow(unsafe_code)]
 pub fn map(path: &Path) -> io::Result<Map> {
     let file = fs::File::open(path)?;
@@ -65,7 +65,7 @@ pub fn space(path: &Path) -> io::Result<(u64, u64)> {
     Ok((facts.f_blocks * facts.f_frsize, facts.f_bavail * facts.f_frsize))
 }
 
-/// How much the kernel holds of what is sent; it makes of it what it allows.
+/// Sets the size of the send buffer, within the kernel's limits.
 pub fn set_send_buffer_bytes(socket: &TcpStream, bytes: usize) -> io::Result<()> {
     Ok(rustix::net::sockopt::set_socket_send_buffer_size(socket, bytes)?)
 }
@@ -84,7 +84,7 @@ pub fn raise_open_files() -> Option<u64> {
     reached.unwrap_or(limit.current)
 }
 
-/// What asks the process to end: SIGTERM and SIGINT.
+/// The signals that ask the process to end: SIGTERM and SIGINT.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
@@ -92,7 +92,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// From now on the process does not end by itself.
+    /// Registers for the signals, which no longer end the process by themselves.
     pub fn listen() -> io::Result<Signals> {
         Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
@@ -105,7 +105,7 @@ impl Signals {
         }
     }
 
-    /// The next one that was sent to this process alone: Ctrl-C reaches all that the terminal runs.
+    /// The next signal that was sent to this process alone. Ctrl-C reaches every process of the terminal.
     pub async fn next_to_us(&mut self) -> &'static str {
         self.terminate.recv().await;
         "SIGTERM"
