@@ -4,6 +4,8 @@
 //! [`MetadataLog`]; once they are committed they are applied to the [`MetadataImage`], the partitions that this broker leads follow, the
 //! image is swapped in, and only then does the response leave: a topic that a client was told about is served.
 
+#[cfg(test)]
+mod adversary;
 mod batches;
 mod configs;
 mod controller;
