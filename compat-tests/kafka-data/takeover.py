@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, IsolationLevel, Producer, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, ResourceType
-from kafka_peer import Kafka, free_port
+from kafka_peer import JARS, Kafka, free_port
 
 SETTINGS = ["offsets.topic.num.partitions=3", "transaction.state.log.num.partitions=3", "share.coordinator.state.topic.num.partitions=1"]
 TOPICS = {"plain": 3, "compacted": 1, "grown": 4, "bought": 2}
@@ -129,6 +129,16 @@ class Dlog:
         self.process.wait()
 
 
+def dump(files):
+    """What Kafka's dump tool says of our metadata; it must be sound."""
+    names = ",".join(map(str, files))
+    words = ["java", "-cp", f"{JARS}/*", "org.apache.kafka.tools.DumpLogSegments", "--cluster-metadata-decoder", "--deep-iteration", "--files", names]
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    complaints = [l for l in done.stdout.splitlines() if "isvalid: false" in l or "Error" in l or "Could not" in l or "Exception" in l]
+    assert done.returncode == 0 and not complaints, f"{names}: {complaints[:3]} {done.stdout[-300:]}"
+    return done.stdout
+
+
 def same(before, after):
     for part in before:
         assert before[part] == after[part], f"{part} differ: {str(before[part])[:300]} ... {str(after[part])[:300]}"
@@ -180,8 +190,26 @@ def check(binary, say):
             verified = subprocess.run([binary, "verify", str(data)], capture_output=True, text=True)
             assert verified.returncode == 0 and " 0 damaged" in verified.stdout, verified.stdout
 
+        def dumped():
+            """Kafka's dump tool with the metadata decoder reads our log: that beside Kafka's, and one that was ours from the beginning."""
+            fresh = Dlog(binary, kafka.folder / "fresh")
+            admin = AdminClient({"bootstrap.servers": fresh.address})
+            wait(admin.create_topics([NewTopic("kept", 3, 1, config={"retention.ms": "99"}), NewTopic("gone", 2, 1)]))
+            wait(admin.delete_topics(["gone"]))
+            fresh.kill()
+            fresh.start()
+            fresh.stop()
+            text = dump(sorted((kafka.folder / "fresh" / "__cluster_metadata-0").glob("*.log")))
+            for sign in ["LeaderChange:", "REGISTER_BROKER_RECORD", "PARTITION_CHANGE_RECORD", '"name":"metadata.version","featureLevel":30', "REMOVE_TOPIC_RECORD"]:
+                assert sign in text, f"no {sign} in {text[:300]}"
+            beside = data / "__cluster_metadata-0" / "dlog"
+            text = dump(sorted(beside.glob("*.checkpoint")) + sorted(beside.glob("*.log")))
+            for sign in ["SnapshotHeader", "SnapshotFooter", "TOPIC_RECORD", "CONFIG_RECORD", "LeaderChange:"]:
+                assert sign in text, f"no {sign} in {text[:300]}"
+
         steps = [("Kafka's directory opens as it was", ours), ("until we write, Kafka opens it again", kafkas),
-                 ("what Kafka wrote since is taken over when told so", refused), ("we go on in it, also after kill -9", go_on)]
+                 ("what Kafka wrote since is taken over when told so", refused), ("we go on in it, also after kill -9", go_on),
+                 ("Kafka's dump tool reads our metadata", dumped)]
         for name, step in steps:
             begin = time.time()
             try:

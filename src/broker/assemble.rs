@@ -18,13 +18,14 @@ use super::planting::{Planted, plant};
 use super::telemetry::metrics_recorder;
 use super::{Config, Error, Seed};
 use crate::client::Connection;
-use crate::cluster::{self, Event, Following, LocalMetadataLog, ProducerIds};
+use crate::cluster::{self, Following, LocalMetadataLog, ProducerIds, Registration};
 use crate::coordinator::{GroupCoordinator, NewProducerIds, OFFSETS_TOPIC, Pending, TRANSACTIONS_TOPIC, TransactionCoordinator};
 use crate::env::{Env, FailStop, Listener, Network, container_gateway};
 use crate::http::{self, AllowedHosts, Pages};
 use crate::model::ProducerId;
 use crate::partition::{Keeping, Partitions};
 use crate::protocol::ErrorCode;
+use crate::protocol::generated::cluster_metadata::BrokerEndpoint;
 use crate::server::{self, Endpoint, Rooms, ServerMetrics, Services};
 use crate::storage::{Cleaner, Software};
 
@@ -59,9 +60,10 @@ impl Broker {
         let (directories, lost) = open_directories(&config, &env)?;
         let (cluster_id, metadata_path) = (directories[0].cluster_id.clone(), directories[0].path().to_path_buf());
         let made_by = directories[0].made_by;
+        let log_dirs = directories.iter().filter_map(|directory| directory.id).collect();
         let (bound, http_listener) = bind(&config, &*env.network).await?;
         let (log, committed) = match made_by {
-            Software::Dlog => LocalMetadataLog::open(&env, &metadata_path)?,
+            Software::Dlog => LocalMetadataLog::open(&env, &metadata_path, config.node_id)?,
             Software::Kafka => LocalMetadataLog::open_beside_kafka(&env, &metadata_path, config.node_id)?,
         };
         let files_max = env.open_files_max.map_or(FILES_MAX, |limit| limit as usize / 2).min(FILES_MAX) / directories.len();
@@ -77,7 +79,8 @@ impl Broker {
             })
             .collect();
         let node = config.node_id.0;
-        let registration = Event::RegisterBroker { id: node, incarnation: env.entropy.uuid() };
+        let (endpoints, rack) = (bound.iter().filter_map(registered).collect(), config.server.rack.clone());
+        let registration = Registration { id: node, incarnation: env.entropy.uuid(), endpoints, rack, log_dirs };
         let following = Following { partitions: partitions.clone(), workers: env.workers.clone(), broker: node };
         let (handle, controller) = cluster::start(Box::new(log), committed, config.controller.clone(), following, registration).await?;
         let controller = tokio::spawn(watch_controller(controller, fail_stop.clone()));
@@ -266,6 +269,19 @@ async fn bind(config: &Config, network: &dyn Network) -> Result<(Vec<(Listener, 
     }
     let http = one(&config.http.0, config.http.1, "http").await?;
     Ok((bound, http))
+}
+
+/// A listener as the cluster's metadata names it: what is advertised, or what it is bound to where each client is told what it reached.
+fn registered((listener, endpoint): &(Listener, Endpoint)) -> Option<BrokerEndpoint> {
+    let (host, port) = match &endpoint.advertised {
+        server::Advertised::Address(host, port) => (host.clone(), *port),
+        server::Advertised::AsReached | server::Advertised::AsReachedBehind(_) => {
+            let bound = listener.local_address().ok()?;
+            (bound.ip().to_string(), bound.port())
+        }
+    };
+    // Security protocol 0 is PLAINTEXT, the only one that is served.
+    Some(BrokerEndpoint { name: endpoint.name.clone(), host, port, security_protocol: 0 })
 }
 
 /// Names that clients are told.

@@ -5,11 +5,16 @@ use std::sync::Arc;
 
 use super::configs::altered;
 use super::image::{TOPIC_RESOURCE, config_records};
-use super::{Alteration, Downgrade, Error, FEATURES, Feature, FeatureUpdate, MetadataImage, MetadataRecord, PartitionImage, Resource};
+use super::partition_image::UNASSIGNED_DIRECTORY;
+use super::{
+    Alteration, Downgrade, Error, FEATURES, Feature, FeatureUpdate, METADATA_VERSION, MetadataImage, MetadataRecord, PartitionImage,
+    Resource,
+};
 use crate::model::{Uuid, is_internal_topic, is_legal_topic_name};
 use crate::partition::{Setting, SettingError, setting_named};
 use crate::protocol::generated::cluster_metadata::{
-    ConfigRecord, FeatureLevelRecord, ProducerIdsRecord, RegisterBrokerRecord, RemoveTopicRecord, TopicRecord,
+    AbortTransactionRecord, BrokerEndpoint, BrokerFeature, ConfigRecord, FeatureLevelRecord, ProducerIdsRecord, RegisterBrokerRecord,
+    RemoveTopicRecord, TopicRecord,
 };
 
 /// The most partitions that one request may create, as in Kafka.
@@ -76,16 +81,26 @@ pub struct MorePartitions {
     pub assignments: Option<Vec<Vec<i32>>>,
 }
 
+/// What a broker says of itself when it starts.
+#[derive(Debug, Clone, Default)]
+pub struct Registration {
+    /// Its id.
+    pub id: i32,
+    /// New at each start.
+    pub incarnation: Uuid,
+    /// The addresses of its listeners.
+    pub endpoints: Vec<BrokerEndpoint>,
+    /// Its rack.
+    pub rack: Option<String>,
+    /// The ids of its log directories.
+    pub log_dirs: Vec<Uuid>,
+}
+
 /// Something that is asked of the controller.
 #[derive(Debug, Clone)]
 pub enum Event {
     /// A broker has started.
-    RegisterBroker {
-        /// Its id.
-        id: i32,
-        /// New at each start.
-        incarnation: Uuid,
-    },
+    RegisterBroker(Registration),
     /// Create topics, or only check whether they could be created.
     CreateTopics {
         /// Them.
@@ -155,42 +170,94 @@ pub enum Response {
     ProducerIds(i64, i64),
 }
 
-/// The state machine. Its image runs ahead of the committed one by what is proposed.
+/// The state machine. It decides only while it leads, upon an image that runs ahead of the committed one by what is proposed.
 #[derive(Debug)]
 pub struct Controller {
-    image: MetadataImage,
+    leading: Option<Leading>,
     settings: ControllerSettings,
 }
 
+#[derive(Debug)]
+struct Leading {
+    epoch: i32,
+    image: MetadataImage,
+}
+
+/// What the controller decided.
+#[derive(Debug, PartialEq)]
+pub struct Decided {
+    /// What is to be committed; the controller's own image has it already.
+    pub records: Vec<MetadataRecord>,
+    /// It holds once the records are committed.
+    pub response: Response,
+}
+
 impl Controller {
-    /// A controller that goes on from `image`.
-    pub fn new(image: MetadataImage, settings: ControllerSettings) -> Self {
-        Controller { image, settings }
+    /// A controller that does not lead.
+    pub fn new(settings: ControllerSettings) -> Self {
+        Controller { leading: None, settings }
     }
 
-    /// Decides. The records are already part of the controller's own image; the response holds once they are committed.
-    pub fn handle(&mut self, event: &Event) -> (Vec<MetadataRecord>, Response) {
-        let mut records = Vec::new();
-        let response = match event {
-            Event::RegisterBroker { id, incarnation } => {
-                let record = RegisterBrokerRecord { broker_id: *id, incarnation_id: *incarnation, fenced: false, ..Default::default() };
-                self.note(&mut records, vec![MetadataRecord::RegisterBroker(record)]);
-                if !self.image.has_features() {
-                    let newest = FEATURES.iter().map(|feature| feature_record(feature.name, feature.max)).collect();
-                    self.note(&mut records, newest);
-                }
+    /// Leads from `committed` on in its epoch. What was decided before and is not part of it is dropped. Answers what has to be committed first:
+    /// the end of a transaction that another controller left open.
+    pub fn lead(&mut self, committed: MetadataImage) -> Vec<MetadataRecord> {
+        let known = self.leading.as_ref().map_or(0, |leading| leading.epoch);
+        assert!(committed.epoch >= known, "the controller's epoch fell from {known} to {}", committed.epoch);
+        let open = committed.in_transaction();
+        let mut deciding = Deciding { image: committed, settings: &self.settings, records: Vec::new() };
+        if open {
+            deciding.note(vec![MetadataRecord::AbortTransaction(AbortTransactionRecord { reason: Some("the controller changed".into()) })]);
+        }
+        let Deciding { image, records, .. } = deciding;
+        self.leading = Some(Leading { epoch: image.epoch, image });
+        records
+    }
+
+    /// Leads no longer; what was decided and is not committed is dropped.
+    pub fn resign(&mut self) {
+        self.leading = None;
+    }
+
+    /// Epoch in which it leads, and the offset of the next record that it decides upon; none where it does not lead.
+    pub fn position(&self) -> Option<(i32, i64)> {
+        self.leading.as_ref().map(|leading| (leading.epoch, leading.image.offset + 1))
+    }
+
+    /// Decides. [`Error::NotController`] where it does not lead.
+    pub fn handle(&mut self, event: &Event) -> Result<Decided, Error> {
+        let leading = self.leading.as_mut().ok_or(Error::NotController)?;
+        let mut deciding = Deciding { image: std::mem::take(&mut leading.image), settings: &self.settings, records: Vec::new() };
+        let response = deciding.decide(event);
+        let Deciding { image, records, .. } = deciding;
+        leading.image = image;
+        Ok(Decided { records, response })
+    }
+}
+
+/// A decision on its way.
+struct Deciding<'a> {
+    image: MetadataImage,
+    settings: &'a ControllerSettings,
+    records: Vec<MetadataRecord>,
+}
+
+impl Deciding<'_> {
+    fn decide(&mut self, event: &Event) -> Response {
+        match event {
+            Event::RegisterBroker(registration) => {
+                self.register(registration);
                 Response::Done
             }
-            Event::CreateTopics { topics, validate_only } => Response::Topics(self.create_topics(topics, *validate_only, &mut records)),
-            Event::DeleteTopics(topics) => Response::Deleted(topics.iter().map(|topic| self.delete_topic(topic, &mut records)).collect()),
+            Event::CreateTopics { topics, validate_only } => Response::Topics(self.create_topics(topics, *validate_only)),
+            Event::DeleteTopics(topics) => Response::Deleted(topics.iter().map(|topic| self.delete_topic(topic)).collect()),
             Event::CreatePartitions { topics, validate_only } => {
-                Response::Partitions(topics.iter().map(|topic| self.create_partitions(topic, *validate_only, &mut records)).collect())
+                Response::Partitions(topics.iter().map(|topic| self.create_partitions(topic, *validate_only)).collect())
             }
             Event::AlterConfigs { alterations, validate_only } => {
                 let results = alterations.iter().map(|(resource, alteration)| {
                     let new = self.plan_configs(resource, alteration)?;
                     if !validate_only {
-                        self.note(&mut records, new);
+                        self.note(new);
                     }
                     Ok(())
                 });
@@ -200,7 +267,7 @@ impl Controller {
                 let planned = updates.iter().map(|update| self.plan_feature(update)).collect::<Result<Vec<_>, _>>();
                 Response::Features(planned.map(|new| {
                     if !validate_only {
-                        self.note(&mut records, new);
+                        self.note(new);
                     }
                 }))
             }
@@ -208,29 +275,49 @@ impl Controller {
                 let first = self.image.next_producer_id;
                 let end = first + PRODUCER_ID_BLOCK;
                 let record = ProducerIdsRecord { broker_id: *broker, next_producer_id: end, ..Default::default() };
-                self.note(&mut records, vec![MetadataRecord::ProducerIds(record)]);
+                self.note(vec![MetadataRecord::ProducerIds(record)]);
                 Response::ProducerIds(first, end)
             }
-        };
-        (records, response)
+        }
     }
 
-    /// Goes on from another image: what was proposed is not committed.
-    pub fn reset(&mut self, image: MetadataImage) {
-        self.image = image;
-    }
-
-    fn note(&mut self, records: &mut Vec<MetadataRecord>, new: Vec<MetadataRecord>) {
+    fn note(&mut self, new: Vec<MetadataRecord>) {
         new.iter().for_each(|record| self.image.apply(record));
-        records.extend(new);
+        self.image.offset += new.len() as i64;
+        self.records.extend(new);
     }
 
-    fn create_topics(
-        &mut self,
-        topics: &[NewTopic],
-        validate_only: bool,
-        records: &mut Vec<MetadataRecord>,
-    ) -> Vec<Result<CreatedTopic, Error>> {
+    /// Registers a broker, and begins a new leader epoch in every partition that it led or that waits for it: clients that know the broker's
+    /// earlier incarnation notice, and nothing that was sent to that one counts.
+    fn register(&mut self, registration: &Registration) {
+        if self.image.feature(METADATA_VERSION.name).is_none() {
+            // The first record of a new cluster, as in Kafka. Early releases had no level of it.
+            let is_new = !self.image.has_features();
+            let newest = FEATURES.iter().filter(|feature| is_new || feature.name == METADATA_VERSION.name);
+            let newest = newest.map(|feature| feature_record(feature.name, feature.max)).collect();
+            self.note(newest);
+        }
+        let Registration { id, incarnation, endpoints, rack, log_dirs } = registration;
+        let feature = |f: &Feature| BrokerFeature { name: f.name.into(), min_supported_version: f.min, max_supported_version: f.max };
+        let record = RegisterBrokerRecord {
+            broker_id: *id,
+            incarnation_id: *incarnation,
+            broker_epoch: self.image.offset + 1,
+            end_points: endpoints.clone(),
+            features: FEATURES.iter().map(feature).collect(),
+            rack: rack.clone(),
+            fenced: false,
+            log_dirs: log_dirs.clone(),
+            ..Default::default()
+        };
+        self.note(vec![MetadataRecord::RegisterBroker(record)]);
+        let partitions = self.image.topics().flat_map(|topic| topic.partitions.iter().enumerate().map(|(number, p)| (topic.id, number, p)));
+        let led = partitions.filter(|(_, _, p)| p.leader == *id || (p.leader == -1 && p.isr.contains(id)));
+        let begins = led.map(|(topic, number, _)| PartitionImage::leader_record(topic, number as i32, *id)).collect();
+        self.note(begins);
+    }
+
+    fn create_topics(&mut self, topics: &[NewTopic], validate_only: bool) -> Vec<Result<CreatedTopic, Error>> {
         let mut partitions_left = PARTITIONS_PER_REQUEST_MAX;
         topics
             .iter()
@@ -239,7 +326,7 @@ impl Controller {
                 let too_many = || Error::PolicyViolation(format!("More than {PARTITIONS_PER_REQUEST_MAX} partitions in one request"));
                 partitions_left = partitions_left.checked_sub(created.partitions as usize).ok_or_else(too_many)?;
                 if !validate_only {
-                    self.note(records, new);
+                    self.note(new);
                 }
                 Ok(created)
             })
@@ -263,7 +350,7 @@ impl Controller {
         let configs = check_configs(&topic.configs)?;
         let (assignments, clamped) = self.assign(topic)?;
         let mut records = vec![MetadataRecord::Topic(TopicRecord { name: topic.name.clone(), topic_id: topic.id })];
-        records.extend(assignments.iter().enumerate().map(|(number, replicas)| partition_record(topic.id, number as i32, replicas)));
+        records.extend(assignments.iter().enumerate().map(|(number, replicas)| self.partition_record(topic.id, number as i32, replicas)));
         records.extend(config_records(TOPIC_RESOURCE, &topic.name, &configs));
         let replication_factor = assignments.first().map_or(0, Vec::len) as i16;
         Ok((CreatedTopic { id: topic.id, partitions: assignments.len() as i32, replication_factor, clamped }, records))
@@ -274,7 +361,7 @@ impl Controller {
         let none = BTreeMap::new();
         let own = match resource {
             Resource::Topic(name) => &self.image.topic(name).ok_or(Error::UnknownTopic)?.configs,
-            Resource::Broker(Some(id)) if !self.image.brokers().contains(id) => {
+            Resource::Broker(Some(id)) if self.image.broker(*id).is_none() => {
                 return Err(Error::InvalidRequest(format!("No broker with id {id} found.")));
             }
             Resource::Broker(_) => self.image.broker_configs(&resource.record_name()).unwrap_or(&none),
@@ -299,6 +386,13 @@ impl Controller {
             return refuse(format!("The broker supports {}-{}.", feature.min, feature.max));
         }
         let current = self.image.feature(name).unwrap_or(0);
+        if *level < current && *downgrade == Downgrade::Allowed && *name == METADATA_VERSION.name {
+            // In Kafka's words; its 4.3 does not downgrade either.
+            return Err(Error::InvalidFeature(format!(
+                "Unsupported {name} downgrade from {current} to {level}. Refusing to perform the requested downgrade because it might delete \
+                 metadata information."
+            )));
+        }
         if *level < current && *downgrade == Downgrade::Refused {
             return refuse("Can't downgrade the version of this feature with an upgrade.".into());
         }
@@ -329,7 +423,7 @@ impl Controller {
                 "Replication factor must be larger than 0, or -1 to use the default value.".into(),
             ));
         }
-        let brokers = self.image.brokers();
+        let brokers: Vec<i32> = self.image.brokers().filter(|broker| !broker.fenced).map(|broker| broker.broker_id).collect();
         let clamp = self.settings.replication == Replication::Clamp || is_internal_topic(&topic.name);
         if wanted as usize > brokers.len() && !clamp {
             let there = brokers.len();
@@ -363,7 +457,7 @@ impl Controller {
         if brokers.is_empty() || different.len() != brokers.len() {
             return Err(Error::InvalidReplicaAssignment("The manual partition assignment is empty or names a broker twice.".into()));
         }
-        match brokers.iter().find(|id| !self.image.brokers().contains(id)) {
+        match brokers.iter().find(|id| self.image.broker(**id).is_none()) {
             Some(id) => Err(Error::InvalidReplicaAssignment(format!(
                 "The manual partition assignment includes broker {id}, but no such broker is registered."
             ))),
@@ -371,17 +465,27 @@ impl Controller {
         }
     }
 
-    fn delete_topic(&mut self, topic: &TopicRef, records: &mut Vec<MetadataRecord>) -> Result<(Arc<str>, Uuid), Error> {
+    /// The record of a new partition. A broker with one log directory stores its replica there; others say later where (KIP-858).
+    fn partition_record(&self, topic_id: Uuid, number: i32, replicas: &[i32]) -> MetadataRecord {
+        let directory = |id: &i32| match self.image.broker(*id).map(|broker| broker.log_dirs.as_slice()) {
+            Some([only]) => *only,
+            _ => UNASSIGNED_DIRECTORY,
+        };
+        let directories = replicas.iter().map(directory).collect();
+        PartitionImage { directories, ..PartitionImage::new(replicas) }.to_record(topic_id, number)
+    }
+
+    fn delete_topic(&mut self, topic: &TopicRef) -> Result<(Arc<str>, Uuid), Error> {
         let found = match topic {
             TopicRef::Name(name) => self.image.topic(name).ok_or(Error::UnknownTopic)?,
             TopicRef::Id(id) => self.image.topic_by_id(*id).ok_or(Error::UnknownTopicId)?,
         };
         let gone = (found.name.clone(), found.id);
-        self.note(records, vec![MetadataRecord::RemoveTopic(RemoveTopicRecord { topic_id: gone.1 })]);
+        self.note(vec![MetadataRecord::RemoveTopic(RemoveTopicRecord { topic_id: gone.1 })]);
         Ok(gone)
     }
 
-    fn create_partitions(&mut self, more: &MorePartitions, validate_only: bool, records: &mut Vec<MetadataRecord>) -> Result<(), Error> {
+    fn create_partitions(&mut self, more: &MorePartitions, validate_only: bool) -> Result<(), Error> {
         let topic = self.image.topic(&more.name).ok_or(Error::UnknownTopic)?;
         let there = topic.partitions.len() as i32;
         if more.count <= there {
@@ -407,9 +511,9 @@ impl Controller {
             None => vec![topic.partitions.first().map_or(Vec::new(), |p| p.replicas.clone()); added],
         };
         let id = topic.id;
-        let new = replicas.iter().enumerate().map(|(at, replicas)| partition_record(id, there + at as i32, replicas)).collect();
+        let new = replicas.iter().enumerate().map(|(at, replicas)| self.partition_record(id, there + at as i32, replicas)).collect();
         if !validate_only {
-            self.note(records, new);
+            self.note(new);
         }
         Ok(())
     }
@@ -432,12 +536,6 @@ fn feature_record(name: &str, feature_level: i16) -> MetadataRecord {
     MetadataRecord::FeatureLevel(FeatureLevelRecord { name: name.to_string(), feature_level })
 }
 
-/// The record of a new partition: its first replica leads, and all are in sync.
-fn partition_record(topic_id: Uuid, number: i32, replicas: &[i32]) -> MetadataRecord {
-    let leader = replicas.first().copied().unwrap_or(-1);
-    PartitionImage { leader, leader_epoch: 0, replicas: replicas.to_vec(), isr: replicas.to_vec() }.to_record(topic_id, number)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -446,9 +544,23 @@ mod tests {
     fn controller(replication: Replication) -> Controller {
         let settings =
             ControllerSettings { num_partitions: 3, default_replication_factor: 1, replication, topic_defaults: BTreeMap::new() };
-        let mut controller = Controller::new(MetadataImage::default(), settings);
-        controller.handle(&Event::RegisterBroker { id: 1, incarnation: Uuid::ZERO });
+        let mut controller = Controller::new(settings);
+        controller.lead(MetadataImage::default());
+        handle(&mut controller, &start());
         controller
+    }
+
+    fn start() -> Event {
+        Event::RegisterBroker(Registration { id: 1, ..Registration::default() })
+    }
+
+    fn handle(controller: &mut Controller, event: &Event) -> (Vec<MetadataRecord>, Response) {
+        let Decided { records, response } = controller.handle(event).unwrap();
+        (records, response)
+    }
+
+    fn image(controller: &Controller) -> &MetadataImage {
+        &controller.leading.as_ref().unwrap().image
     }
 
     fn topic(name: &str) -> NewTopic {
@@ -456,7 +568,7 @@ mod tests {
     }
 
     fn create(controller: &mut Controller, topic: NewTopic) -> Result<CreatedTopic, Error> {
-        match controller.handle(&Event::CreateTopics { topics: vec![topic], validate_only: false }) {
+        match handle(controller, &Event::CreateTopics { topics: vec![topic], validate_only: false }) {
             (_, Response::Topics(mut results)) => results.remove(0),
             other => panic!("{other:?}"),
         }
@@ -465,17 +577,17 @@ mod tests {
     #[test]
     fn a_topic_gets_defaults_and_its_records_make_the_same_image() {
         let mut controller = controller(Replication::Refuse);
+        let before = image(&controller).clone();
         let with_config = NewTopic { configs: vec![("retention.ms".into(), Some("5".into()))], ..topic("a") };
-        let (records, _) = controller.handle(&Event::CreateTopics { topics: vec![with_config], validate_only: false });
-        let mut image = MetadataImage::default();
-        image.apply(&MetadataRecord::RegisterBroker(RegisterBrokerRecord { broker_id: 1, ..Default::default() }));
-        FEATURES.iter().for_each(|feature| image.apply(&feature_record(feature.name, feature.max)));
+        let (records, _) = handle(&mut controller, &Event::CreateTopics { topics: vec![with_config], validate_only: false });
+        let mut image = before;
         for record in &records {
             let stored = MetadataRecord::decode(record.encode()).unwrap();
             assert_eq!(&stored, record);
             image.apply(&stored);
         }
-        assert_eq!(image, controller.image);
+        image.offset += records.len() as i64;
+        assert_eq!(&image, super::tests::image(&controller));
         let topic = image.topic("a").unwrap();
         assert_eq!((topic.partitions.len(), topic.configs["retention.ms"].as_str()), (3, "5"));
     }
@@ -504,7 +616,7 @@ mod tests {
             let error = create(&mut controller, new.clone()).unwrap_err();
             assert!(expected(&error), "{new:?}: {error:?}");
         }
-        assert_eq!(controller.image.topic_count(), 1);
+        assert_eq!(image(&controller).topic_count(), 1);
     }
 
     #[test]
@@ -519,7 +631,7 @@ mod tests {
     #[test]
     fn validate_only_writes_nothing() {
         let mut controller = controller(Replication::Refuse);
-        let (records, response) = controller.handle(&Event::CreateTopics { topics: vec![topic("a")], validate_only: true });
+        let (records, response) = handle(&mut controller, &Event::CreateTopics { topics: vec![topic("a")], validate_only: true });
         assert!(records.is_empty() && matches!(response, Response::Topics(results) if results[0].is_ok()));
     }
 
@@ -531,14 +643,16 @@ mod tests {
             topics: vec![MorePartitions { name: "a".into(), count, assignments }],
             validate_only: false,
         };
-        assert!(matches!(controller.handle(&grow(3, None)).1, Response::Partitions(r) if matches!(r[0], Err(Error::InvalidPartitions(_)))));
         assert!(
-            matches!(controller.handle(&grow(5, Some(vec![vec![1]]))).1, Response::Partitions(r) if matches!(r[0], Err(Error::InvalidReplicaAssignment(_))))
+            matches!(handle(&mut controller, &grow(3, None)).1, Response::Partitions(r) if matches!(r[0], Err(Error::InvalidPartitions(_))))
         );
-        assert!(matches!(controller.handle(&grow(5, None)).1, Response::Partitions(r) if r[0].is_ok()));
-        assert_eq!(controller.image.topic("a").unwrap().partitions.len(), 5);
+        assert!(
+            matches!(handle(&mut controller, &grow(5, Some(vec![vec![1]]))).1, Response::Partitions(r) if matches!(r[0], Err(Error::InvalidReplicaAssignment(_))))
+        );
+        assert!(matches!(handle(&mut controller, &grow(5, None)).1, Response::Partitions(r) if r[0].is_ok()));
+        assert_eq!(image(&controller).topic("a").unwrap().partitions.len(), 5);
         let delete = Event::DeleteTopics(vec![TopicRef::Name("a".into()), TopicRef::Name("a".into()), TopicRef::Id(Uuid::ZERO)]);
-        let Response::Deleted(results) = controller.handle(&delete).1 else { panic!() };
+        let Response::Deleted(results) = handle(&mut controller, &delete).1 else { panic!() };
         assert!(results[0].is_ok());
         assert_eq!(results[1..], [Err(Error::UnknownTopic), Err(Error::UnknownTopicId)]);
     }
@@ -547,17 +661,24 @@ mod tests {
     fn a_start_raises_leader_epochs_and_a_new_topic_begins_at_zero() {
         let mut controller = controller(Replication::Refuse);
         create(&mut controller, topic("a")).unwrap();
-        controller.handle(&Event::RegisterBroker { id: 1, incarnation: Uuid::ZERO });
+        let (records, _) = handle(&mut controller, &start());
         create(&mut controller, topic("bb")).unwrap();
-        let epoch = |name| controller.image.topic(name).unwrap().partitions[0].leader_epoch;
-        assert_eq!((epoch("a"), epoch("bb")), (1, 0));
+        let epochs =
+            |name| image(&controller).topic(name).unwrap().partitions.iter().map(|p| (p.leader_epoch, p.partition_epoch)).collect();
+        assert_eq!((epochs("a"), epochs("bb")), (vec![(1, 1); 3], vec![(0, 0); 3]));
+        // Each change is a record of its own; the registration says its own offset.
+        assert!(
+            matches!(&records[..], [MetadataRecord::RegisterBroker(_), MetadataRecord::PartitionChange(change), _, _] if change.leader == 1)
+        );
+        let MetadataRecord::RegisterBroker(broker) = &records[0] else { panic!() };
+        assert_eq!(broker.broker_epoch + 7, image(&controller).offset, "3 changes, a topic and 3 partitions follow");
     }
 
     #[test]
     fn altered_settings_are_records_that_make_the_same_image() {
         let mut controller = controller(Replication::Refuse);
         create(&mut controller, NewTopic { configs: vec![("retention.ms".into(), Some("5".into()))], ..topic("a") }).unwrap();
-        let before = controller.image.clone();
+        let before = image(&controller).clone();
         let set = |name: &str, value: &str| Alteration::Change(vec![(name.into(), Operation::Set, Some(value.into()))]);
         let alterations = vec![
             (Resource::Topic("a".into()), Alteration::Replace(vec![("segment.ms".into(), Some("9".into()))])),
@@ -566,9 +687,9 @@ mod tests {
             (Resource::Topic("missing".into()), set("segment.ms", "9")),
             (Resource::Broker(Some(7)), set("log.retention.ms", "8")),
         ];
-        let checked = controller.handle(&Event::AlterConfigs { alterations: alterations.clone(), validate_only: true });
-        assert!(checked.0.is_empty() && controller.image == before);
-        let (records, response) = controller.handle(&Event::AlterConfigs { alterations, validate_only: false });
+        let checked = handle(&mut controller, &Event::AlterConfigs { alterations: alterations.clone(), validate_only: true });
+        assert!(checked.0.is_empty() && *image(&controller) == before);
+        let (records, response) = handle(&mut controller, &Event::AlterConfigs { alterations, validate_only: false });
         assert_eq!(checked.1, response);
         let Response::Altered(results) = response else { panic!() };
         assert!(
@@ -576,7 +697,8 @@ mod tests {
         );
         let mut image = before;
         records.iter().for_each(|record| image.apply(&MetadataRecord::decode(record.encode()).unwrap()));
-        assert_eq!(image, controller.image);
+        image.offset += records.len() as i64;
+        assert_eq!(&image, super::tests::image(&controller));
         assert_eq!(image.topic("a").unwrap().configs, BTreeMap::from([("segment.ms".to_string(), "9".to_string())]));
         let mut restored = MetadataImage::default();
         image.to_records().iter().for_each(|record| restored.apply(record));
@@ -588,8 +710,94 @@ mod tests {
     fn producer_id_blocks_follow_each_other() {
         let mut controller = controller(Replication::Refuse);
         for block in 0..3 {
-            let (_, response) = controller.handle(&Event::AllocateProducerIds { broker: 1 });
+            let (_, response) = handle(&mut controller, &Event::AllocateProducerIds { broker: 1 });
             assert_eq!(response, Response::ProducerIds(block * 1000, block * 1000 + 1000));
         }
+    }
+
+    #[test]
+    fn a_controller_that_does_not_lead_decides_nothing_and_one_that_leads_again_forgets_what_was_not_committed() {
+        let mut controller = controller(Replication::Refuse);
+        let committed = image(&controller).clone();
+        create(&mut controller, topic("lost")).unwrap();
+        controller.resign();
+        assert_eq!(controller.handle(&start()), Err(Error::NotController));
+        let mut again = committed.clone();
+        again.epoch = 7;
+        controller.lead(again);
+        assert_eq!(controller.position(), Some((7, committed.offset + 1)));
+        assert!(image(&controller).topic("lost").is_none());
+        create(&mut controller, topic("lost")).unwrap();
+    }
+
+    #[test]
+    fn a_new_leader_aborts_a_transaction_that_was_left_open() {
+        let mut committed = image(&controller(Replication::Refuse)).clone();
+        committed.apply(&MetadataRecord::BeginTransaction(Default::default()));
+        committed.apply(&MetadataRecord::Topic(TopicRecord { name: "half".into(), topic_id: Uuid([9; 16]) }));
+        let mut controller = controller(Replication::Refuse);
+        let first = controller.lead(committed);
+        assert!(matches!(first[..], [MetadataRecord::AbortTransaction(_)]));
+        assert!(image(&controller).topic("half").is_none() && !image(&controller).in_transaction());
+        assert_eq!(controller.lead(image(&controller).clone()), []);
+    }
+
+    #[test]
+    fn a_partition_without_leader_is_led_again_by_a_replica_in_sync_that_starts() {
+        let mut controller = controller(Replication::Refuse);
+        create(&mut controller, NewTopic { partitions: 1, ..topic("a") }).unwrap();
+        let id = image(&controller).topic("a").unwrap().id;
+        let mut committed = image(&controller).clone();
+        committed.apply(&PartitionImage::leader_record(id, 0, -1));
+        controller.lead(committed);
+        handle(&mut controller, &start());
+        let partition = &image(&controller).topic("a").unwrap().partitions[0];
+        assert_eq!((partition.leader, partition.leader_epoch, partition.partition_epoch), (1, 2, 2));
+    }
+
+    #[test]
+    fn a_replica_is_stored_in_the_only_directory_of_its_broker() {
+        for (log_dirs, expected) in [
+            (vec![Uuid([5; 16])], Uuid([5; 16])),
+            (vec![Uuid([5; 16]), Uuid([6; 16])], UNASSIGNED_DIRECTORY),
+            (vec![], UNASSIGNED_DIRECTORY),
+        ] {
+            let mut controller = controller(Replication::Refuse);
+            handle(&mut controller, &Event::RegisterBroker(Registration { id: 1, log_dirs, ..Registration::default() }));
+            create(&mut controller, topic("a")).unwrap();
+            assert_eq!(image(&controller).topic("a").unwrap().partitions[0].directories, [expected]);
+        }
+    }
+
+    #[test]
+    fn an_old_cluster_gets_the_level_of_its_metadata_once_and_keeps_its_other_levels() {
+        let level = |image: &MetadataImage, name| image.feature(name);
+        let fresh = controller(Replication::Refuse);
+        assert_eq!((level(image(&fresh), "metadata.version"), level(image(&fresh), "transaction.version")), (Some(30), Some(2)));
+        let mut old = MetadataImage::default();
+        old.apply(&feature_record("transaction.version", 0));
+        let mut controller = controller(Replication::Refuse);
+        controller.lead(old);
+        let (records, _) = handle(&mut controller, &start());
+        assert_eq!(records[0], feature_record("metadata.version", 30));
+        assert_eq!((level(image(&controller), "metadata.version"), level(image(&controller), "transaction.version")), (Some(30), Some(0)));
+        assert_eq!(handle(&mut controller, &start()).0.len(), 1);
+    }
+
+    #[test]
+    fn the_level_of_the_metadata_does_not_fall() {
+        let mut controller = controller(Replication::Refuse);
+        let mut set = |level, downgrade| {
+            let updates = vec![FeatureUpdate { name: "metadata.version".into(), level, downgrade }];
+            match handle(&mut controller, &Event::UpdateFeatures { updates, validate_only: false }).1 {
+                Response::Features(result) => result.map_err(|error| error.to_string()),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(set(30, Downgrade::Refused), Ok(()));
+        assert!(set(29, Downgrade::Refused).unwrap_err().contains("Can't downgrade"));
+        assert!(set(29, Downgrade::Allowed).unwrap_err().starts_with("Unsupported metadata.version downgrade from 30 to 29."));
+        assert!(set(31, Downgrade::Refused).unwrap_err().contains("The broker supports 7-30."));
+        assert!(set(6, Downgrade::Allowed).unwrap_err().contains("The broker supports 7-30."));
     }
 }

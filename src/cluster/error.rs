@@ -50,9 +50,12 @@ pub enum Error {
     /// The change could not be made durable.
     #[error("the metadata log cannot be written: {0}")]
     Storage(String),
-    /// The broker is stopping, or another one is the controller.
+    /// The broker is stopping, or another one is the controller: the change is not made, and another try is safe.
     #[error("this broker is not the controller")]
     NotController,
+    /// The change may have been made, or may still be.
+    #[error("whether the change was committed is not known: {0}")]
+    Unknown(String),
 }
 
 /// As Kafka says it.

@@ -14,8 +14,12 @@ pub struct Feature {
 /// Transactions: 1 stores their state in a format that can grow, 2 lets the epochs of producers grow with each transaction (KIP-890).
 pub const TRANSACTION_VERSION: Feature = Feature { name: "transaction.version", min: 0, max: 2 };
 
+/// The format of the metadata and what it may hold, as Kafka numbers it: 7 is 3.3-IV3, 30 is 4.3-IV0. Clients tell Kafka's version by it. Our
+/// records are always written in their newest versions, so the level never falls.
+pub const METADATA_VERSION: Feature = Feature { name: "metadata.version", min: 7, max: 30 };
+
 /// All of them.
-pub const FEATURES: &[Feature] = &[TRANSACTION_VERSION];
+pub const FEATURES: &[Feature] = &[METADATA_VERSION, TRANSACTION_VERSION];
 
 impl Feature {
     /// The feature of a name.

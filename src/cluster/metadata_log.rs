@@ -1,96 +1,42 @@
-//! The log under the metadata: where records become committed.
+//! The metadata log of a cluster with one controller: segments and snapshots below the log directory, in Kafka's format.
+//!
+//! What is appended and synced is committed. Each start is an election with one voter: the epoch after the one that is stored, made durable
+//! by a LeaderChange record before anything is decided in it.
 
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use super::{Error, MetadataRecord, takeover};
-use crate::env::{Clock, Disk, Env, Workers};
-use crate::model::{LeaderEpoch, NodeId, Offset};
-use crate::records::{
-    self, BatchBuilder, BatchHeader, CheckedBatch, KeyRule, Look, NewRecord, Records, Rules, TimestampType, batches, check, layout,
+use super::batches::{
+    Content, Form, batch, batches_of_file, content, encode_snapshot, leader_change, read_snapshot, snapshot_name, snapshot_place,
 };
+use super::partition_image::UNASSIGNED_DIRECTORY;
+use super::{
+    Committed, CommittedStream, Entry, Error, LeaderChange, Leadership, MetadataImage, MetadataLog, MetadataRecord, NotCommitted, Pending,
+    Proposal, Role, Snapshot, takeover,
+};
+use crate::env::{Clock, Disk, Env, Workers};
+use crate::model::{LeaderEpoch, NodeId, Offset, Uuid};
+use crate::protocol::generated::cluster_metadata::NoOpRecord;
+use crate::records::BatchHeader;
 use crate::storage::{self, Log, LogConfig, OpenFiles, Origin, Policy, Recovery};
 
-/// The name of the metadata log, as in Kafka; its one partition lies beside the others.
+/// The name of the metadata log, as in Kafka; its one partition is stored beside the others.
 pub const METADATA_TOPIC: &str = "__cluster_metadata";
 
-/// Committed records. On disk an entry is a record batch: its base offset is the index, its leader epoch the term, and each record carries
-/// the format version of its frame.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
-    /// The term of the controller that proposed it.
-    pub term: i32,
-    /// The index of the first record.
-    pub index: i64,
-    /// What changes.
-    pub records: Vec<MetadataRecord>,
-}
-
-/// What a log hands to those who follow it.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Committed {
-    /// Records that make the whole state: they take the place of everything before.
-    Snapshot(Vec<MetadataRecord>),
-    /// A change.
-    Entry(Entry),
-}
-
-impl Committed {
-    /// The records.
-    pub fn records(&self) -> &[MetadataRecord] {
-        match self {
-            Committed::Snapshot(records) => records,
-            Committed::Entry(entry) => &entry.records,
-        }
-    }
-}
-
-/// A call of a [`MetadataLog`] on its way.
-pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
-
-/// What is committed, in one order everywhere: first what the log holds when it is opened, then what follows. It has no bound of its own: who
-/// follows takes each entry before the next one is proposed.
-pub type CommittedStream = mpsc::UnboundedReceiver<Committed>;
-
-/// What the controller needs of a log. Records that are proposed come back on the log's [`CommittedStream`]; so do those of others.
-pub trait MetadataLog: Send + Sync {
-    /// Proposes records in the controller's term. Answers the index of the first one once they are committed and in the stream, or
-    /// [`Error::NotController`] where the term has passed.
-    fn propose(&self, records: Vec<MetadataRecord>, term: i32) -> Pending<'_, i64>;
-
-    /// Whether so much has been committed since the last snapshot that another one is worth its while.
-    fn wants_snapshot(&self) -> bool;
-
-    /// Stores the whole state as of the last committed record, so that what led there can go.
-    fn snapshot(&self, state: Vec<MetadataRecord>) -> Pending<'_, ()>;
-
-    /// Our term.
-    fn term(&self) -> i32;
-
-    /// Stops; what is committed stays.
-    fn close(&self) -> Pending<'_, ()>;
-}
-
-/// Where our log lies within Kafka's.
+/// Where our log is within Kafka's.
 const BESIDE_KAFKA: &str = "dlog";
 /// Says up to which offset Kafka's log was taken over.
 const TAKEN_OVER: &str = "taken-over";
-/// Records after which a snapshot is taken.
+/// Records after which a snapshot is taken, unless the last one was larger.
 const SNAPSHOT_AFTER_RECORDS: i64 = 10_000;
-/// What a snapshot's file is named by, after its offset and term, as in Kafka.
-pub(super) const SNAPSHOT_SUFFIX: &str = ".checkpoint";
-/// Records of one batch of a snapshot.
-const SNAPSHOT_BATCH_RECORDS: usize = 1000;
 
-/// A log of one node: what is appended and synced is committed. A snapshot is a file of batches beside the segments.
+/// A log of one node. A snapshot is a file of batches beside the segments.
 pub struct LocalMetadataLog {
     file: Arc<Mutex<LogFile>>,
-    term: i32,
+    leadership: watch::Sender<Leadership>,
     workers: Workers,
 }
 
@@ -98,16 +44,22 @@ struct LogFile {
     log: Log,
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
-    term: i32,
+    epoch: i32,
     committed: mpsc::UnboundedSender<Committed>,
     /// A sync has failed: what is in the file may not be on the disk, and nothing can be committed after it.
     failed: bool,
+    /// End and size in records of the newest snapshot.
+    snapshot: (i64, i64),
+    /// What is stored is of an early release; a snapshot replaces it.
+    must_convert: bool,
+    /// The time of the last record.
+    last_ms: i64,
 }
 
 impl LocalMetadataLog {
-    /// Opens the log below the log directory; everything that is there is committed. Each start is a new term.
-    pub fn open(env: &Env, directory: &Path) -> Result<(LocalMetadataLog, CommittedStream), Error> {
-        LocalMetadataLog::open_at(env, directory.join(format!("{METADATA_TOPIC}-0")))
+    /// Opens the log below the log directory and elects `node`; everything that is there is committed.
+    pub fn open(env: &Env, directory: &Path, node: NodeId) -> Result<(LocalMetadataLog, CommittedStream), Error> {
+        LocalMetadataLog::open_at(env, directory.join(format!("{METADATA_TOPIC}-0")), node)
     }
 
     /// Opens the log of a directory that Apache Kafka made. Kafka's own metadata log is read once and never written; ours lies in a directory
@@ -135,53 +87,64 @@ impl LocalMetadataLog {
                     path.display()
                 )));
             }
-            return LocalMetadataLog::open_at(env, path);
+            return LocalMetadataLog::open_at(env, path, node);
         }
         let taken = takeover::read(disk, &kafkas, node)?;
         // What a start left that was cut short here.
         if disk.is_dir(&path) {
             disk.remove_dir_all(&path).map_err(unreadable)?;
         }
-        let (log, _) = LocalMetadataLog::open_at(env, path.clone())?;
-        log.file().snapshot(&taken.image.to_records())?;
+        let (log, _) = LocalMetadataLog::open_at(env, path.clone(), node)?;
+        let mut file = log.file();
+        let (end, epoch) = (file.log.log_end().0, file.epoch);
+        file.snapshot(&Snapshot { end, epoch, records: taken.image.to_records(), removed: Vec::new() })?;
+        drop(file);
         disk.replace(&note, format!("{}\n", taken.end).as_bytes()).map_err(unreadable)?;
         disk.sync_dir(&kafkas).map_err(unreadable)?;
         let (topics, offset) = (taken.image.topic_count(), taken.end.0);
         info!(topics, offset, directory = %directory.display(), "took over the metadata of Apache Kafka");
+        let held: Vec<String> = taken.image.held().kinds().iter().map(|(kind, count)| format!("{kind}: {count}")).collect();
+        if !held.is_empty() {
+            warn!(what = held.join(", "), "taken over from Apache Kafka and kept, but not enforced by this broker");
+        }
         if !taken.left_behind.is_empty() {
             let what: Vec<String> = taken.left_behind.into_iter().collect();
             warn!(what = what.join(", "), "not taken over from Apache Kafka");
         }
         drop(log);
-        LocalMetadataLog::open_at(env, path)
+        LocalMetadataLog::open_at(env, path, node)
     }
 
-    fn open_at(env: &Env, path: PathBuf) -> Result<(LocalMetadataLog, CommittedStream), Error> {
+    fn open_at(env: &Env, path: PathBuf, node: NodeId) -> Result<(LocalMetadataLog, CommittedStream), Error> {
         let Env { disk, clock, workers, .. } = env.clone();
         disk.create_dir(&path).map_err(|e| Error::Storage(e.to_string()))?;
         refuse_damage(&*disk, &path)?;
         let (log, _) = Log::open(&OpenFiles::new(disk.clone(), 1), &path, config(), Recovery::From(Offset(0)), clock.wall_ms())?;
-        let (mut from, mut term) = (log.log_start(), 0);
         let (committed, stream) = mpsc::unbounded_channel();
-        // The stream's reader is still here.
-        let commit = |new| drop(committed.send(new));
+        let mut replay = Replay { committed: committed.clone(), implied: Some(Implied::default()), last_ms: 0, must_convert: false };
+        let (mut from, mut epoch, mut snapshot) = (Offset(0), 0, (0, 0));
         let names = disk.list(&path).map_err(|e| Error::Storage(e.to_string()))?;
-        if let Some((name, end, of_term)) = names.iter().filter_map(|n| snapshot_place(n)).max_by_key(|(_, end, term)| (*end, *term)) {
+        if let Some((name, end, of_epoch)) = names.iter().filter_map(|n| snapshot_place(n)).max_by_key(|(_, end, epoch)| (*end, *epoch)) {
             let bytes = disk.read(&path.join(name)).map_err(|e| Error::Storage(e.to_string()))?;
-            commit(Committed::Snapshot(read_snapshot(&bytes)?));
+            let (records, form) = read_snapshot(&bytes)?;
             if log.log_end() < end {
                 return Err(Error::Storage(format!("the log ends at {}, before its snapshot at {end}", log.log_end())));
             }
-            (from, term) = (end, of_term);
+            snapshot = (end.0, records.len() as i64);
+            replay.snapshot(Snapshot { end: end.0, epoch: of_epoch, records, removed: Vec::new() }, form);
+            (from, epoch) = (end, of_epoch);
         }
-        log.reader().replay(from, |header, batch| {
-            let records = decode_records(batch.get(layout::SIZE..).unwrap_or_default(), header.records_count)?;
-            commit(Committed::Entry(Entry { term: header.leader_epoch.0, index: header.base_offset.0, records }));
-            Ok::<_, Error>(())
-        })?;
-        let term = log.epochs().latest().map_or(term, |epoch| epoch.0.max(term)) + 1;
-        let file = Arc::new(Mutex::new(LogFile { log, disk, clock, term, committed, failed: false }));
-        Ok((LocalMetadataLog { file, term, workers }, stream))
+        if log.log_start() > from {
+            return Err(Error::Storage(format!("the log begins at {}, and there is no snapshot up to there", log.log_start())));
+        }
+        log.reader().replay(from, |header, batch| replay.batch(header, content(header, batch)?))?;
+        replay.convert();
+        let (last_ms, must_convert) = (replay.last_ms, replay.must_convert);
+        let stored = log.epochs().latest().map_or(epoch, |latest| latest.0.max(epoch));
+        let mut file = LogFile { log, disk, clock, epoch: stored, committed, failed: false, snapshot, must_convert, last_ms };
+        file.elect(node)?;
+        let leadership = watch::Sender::new(Leadership { epoch: file.epoch, role: Role::Leader });
+        Ok((LocalMetadataLog { file: Arc::new(Mutex::new(file)), leadership, workers }, stream))
     }
 
     fn file(&self) -> MutexGuard<'_, LogFile> {
@@ -189,10 +152,10 @@ impl LocalMetadataLog {
     }
 
     /// Works on the file where blocking is allowed.
-    fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&mut LogFile) -> Result<T, Error> + Send + 'static) -> Pending<'_, T> {
-        let file = self.file.clone();
+    fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&mut LogFile) -> Result<T, Error> + Send + 'static) -> Pending<T> {
+        let (file, workers) = (self.file.clone(), self.workers.clone());
         let work = move || work(&mut file.lock().unwrap_or_else(PoisonError::into_inner));
-        Box::pin(async { self.workers.blocking(work).await.map_err(|e| Error::Storage(e.to_string()))? })
+        Box::pin(async move { workers.blocking(work).await.map_err(|e| Error::Storage(e.to_string()))? })
     }
 }
 
@@ -204,58 +167,88 @@ fn refuse_damage(disk: &dyn Disk, directory: &Path) -> Result<(), Error> {
     logs.try_for_each(|name| batches_of_file(disk, &directory.join(name), |_, _| Ok(())))
 }
 
-/// Name, end offset and term of a snapshot's file.
-pub(super) fn snapshot_place(name: &str) -> Option<(&str, Offset, i32)> {
-    let (end, term) = name.strip_suffix(SNAPSHOT_SUFFIX)?.split_once('-')?;
-    Some((name, Offset(end.parse().ok()?), term.parse().ok()?))
+/// Turns what is stored into what is delivered.
+struct Replay {
+    committed: mpsc::UnboundedSender<Committed>,
+    /// The state of a log of an early release, up to the first change of the leader that is recorded.
+    implied: Option<Implied>,
+    last_ms: i64,
+    must_convert: bool,
 }
 
-fn read_snapshot(bytes: &[u8]) -> Result<Vec<MetadataRecord>, Error> {
-    let malformed = |error: records::Error| Error::Storage(format!("the snapshot: {error}"));
-    let mut all = Vec::new();
-    let mut read = 0;
-    for batch in batches(bytes) {
-        let (header, batch) = batch.map_err(malformed)?;
-        header.check_crc(batch).map_err(malformed)?;
-        all.extend(decode_records(batch.get(layout::SIZE..).unwrap_or_default(), header.records_count)?);
-        read += batch.len();
+/// What the records of an early release add up to: there a broker's registration began a leader epoch in every partition that it led.
+#[derive(Default)]
+struct Implied {
+    image: MetadataImage,
+    end: i64,
+    epoch: i32,
+    removed: Vec<Uuid>,
+}
+
+impl Replay {
+    fn deliver(&self, committed: Committed) {
+        // The stream's reader is still here, in `LocalMetadataLog::open_at`.
+        let _ = self.committed.send(committed);
     }
-    if read == bytes.len() { Ok(all) } else { Err(Error::Storage("the snapshot ends in the middle of a batch".into())) }
-}
 
-/// Gives each sound batch of a file to `each`. A last one that is torn is left out; damage before it is an error.
-pub(super) fn batches_of_file(
-    disk: &dyn Disk,
-    path: &Path,
-    mut each: impl FnMut(&BatchHeader, &[u8]) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let bytes = disk.read(path).map_err(|e| Error::Storage(e.to_string()))?;
-    let mut position = 0;
-    for batch in batches(&bytes) {
-        let size = match &batch {
-            Ok((header, batch)) if header.check_crc(batch).is_ok() => {
-                each(header, batch)?;
-                position += batch.len();
-                continue;
+    fn snapshot(&mut self, snapshot: Snapshot, form: Form) {
+        match (form, &mut self.implied) {
+            (Form::Implied, Some(implied)) => {
+                snapshot.records.into_iter().for_each(|record| implied.apply(record));
+                (implied.end, implied.epoch) = (snapshot.end, snapshot.epoch);
             }
-            Ok((header, _)) => header.size(),
-            Err(_) => bytes.len() - position,
-        };
-        if position + size < bytes.len() {
-            return Err(Error::Storage(format!("{} is damaged at byte {position}; restore it from a copy", path.display())));
+            _ => {
+                self.implied = None;
+                self.deliver(Committed::Snapshot(snapshot));
+            }
         }
-        break;
     }
-    Ok(())
+
+    fn batch(&mut self, header: &BatchHeader, content: Content) -> Result<(), Error> {
+        let (epoch, offset) = (header.leader_epoch.0, header.base_offset.0);
+        self.last_ms = header.max_timestamp;
+        match (content, &mut self.implied) {
+            (Content::Records(records), Some(implied)) => {
+                records.into_iter().for_each(|record| implied.apply(record));
+                (implied.end, implied.epoch) = (header.next_offset().0, epoch);
+            }
+            (Content::Records(records), None) => self.deliver(Committed::Entry(Entry { epoch, offset, records })),
+            (Content::LeaderChange(leader), _) => {
+                self.convert();
+                self.deliver(Committed::LeaderChange(LeaderChange { epoch, offset, leader }));
+            }
+            _ => {
+                let records = vec![MetadataRecord::NoOp(NoOpRecord::default()); header.records_count.max(0) as usize];
+                self.deliver(Committed::Entry(Entry { epoch, offset, records }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Delivers the state of an early release, if there is one, as a snapshot; from here on each change is a record.
+    fn convert(&mut self) {
+        let Some(Implied { image, end, epoch, removed }) = self.implied.take().filter(|implied| implied.end > 0) else { return };
+        self.must_convert = true;
+        self.deliver(Committed::Snapshot(Snapshot { end, epoch, records: image.to_records(), removed }));
+    }
 }
 
-fn decode_records(body: &[u8], count: i32) -> Result<Vec<MetadataRecord>, Error> {
-    let body = Bytes::copy_from_slice(body);
-    let one = |record: Result<records::Record<'_>, records::Error>| {
-        let value = record.map_err(|e| Error::Storage(e.to_string()))?.value.map(|v| body.slice_ref(v));
-        MetadataRecord::decode(value.ok_or_else(|| Error::Storage("a metadata record has no value".into()))?).map_err(Error::Storage)
-    };
-    Records::new(&body, count).map(one).collect()
+impl Implied {
+    fn apply(&mut self, mut record: MetadataRecord) {
+        match &mut record {
+            MetadataRecord::RegisterBroker(broker) => {
+                broker.rack = broker.rack.take().filter(|rack| !rack.is_empty());
+                self.image.apply_implied(broker.broker_id);
+            }
+            MetadataRecord::Partition(partition) => {
+                let unassigned = partition.directories.iter_mut().filter(|id| **id == Uuid::ZERO);
+                unassigned.for_each(|id| *id = UNASSIGNED_DIRECTORY);
+            }
+            MetadataRecord::RemoveTopic(topic) => self.removed.push(topic.topic_id),
+            _ => {}
+        }
+        self.image.apply(&record);
+    }
 }
 
 impl From<storage::Error> for Error {
@@ -265,27 +258,27 @@ impl From<storage::Error> for Error {
 }
 
 impl MetadataLog for LocalMetadataLog {
-    fn propose(&self, records: Vec<MetadataRecord>, term: i32) -> Pending<'_, i64> {
-        if term != self.term {
-            return Box::pin(std::future::ready(Err(Error::NotController)));
-        }
-        self.blocking(|file| file.append(records))
+    fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.subscribe()
+    }
+
+    fn propose(&self, proposal: Proposal) -> Pending<i64, NotCommitted> {
+        let (file, workers) = (self.file.clone(), self.workers.clone());
+        let work = move || file.lock().unwrap_or_else(PoisonError::into_inner).append(proposal);
+        Box::pin(async move { workers.blocking(work).await.map_err(|error| NotCommitted::Unknown(error.to_string()))? })
     }
 
     fn wants_snapshot(&self) -> bool {
-        let log = &self.file().log;
-        log.log_end().0 - log.log_start().0 > SNAPSHOT_AFTER_RECORDS
+        let file = self.file();
+        let (end, records) = file.snapshot;
+        file.must_convert || file.log.log_end().0 - end > SNAPSHOT_AFTER_RECORDS.max(records)
     }
 
-    fn snapshot(&self, state: Vec<MetadataRecord>) -> Pending<'_, ()> {
-        self.blocking(move |file| file.snapshot(&state))
+    fn snapshot(&self, snapshot: Snapshot) -> Pending<()> {
+        self.blocking(move |file| file.snapshot(&snapshot))
     }
 
-    fn term(&self) -> i32 {
-        self.term
-    }
-
-    fn close(&self) -> Pending<'_, ()> {
+    fn close(&self) -> Pending<()> {
         self.blocking(|file| {
             file.log.close()?;
             Ok(file.log.flush()?)
@@ -294,30 +287,64 @@ impl MetadataLog for LocalMetadataLog {
 }
 
 impl LogFile {
-    fn append(&mut self, records: Vec<MetadataRecord>) -> Result<i64, Error> {
-        if self.failed {
-            return Err(Error::Storage("the metadata log is offline after a disk error; mend the disk and start the broker again".into()));
-        }
+    /// The only voter elects itself: it leads from the next epoch on, once that is durable.
+    fn elect(&mut self, node: NodeId) -> Result<(), Error> {
         let now_ms = self.clock.wall_ms();
-        let batch = checked(&encode_batch(&records, now_ms), now_ms)?;
-        let index = self.log.append(batch, Origin::Coordinator, LeaderEpoch(self.term), now_ms)?.base_offset.0;
-        self.log.flush().inspect_err(|_| self.failed = true)?;
-        // Who follows may have stopped; what is committed stands all the same.
-        let _ = self.committed.send(Committed::Entry(Entry { term: self.term, index, records }));
-        Ok(index)
+        let epoch = self.epoch + 1;
+        let batch = leader_change(node.0, now_ms);
+        let offset = self.log.append(batch, Origin::Coordinator, LeaderEpoch(epoch), now_ms)?.base_offset.0;
+        self.log.flush()?;
+        (self.epoch, self.last_ms) = (epoch, now_ms);
+        let _ = self.committed.send(Committed::LeaderChange(LeaderChange { epoch, offset, leader: node.0 }));
+        Ok(())
     }
 
-    fn snapshot(&mut self, state: &[MetadataRecord]) -> Result<(), Error> {
+    fn append(&mut self, proposal: Proposal) -> Result<i64, NotCommitted> {
+        let refused = |error: Error| Err(NotCommitted::Refused(error));
+        if self.failed {
+            let what = "the metadata log is offline after a disk error; mend the disk and start the broker again";
+            return refused(Error::Storage(what.into()));
+        }
+        let Proposal { epoch, offset, records } = proposal;
+        if epoch != self.epoch || offset != self.log.log_end().0 {
+            return refused(Error::NotController);
+        }
+        assert!(!records.is_empty(), "a proposal without records at offset {offset}");
         let now_ms = self.clock.wall_ms();
-        let bytes: Vec<u8> = state.chunks(SNAPSHOT_BATCH_RECORDS).flat_map(|chunk| encode_batch(chunk, now_ms)).collect();
+        match self.log.append(batch(&records, now_ms), Origin::Coordinator, LeaderEpoch(epoch), now_ms) {
+            Ok(appended) => assert_eq!(appended.base_offset.0, offset, "the metadata log wrote an entry at another offset"),
+            Err(error) => return refused(error.into()),
+        }
+        if let Err(error) = self.log.flush() {
+            // Whether the entry is on the disk shows at the next start.
+            self.failed = true;
+            return Err(NotCommitted::Unknown(error.to_string()));
+        }
+        self.last_ms = now_ms;
+        let last = offset + records.len() as i64 - 1;
+        // Who follows may have stopped; what is committed stays.
+        let _ = self.committed.send(Committed::Entry(Entry { epoch, offset, records }));
+        Ok(last)
+    }
+
+    fn snapshot(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
+        let now_ms = self.clock.wall_ms();
+        let Snapshot { end, epoch, records, .. } = snapshot;
+        let log_end = self.log.log_end().0;
+        assert!(
+            *end <= log_end && *end >= self.snapshot.0,
+            "a snapshot up to {end}; the last was up to {}, the log ends at {log_end}",
+            self.snapshot.0
+        );
+        let bytes = encode_snapshot(records, *epoch, self.last_ms, now_ms);
         let directory = self.log.directory().to_path_buf();
-        let end = self.log.log_end();
-        let name = format!("{:020}-{:010}{SNAPSHOT_SUFFIX}", end.0, self.term);
+        let name = snapshot_name(*end, *epoch);
         // The new snapshot is durable before anything that it stands for goes.
         self.disk.replace(&directory.join(&name), &bytes).map_err(|e| Error::Storage(e.to_string()))?;
+        (self.snapshot, self.must_convert) = ((*end, records.len() as i64), false);
         let all = Policy { retention_ms: None, retention_bytes: Some(0) };
         self.log.configure(LogConfig { retention: Some(all), ..config() });
-        self.log.retain(end, now_ms)?;
+        self.log.retain(Offset(*end), now_ms)?;
         self.log.configure(config());
         self.disk.sync_dir(&directory).map_err(|e| Error::Storage(e.to_string()))?;
         let names = self.disk.list(&directory).map_err(|e| Error::Storage(e.to_string()))?;
@@ -326,27 +353,6 @@ impl LogFile {
         }
         Ok(())
     }
-}
-
-fn encode_batch(records: &[MetadataRecord], now_ms: i64) -> Bytes {
-    let values: Vec<Bytes> = records.iter().map(MetadataRecord::encode).collect();
-    values.iter().fold(BatchBuilder::new(), |builder, value| builder.record(NewRecord::value(value))).build(now_ms)
-}
-
-/// Our own batch passes the same door as a producer's.
-fn checked(bytes: &Bytes, now_ms: i64) -> Result<CheckedBatch, Error> {
-    let rules = Rules {
-        now_ms,
-        timestamp_type: TimestampType::CreateTime,
-        before_max_ms: i64::MAX,
-        after_max_ms: i64::MAX,
-        message_bytes_max: usize::MAX,
-        codec: None,
-        keys: KeyRule::Optional,
-        look: Look::Trusting,
-        decompressed_bytes_max: usize::MAX,
-    };
-    check(bytes, &rules).map_err(|e| Error::Storage(e.to_string()))
 }
 
 fn config() -> LogConfig {
@@ -367,19 +373,34 @@ fn config() -> LogConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{Controller, ControllerSettings, Event, MetadataImage, NewTopic, Replication};
-    use crate::model::Uuid;
+    use crate::cluster::batches::SNAPSHOT_SUFFIX;
+    use crate::cluster::{Controller, ControllerSettings, Event, NewTopic, Registration, Replication};
 
     fn open(directory: &Path) -> (LocalMetadataLog, CommittedStream) {
-        LocalMetadataLog::open(&Env::real(), directory).unwrap()
+        LocalMetadataLog::open(&Env::real(), directory, NodeId(1)).unwrap()
+    }
+
+    /// Proposes at the end of the log.
+    async fn propose(log: &LocalMetadataLog, records: Vec<MetadataRecord>) -> Result<i64, NotCommitted> {
+        let (epoch, offset) = (log.leadership.borrow().epoch, log.file().log.log_end().0);
+        log.propose(Proposal { epoch, offset, records }).await
+    }
+
+    async fn snapshot(log: &LocalMetadataLog, image: &MetadataImage) {
+        let (end, epoch, records) = (image.offset + 1, image.epoch, image.to_records());
+        log.snapshot(Snapshot { end, epoch, records, removed: Vec::new() }).await.unwrap();
     }
 
     fn image(stream: &mut CommittedStream) -> MetadataImage {
         let mut image = MetadataImage::default();
+        follow(&mut image, stream);
+        image
+    }
+
+    fn follow(image: &mut MetadataImage, stream: &mut CommittedStream) {
         while let Ok(committed) = stream.try_recv() {
             image.apply_committed(&committed);
         }
-        image
     }
 
     fn topic(number: u8) -> Event {
@@ -405,29 +426,30 @@ mod tests {
             replication: Replication::Clamp,
             topic_defaults: Default::default(),
         };
-        let mut controller = Controller::new(MetadataImage::default(), settings);
-        let start = Event::RegisterBroker { id: 1, incarnation: Uuid::ZERO };
+        let mut controller = Controller::new(settings);
+        let mut before = image(&mut stream);
+        controller.lead(before.clone());
+        let start = Event::RegisterBroker(Registration { id: 1, ..Registration::default() });
         for event in [start.clone(), topic(1), start, topic(2), Event::AllocateProducerIds { broker: 1 }] {
-            let (records, _) = controller.handle(&event);
-            log.propose(records, log.term()).await.unwrap();
+            propose(&log, controller.handle(&event).unwrap().records).await.unwrap();
         }
-        let before = image(&mut stream);
-        log.snapshot(before.to_records()).await.unwrap();
-        let (records, _) = controller.handle(&topic(3));
-        log.propose(records.clone(), log.term()).await.unwrap();
-        let term = log.term();
-        assert_eq!(log.propose(records, term + 1).await, Err(Error::NotController));
+        follow(&mut before, &mut stream);
+        assert_eq!(controller.position(), Some((1, before.offset + 1)));
+        snapshot(&log, &before).await;
+        propose(&log, controller.handle(&topic(3)).unwrap().records).await.unwrap();
+        let mut after = before.clone();
+        follow(&mut after, &mut stream);
         drop(log);
-        for _ in 0..2 {
+        for start in 2..4 {
             let (log, mut stream) = open(folder.path());
-            assert!(log.term() > term);
-            let after = image(&mut stream);
-            assert_eq!(after.topic("t1"), before.topic("t1"), "epochs and settings are as they were");
-            assert_eq!((after.topic_count(), after.next_producer_id, after.brokers()), (3, 1000, &[1][..]));
+            assert_eq!(*log.leadership.borrow(), Leadership { epoch: start, role: Role::Leader });
+            after.apply_committed(&Committed::LeaderChange(LeaderChange { epoch: start, offset: after.offset + 1, leader: 1 }));
+            assert_eq!(image(&mut stream), after, "nothing but the epoch is another");
             assert!(log.file().log.log_start().0 > 0, "what led to the snapshot is gone");
-            let state = after.to_records();
-            log.snapshot(state).await.unwrap();
+            snapshot(&log, &after).await;
         }
+        assert_eq!(after.topic("t1"), before.topic("t1"), "epochs and settings are as they were");
+        assert_eq!((after.topic_count(), after.next_producer_id, after.brokers().len()), (3, 1000, 1));
         let snapshots = std::fs::read_dir(folder.path().join("__cluster_metadata-0")).unwrap();
         let count = snapshots.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().ends_with(SNAPSHOT_SUFFIX)).count();
         assert_eq!(count, 1, "older snapshots go");
@@ -438,7 +460,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (log, _) = open(folder.path());
         for _ in 0..3 {
-            log.propose(vec![MetadataRecord::Topic(Default::default())], log.term()).await.unwrap();
+            propose(&log, vec![MetadataRecord::NoOp(Default::default())]).await.unwrap();
         }
         drop(log);
         let file = folder.path().join("__cluster_metadata-0/00000000000000000000.log");
@@ -446,28 +468,113 @@ mod tests {
         let mut damaged = bytes.clone();
         damaged[bytes.len() / 2] ^= 1;
         std::fs::write(&file, &damaged).unwrap();
-        let refused = LocalMetadataLog::open(&Env::real(), folder.path()).err().unwrap().to_string();
+        let refused = LocalMetadataLog::open(&Env::real(), folder.path(), NodeId(1)).err().unwrap().to_string();
         assert!(refused.contains("is damaged at byte"), "{refused}");
         assert_eq!(std::fs::read(&file).unwrap(), damaged, "nothing was cut off");
         std::fs::write(&file, &bytes[..bytes.len() - 1]).unwrap();
-        assert_eq!(open(folder.path()).1.len(), 2);
+        // Two changes of the leader, and two of three entries.
+        assert_eq!(open(folder.path()).1.len(), 4);
     }
 
     #[tokio::test]
     async fn a_damaged_snapshot_is_an_error_and_not_a_guess() {
         let folder = tempfile::tempdir().unwrap();
         let (log, mut stream) = open(folder.path());
-        log.propose(vec![MetadataRecord::Topic(Default::default())], log.term()).await.unwrap();
-        let state = image(&mut stream).to_records();
-        log.snapshot(state).await.unwrap();
+        propose(&log, vec![MetadataRecord::NoOp(Default::default())]).await.unwrap();
+        snapshot(&log, &image(&mut stream)).await;
         drop(log);
         let directory = folder.path().join("__cluster_metadata-0");
         let names: Vec<_> = std::fs::read_dir(&directory).unwrap().map(|e| e.unwrap().path()).collect();
         let snapshot = names.iter().find(|p| p.to_string_lossy().ends_with(SNAPSHOT_SUFFIX)).unwrap();
         let bytes = std::fs::read(snapshot).unwrap();
-        for damaged in [&bytes[..bytes.len() - 1], &[&bytes[..70], &[0xff], &bytes[71..]].concat()] {
+        let footer = crate::records::batches(&bytes).last().unwrap().unwrap().1.len();
+        for damaged in [&bytes[..bytes.len() - 1], &bytes[..bytes.len() - footer], &[&bytes[..70], &[0xff], &bytes[71..]].concat()] {
             std::fs::write(snapshot, damaged).unwrap();
-            assert!(LocalMetadataLog::open(&Env::real(), folder.path()).is_err());
+            assert!(LocalMetadataLog::open(&Env::real(), folder.path(), NodeId(1)).is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_proposal_of_another_epoch_or_for_another_place_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, mut stream) = open(folder.path());
+        let records = vec![MetadataRecord::NoOp(Default::default())];
+        for (epoch, offset) in [(0, 1), (2, 1), (1, 0), (1, 2)] {
+            let proposal = Proposal { epoch, offset, records: records.clone() };
+            assert_eq!(log.propose(proposal).await, Err(NotCommitted::Refused(Error::NotController)), "epoch {epoch}, offset {offset}");
+        }
+        let proposal = Proposal { epoch: 1, offset: 1, records };
+        assert_eq!(log.propose(proposal.clone()).await, Ok(1));
+        assert_eq!(log.propose(proposal).await, Err(NotCommitted::Refused(Error::NotController)), "it is repeated");
+        assert_eq!(image(&mut stream).offset, 1);
+    }
+
+    #[tokio::test]
+    async fn a_log_whose_begin_is_gone_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, mut stream) = open(folder.path());
+        snapshot(&log, &image(&mut stream)).await;
+        drop(log);
+        let directory = folder.path().join("__cluster_metadata-0");
+        let names = std::fs::read_dir(&directory).unwrap().map(|e| e.unwrap().path());
+        names.filter(|p| p.to_string_lossy().ends_with(SNAPSHOT_SUFFIX)).for_each(|p| std::fs::remove_file(p).unwrap());
+        let refused = LocalMetadataLog::open(&Env::real(), folder.path(), NodeId(1)).err().unwrap().to_string();
+        assert!(refused.contains("the log begins at 1"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn snapshots_grow_rarer_with_their_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, mut stream) = open(folder.path());
+        let fill = async |count: usize| {
+            propose(&log, vec![MetadataRecord::NoOp(Default::default()); count]).await.unwrap();
+        };
+        fill(SNAPSHOT_AFTER_RECORDS as usize - 1).await;
+        assert!(!log.wants_snapshot());
+        fill(1).await;
+        assert!(log.wants_snapshot());
+        let at = image(&mut stream);
+        let records = vec![MetadataRecord::NoOp(Default::default()); 2 * SNAPSHOT_AFTER_RECORDS as usize];
+        log.snapshot(Snapshot { end: at.offset + 1, epoch: at.epoch, records, removed: Vec::new() }).await.unwrap();
+        fill(SNAPSHOT_AFTER_RECORDS as usize + 1).await;
+        assert!(!log.wants_snapshot());
+        fill(SNAPSHOT_AFTER_RECORDS as usize).await;
+        assert!(log.wants_snapshot());
+    }
+
+    #[tokio::test]
+    async fn a_crash_between_the_first_start_and_the_conversion_loses_nothing() {
+        for golden in ["log", "snapshot"] {
+            let folder = tempfile::tempdir().unwrap();
+            let directory = folder.path().join("__cluster_metadata-0");
+            std::fs::create_dir(&directory).unwrap();
+            let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/dlog-0.1.0").join(golden).join("__cluster_metadata-0");
+            for file in std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
+                std::fs::copy(file.path(), directory.join(file.file_name())).unwrap();
+            }
+            let mut known: Option<MetadataImage> = None;
+            for start in 0..3 {
+                let (log, mut stream) = open(folder.path());
+                assert_eq!(log.wants_snapshot(), start < 2, "{golden}");
+                let Some(Committed::Snapshot(first)) = stream.try_recv().ok() else { panic!("{golden}: no snapshot comes first") };
+                assert_eq!(first.removed.len(), usize::from(start < 2), "{golden}: topics that may have left directories");
+                let mut state = MetadataImage::default();
+                state.apply_committed(&Committed::Snapshot(first));
+                follow(&mut state, &mut stream);
+                if let Some(known) = &mut known {
+                    known.apply_committed(&Committed::LeaderChange(LeaderChange {
+                        epoch: state.epoch,
+                        offset: known.offset + 1,
+                        leader: 1,
+                    }));
+                    assert_eq!(*known, state, "{golden}");
+                }
+                assert_eq!(state.topic("kept").unwrap().partitions.iter().map(|p| p.leader_epoch).collect::<Vec<_>>(), [2, 2, 2, 0]);
+                if start == 1 {
+                    snapshot(&log, &state).await;
+                }
+                known = Some(state);
+            }
         }
     }
 }

@@ -4,23 +4,36 @@
 //! [`MetadataLog`]; once they are committed they are applied to the [`MetadataImage`], the partitions that this broker leads follow, the
 //! image is swapped in, and only then does the response leave: a topic that a client was told about is served.
 
+#[cfg(test)]
+mod adversary;
+mod batches;
 mod configs;
 mod controller;
 mod driver;
 mod error;
 mod features;
+mod follower;
+mod held;
 mod image;
+mod log;
 mod metadata_log;
+mod partition_image;
 mod producer_ids;
 mod records;
 mod takeover;
 
 pub use configs::{Alteration, Operation, Resource};
-pub use controller::{Controller, ControllerSettings, CreatedTopic, Event, MorePartitions, NewTopic, Replication, Response, TopicRef};
-pub use driver::{ClusterHandle, Following, start};
+pub use controller::{
+    Controller, ControllerSettings, CreatedTopic, Decided, Event, MorePartitions, NewTopic, Registration, Replication, Response, TopicRef,
+};
+pub use driver::{ClusterHandle, start};
 pub use error::Error;
-pub use features::{Downgrade, FEATURES, Feature, FeatureUpdate, TRANSACTION_VERSION};
-pub use image::{MetadataImage, PartitionImage, TopicImage};
-pub use metadata_log::{Committed, CommittedStream, Entry, LocalMetadataLog, METADATA_TOPIC, MetadataLog, Pending};
+pub use features::{Downgrade, FEATURES, Feature, FeatureUpdate, METADATA_VERSION, TRANSACTION_VERSION};
+pub use follower::Following;
+pub use held::Held;
+pub use image::{MetadataImage, TopicImage};
+pub use log::{Committed, CommittedStream, Entry, LeaderChange, Leadership, MetadataLog, NotCommitted, Pending, Proposal, Role, Snapshot};
+pub use metadata_log::{LocalMetadataLog, METADATA_TOPIC};
+pub use partition_image::PartitionImage;
 pub use producer_ids::ProducerIds;
 pub use records::MetadataRecord;

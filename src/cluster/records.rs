@@ -3,7 +3,11 @@
 use bytes::Bytes;
 
 use crate::protocol::generated::cluster_metadata::{
-    ConfigRecord, FeatureLevelRecord, PartitionRecord, ProducerIdsRecord, RegisterBrokerRecord, RemoveTopicRecord, TopicRecord,
+    AbortTransactionRecord, AccessControlEntryRecord, BeginTransactionRecord, BrokerRegistrationChangeRecord, ClearElrRecord,
+    ClientQuotaRecord, ConfigRecord, DelegationTokenRecord, EndTransactionRecord, FeatureLevelRecord, FenceBrokerRecord, NoOpRecord,
+    PartitionChangeRecord, PartitionRecord, ProducerIdsRecord, RegisterBrokerRecord, RegisterControllerRecord,
+    RemoveAccessControlEntryRecord, RemoveDelegationTokenRecord, RemoveTopicRecord, RemoveUserScramCredentialRecord, TopicRecord,
+    UnfenceBrokerRecord, UnregisterBrokerRecord, UnregisterControllerRecord, UserScramCredentialRecord, ZkMigrationStateRecord,
 };
 use crate::protocol::{Message, decode_whole};
 use crate::wire::{self, Frame, Writer};
@@ -37,9 +41,16 @@ macro_rules! metadata_records {
 
             /// Reads stored bytes; the error is for a person.
             pub fn decode(bytes: Bytes) -> Result<MetadataRecord, String> {
-                let Framed { type_id, version, body } = Framed::read(bytes)?;
-                $(if <$record>::TYPE_ID == Some(type_id) && (<$record>::MIN_VERSION..=<$record>::MAX_VERSION).contains(&version) {
-                    return decode_whole(&body, version).map(MetadataRecord::$variant).map_err(|error| error.to_string());
+                Framed::read(bytes)?.decode()
+            }
+        }
+
+        impl Framed {
+            /// Reads the record; the error is for a person.
+            pub(super) fn decode(&self) -> Result<MetadataRecord, String> {
+                let Framed { type_id, version, body } = self;
+                $(if <$record>::TYPE_ID == Some(*type_id) && (<$record>::MIN_VERSION..=<$record>::MAX_VERSION).contains(version) {
+                    return decode_whole(body, *version).map(MetadataRecord::$variant).map_err(|error| error.to_string());
                 })*
                 Err(format!("record type {type_id} version {version} is not known; was this written by a newer dlog?"))
             }
@@ -72,18 +83,90 @@ impl Framed {
 }
 
 metadata_records! {
-    /// A broker has started.
+    /// A broker has registered. Its epoch is the offset of this record.
     RegisterBroker(RegisterBrokerRecord);
+    /// A broker is removed from the cluster.
+    UnregisterBroker(UnregisterBrokerRecord);
     /// A topic exists.
     Topic(TopicRecord);
-    /// A topic has a partition.
+    /// A topic has a partition; the whole state of it.
     Partition(PartitionRecord);
-    /// A setting of a topic (resource type 2); null takes it back.
+    /// A setting of a resource; null removes it.
     Config(ConfigRecord);
-    /// A topic is gone, with its partitions and settings.
+    /// Some fields of a partition change. A leader that is named begins a new leader epoch, even if it led before.
+    PartitionChange(PartitionChangeRecord);
+    /// A broker is fenced (superseded by `BrokerRegistrationChange`).
+    FenceBroker(FenceBrokerRecord);
+    /// A broker is unfenced (superseded by `BrokerRegistrationChange`).
+    UnfenceBroker(UnfenceBrokerRecord);
+    /// A topic is deleted, with its partitions and settings.
     RemoveTopic(RemoveTopicRecord);
-    /// Producer ids below this one are given away.
-    ProducerIds(ProducerIdsRecord);
-    /// The level at which the cluster uses a feature (KIP-584).
+    /// A delegation token exists or is renewed.
+    DelegationToken(DelegationTokenRecord);
+    /// A SCRAM credential of a user.
+    UserScramCredential(UserScramCredentialRecord);
+    /// The level at which the cluster uses a feature (KIP-584); 0 says that it is not used.
     FeatureLevel(FeatureLevelRecord);
+    /// A quota of clients.
+    ClientQuota(ClientQuotaRecord);
+    /// Producer ids below this one are allocated.
+    ProducerIds(ProducerIdsRecord);
+    /// Some fields of a broker's registration change.
+    BrokerRegistrationChange(BrokerRegistrationChangeRecord);
+    /// An access control entry exists.
+    AccessControlEntry(AccessControlEntryRecord);
+    /// An access control entry is removed.
+    RemoveAccessControlEntry(RemoveAccessControlEntryRecord);
+    /// Changes nothing.
+    NoOp(NoOpRecord);
+    /// How far Kafka's migration from ZooKeeper is.
+    ZkMigrationState(ZkMigrationStateRecord);
+    /// A SCRAM credential is removed.
+    RemoveUserScramCredential(RemoveUserScramCredentialRecord);
+    /// The records up to the end of this transaction are applied together (KIP-866).
+    BeginTransaction(BeginTransactionRecord);
+    /// The records of the open transaction are applied.
+    EndTransaction(EndTransactionRecord);
+    /// The records of the open transaction are dropped.
+    AbortTransaction(AbortTransactionRecord);
+    /// A delegation token is removed.
+    RemoveDelegationToken(RemoveDelegationTokenRecord);
+    /// A controller has registered.
+    RegisterController(RegisterControllerRecord);
+    /// The eligible leader replicas of a topic, or of all topics, are forgotten.
+    ClearElr(ClearElrRecord);
+    /// A controller is removed from the cluster.
+    UnregisterController(UnregisterControllerRecord);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every record type of Kafka up to 29; 6, 13 and 16 do not exist.
+    #[test]
+    fn every_record_type_of_kafka_is_known() {
+        for type_id in (0..=29).filter(|id| ![6, 13, 16].contains(id)) {
+            assert!(!unknown(type_id), "type {type_id}");
+        }
+        for type_id in [6, 13, 16, 30] {
+            assert!(unknown(type_id), "type {type_id}");
+        }
+    }
+
+    fn unknown(type_id: u8) -> bool {
+        MetadataRecord::decode(Bytes::from(vec![1, type_id, 0])).is_err_and(|error| error.contains("is not known"))
+    }
+
+    #[test]
+    fn a_record_of_an_older_version_is_read_and_stored_again_in_the_newest() {
+        // PartitionChangeRecord version 0: partition 7, topic id zero, tag 1 (leader) = 3.
+        let old = [&[1, 5, 0][..], &[0, 0, 0, 7], &[0; 16], &[1, 1, 4, 0, 0, 0, 3]].concat();
+        let record = MetadataRecord::decode(Bytes::from(old)).unwrap();
+        let MetadataRecord::PartitionChange(change) = &record else { panic!("{record:?}") };
+        assert_eq!((change.partition_id, change.leader, &change.isr, &change.eligible_leader_replicas), (7, 3, &None, &None));
+        let stored = record.encode();
+        assert_eq!(stored[..3], [1, 5, 2]);
+        assert_eq!(MetadataRecord::decode(stored), Ok(record));
+    }
 }

@@ -1,15 +1,16 @@
 //! Takes over the metadata of a one-node cluster from the log of Apache Kafka's controller, which is only read.
 //!
-//! What we have no use for yet (access control lists, quotas, SCRAM credentials, tokens, settings of groups) stays in Kafka's log and is named in a
-//! warning. Kafka's metadata transactions (KIP-866) count as a whole or not at all.
+//! What is not enforced here (access control lists, quotas, SCRAM credentials, tokens, settings of groups) is taken over and kept in the image, and
+//! named in a warning. Kafka's metadata transactions (KIP-866) count as a whole or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use bytes::Bytes;
 
-use super::image::{BROKER_RESOURCE, TOPIC_RESOURCE};
-use super::metadata_log::{SNAPSHOT_SUFFIX, batches_of_file, snapshot_place};
+use super::batches::{SNAPSHOT_SUFFIX, batches_of_file, snapshot_place};
+use super::image::TOPIC_RESOURCE;
+use super::partition_image::{SAME_LEADER, UNASSIGNED_DIRECTORY};
 use super::records::Framed;
 use super::{Error, MetadataImage, MetadataRecord};
 use crate::env::Disk;
@@ -22,24 +23,12 @@ use crate::protocol::{Message, decode_whole};
 use crate::records::BatchHeader;
 
 /// Kafka's record types without which the cluster is the same for us: fencing, registrations and their changes, quorum, no-ops.
-const WITHOUT_MEANING: &[i16] = &[1, 7, 8, 17, 20, 21, 27, 28];
+const WITHOUT_MEANING: &[i16] = &[1, 7, 8, 17, 20, 21, 27, 28, 29];
+/// Kafka's record types that are kept as they are: access control entries, tokens, credentials, quotas.
+const HELD: &[i16] = &[10, 11, 14, 18, 19, 22, 26];
 const BEGIN_TRANSACTION: i16 = 23;
 const END_TRANSACTION: i16 = 24;
 const ABORT_TRANSACTION: i16 = 25;
-/// Kafka's record types that are not taken over, in words.
-const LEFT_BEHIND: &[(i16, &str)] = &[
-    (6, "access control entries"),
-    (10, "delegation tokens"),
-    (11, "SCRAM credentials"),
-    (14, "quotas"),
-    (18, "access control entries"),
-    (19, "access control entries"),
-    (22, "SCRAM credentials"),
-    (26, "delegation tokens"),
-];
-/// A leader of a [`PartitionChangeRecord`] that says that it stays.
-const SAME_LEADER: i32 = -2;
-
 /// What Kafka's log says.
 #[derive(Debug)]
 pub(super) struct TakenOver {
@@ -104,6 +93,7 @@ struct State {
     configs: BTreeMap<(i8, String, String), ConfigRecord>,
     features: BTreeMap<String, FeatureLevelRecord>,
     producer_ids: Option<ProducerIdsRecord>,
+    held: Vec<MetadataRecord>,
     left_behind: BTreeSet<String>,
     /// Records of a transaction that has not ended.
     open: Option<Vec<Framed>>,
@@ -161,11 +151,8 @@ impl State {
             }
             ProducerIdsRecord::TYPE_ID => self.producer_ids = Some(decode(&record)?),
             _ if WITHOUT_MEANING.contains(&record.type_id) => {}
-            _ => {
-                let known = LEFT_BEHIND.iter().find(|(id, _)| *id == record.type_id);
-                self.left_behind
-                    .insert(known.map_or_else(|| format!("records of type {}", record.type_id), |(_, words)| words.to_string()));
-            }
+            _ if HELD.contains(&record.type_id) => self.held.push(record.decode()?),
+            _ => drop(self.left_behind.insert(format!("records of type {}", record.type_id))),
         }
         Ok(())
     }
@@ -173,6 +160,7 @@ impl State {
     /// A change of the leader, also to the same one, is a new epoch.
     fn change(&mut self, change: &PartitionChangeRecord) {
         let Some(partition) = self.partitions.get_mut(&(change.topic_id, change.partition_id)) else { return };
+        partition.partition_epoch += 1;
         if change.leader != SAME_LEADER {
             partition.leader_epoch += 1;
         }
@@ -182,10 +170,6 @@ impl State {
     }
 
     fn configure(&mut self, config: ConfigRecord) {
-        if ![TOPIC_RESOURCE, BROKER_RESOURCE].contains(&config.resource_type) {
-            self.left_behind.insert("settings of groups and client metrics".into());
-            return;
-        }
         let key = (config.resource_type, config.resource_name.clone(), config.name.clone());
         match config.value {
             Some(_) => self.configs.insert(key, config),
@@ -202,12 +186,30 @@ impl State {
     /// The image of all this; a node that is alone leads everything, also what Kafka left without a leader when it stopped.
     fn image(self, node: NodeId) -> MetadataImage {
         let mut image = MetadataImage::default();
-        let alone = |partition: PartitionRecord| PartitionRecord { replicas: vec![node.0], isr: vec![node.0], leader: node.0, ..partition };
+        let alone = |partition: PartitionRecord| PartitionRecord {
+            replicas: vec![node.0],
+            isr: vec![node.0],
+            leader: node.0,
+            directories: vec![UNASSIGNED_DIRECTORY],
+            leader_recovery_state: 0,
+            adding_replicas: Vec::new(),
+            removing_replicas: Vec::new(),
+            eligible_leader_replicas: None,
+            last_known_elr: None,
+            ..partition
+        };
+        let known: BTreeSet<Uuid> = self.topics.keys().copied().collect();
         let records = (self.topics.into_values().map(MetadataRecord::Topic))
-            .chain(self.partitions.into_values().map(|partition| MetadataRecord::Partition(alone(partition))))
+            .chain(
+                self.partitions
+                    .into_values()
+                    .filter(|p| known.contains(&p.topic_id))
+                    .map(|partition| MetadataRecord::Partition(alone(partition))),
+            )
             .chain(self.configs.into_values().map(MetadataRecord::Config))
             .chain(self.features.into_values().map(MetadataRecord::FeatureLevel))
-            .chain(self.producer_ids.map(MetadataRecord::ProducerIds));
+            .chain(self.producer_ids.map(MetadataRecord::ProducerIds))
+            .chain(self.held);
         records.for_each(|record| image.apply(&record));
         image
     }

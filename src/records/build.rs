@@ -71,6 +71,12 @@ impl<'a> BatchBuilder<'a> {
         self.attributes(bits)
     }
 
+    /// Makes it a batch of control records: the log's own, which no consumer sees.
+    pub fn control(self) -> Self {
+        let bits = self.attributes | batch::CONTROL_BIT;
+        self.attributes(bits)
+    }
+
     /// A batch of the broker's own records, which needs no check at the door.
     pub fn build_own(self, now_ms: i64) -> CheckedBatch {
         CheckedBatch::own(self.build(now_ms))

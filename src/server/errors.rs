@@ -82,5 +82,6 @@ pub(super) fn of_cluster(error: &cluster::Error) -> ErrorCode {
         cluster::Error::PolicyViolation(_) => ErrorCode::PolicyViolation,
         cluster::Error::Storage(_) => ErrorCode::KafkaStorageError,
         cluster::Error::NotController => ErrorCode::NotController,
+        cluster::Error::Unknown(_) => ErrorCode::RequestTimedOut,
     }
 }

@@ -59,6 +59,8 @@ pub struct LogDirectory {
     pub made_by: Software,
     /// The cluster that it belongs to.
     pub cluster_id: String,
+    /// Its own id (KIP-858); none where its maker gave it none.
+    pub id: Option<Uuid>,
     /// How it was left.
     pub start: Start,
     recovery_points: BTreeMap<TopicPartition, Offset>,
@@ -133,22 +135,23 @@ impl LogDirectory {
         let lock = disk.lock(&lock_path).map_err(Error::io("write to", path))?.ok_or(Error::Locked(path.to_path_buf()))?;
         let names = disk.list(path).map_err(Error::io("list", path))?;
         let meta_path = path.join(META);
-        let (made_by, cluster_id, start) = if disk.exists(&meta_path) {
-            let (made_by, stored) = read_meta(&*disk, path, &meta_path, node)?;
+        let (made_by, cluster_id, id, start) = if disk.exists(&meta_path) {
+            let (made_by, stored, id) = read_meta(&*disk, path, &meta_path, node)?;
             if let Some(configured) = cluster_id.filter(|id| *id != stored) {
                 let (what, key) = ("cluster", "cluster.id");
                 return Err(Error::Mismatch { path: path.to_path_buf(), what, key, stored, configured: configured.to_string() });
             }
             let clean = disk.exists(&path.join(CLEAN));
-            (made_by, stored, if clean { Start::Clean } else { Start::Crashed })
+            (made_by, stored, id, if clean { Start::Clean } else { Start::Crashed })
         } else {
             if let Some(found) = names.iter().find(|n| *n != LOCK && *n != "lost+found" && !n.ends_with(".tmp")) {
                 return Err(Error::Foreign { path: path.to_path_buf(), found: found.clone() });
             }
             let cluster_id = cluster_id.map_or_else(|| entropy.uuid().to_string(), str::to_string);
-            let text = format!("version=1\nsoftware=dlog\nnode.id={node}\ncluster.id={cluster_id}\ndirectory.id={}\n", entropy.uuid());
+            let id = entropy.uuid();
+            let text = format!("version=1\nsoftware=dlog\nnode.id={node}\ncluster.id={cluster_id}\ndirectory.id={id}\n");
             disk.replace(&meta_path, text.as_bytes()).map_err(Error::io("write", &meta_path))?;
-            (Software::Dlog, cluster_id, Start::Fresh)
+            (Software::Dlog, cluster_id, Some(id), Start::Fresh)
         };
         let clean_path = path.join(CLEAN);
         if start == Start::Clean {
@@ -162,7 +165,7 @@ impl LogDirectory {
         let cleaned = OffsetFile::read(disk.clone(), path.join(CLEANED));
         let journal = CommitJournal::open(&disk, path)?;
         let path = path.to_path_buf();
-        Ok(LogDirectory { disk, path, made_by, cluster_id, start, recovery_points, log_starts, cleaned, journal, _lock: lock })
+        Ok(LogDirectory { disk, path, made_by, cluster_id, id, start, recovery_points, log_starts, cleaned, journal, _lock: lock })
     }
 
     /// Removes all that lies in a log directory that nobody uses; one that is not there is clear.
@@ -305,7 +308,7 @@ fn partition_offset(line: &str) -> Option<(TopicPartition, Offset)> {
 }
 
 /// Who made the directory, and the cluster id, after checking that the file is whole and names this node.
-fn read_meta(disk: &dyn Disk, directory: &Path, path: &Path, node: NodeId) -> Result<(Software, String), Error> {
+fn read_meta(disk: &dyn Disk, directory: &Path, path: &Path, node: NodeId) -> Result<(Software, String, Option<Uuid>), Error> {
     let bytes = disk.read(path).map_err(Error::io("read", path))?;
     let text = String::from_utf8_lossy(&bytes);
     let value = |key: &str| text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('=').map(|v| v.trim().to_string()));
@@ -317,5 +320,5 @@ fn read_meta(disk: &dyn Disk, directory: &Path, path: &Path, node: NodeId) -> Re
         return Err(Error::Mismatch { path: directory.to_path_buf(), what, key, stored: stored.to_string(), configured: node.to_string() });
     }
     let made_by = if value("software").as_deref() == Some("dlog") { Software::Dlog } else { Software::Kafka };
-    Ok((made_by, cluster_id))
+    Ok((made_by, cluster_id, value("directory.id").and_then(|id| Uuid::parse(&id))))
 }

@@ -514,3 +514,754 @@ impl Message for PartitionChangeRecord {
          }
     }
 }
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct UnregisterBrokerRecord {
+    pub broker_id: i32,
+    pub broker_epoch: i64,
+}
+
+impl Message for UnregisterBrokerRecord {
+    const NAME: &'static str = "UnregisterBrokerRecord";
+    const MIN_VERSION: i16 = 0;
+    const MAX_VERSION: i16 = 0;
+    const FLEXIBLE_FROM: i16 = 0;
+    const TYPE_ID: Option<i16> = Some(1);
+
+    fn decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {
+        let form = Form::Compact;
+        let mut input = input;
+        let mut value = Self::default();
+        (input, value.broker_id) = wire::int32(input)?;
+        (input, value.broker_epoch) = wire::int64(input)?;
+        { (input, ()) = wire::unknown_tags(input)?; }
+        Ok((input, value))
+    }
+
+    fn encode(&self, writer: &mut Writer, version: i16) {
+        let form = Form::Compact;
+        writer.int32(self.broker_id);
+        writer.int64(self.broker_epoch);
+        { writer.tags(Tags::new()); }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct FenceBrokerRecord {
+    pub id: i32,
+    pub epoch: i64,
+}
+
+impl Message for FenceBrokerRecord {
+    const NAME: &'static str = "FenceBrokerRecord";
+    const MIN_VERSION: i16 = 0;
+    const MAX_VERSION: i16 = 0;
+    const FLEXIBLE_FROM: i16 = 0;
+    const TYPE_ID: Option<i16> = Some(7);
+
+    fn decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {
+        let form = Form::Compact;
+        let mut input = input;
+        let mut value = Self::default();
+        (input, value.id) = wire::int32(input)?;
+        (input, value.epoch) = wire::int64(input)?;
+        { (input, ()) = wire::unknown_tags(input)?; }
+        Ok((input, value))
+    }
+
+    fn encode(&self, writer: &mut Writer, version: i16) {
+        let form = Form::Compact;
+        writer.int32(self.id);
+        writer.int64(self.epoch);
+        { writer.tags(Tags::new()); }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct UnfenceBrokerRecord {
+    pub id: i32,
+    pub epoch: i64,
+}
+
+impl Message for UnfenceBrokerRecord {
+    const NAME: &'static str = "UnfenceBrokerRecord";
+    const MIN_VERSION: i16 = 0;
+    const MAX_VERSION: i16 = 0;
+    const FLEXIBLE_FROM: i16 = 0;
+    const TYPE_ID: Option<i16> = Some(8);
+
+    fn decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {
+        let form = Form::Compact;
+        let mut input = input;
+        let mut value = Self::default();
+        (input, value.id) = wire::int32(input)?;
+        (input, value.epoch) = wire::int64(input)?;
+        { (input, ()) = wire::unknown_tags(input)?; }
+        Ok((input, value))
+    }
+
+    fn encode(&self, writer: &mut Writer, version: i16) {
+        let form = Form::Compact;
+        writer.int32(self.id);
+        writer.int64(self.epoch);
+        { writer.tags(Tags::new()); }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct DelegationTokenRecord {
+    pub owner: String,
+    pub requester: String,
+    pub renewers: Vec<String>,
+    pub issue_timestamp: i64,
+    pub max_timestamp: i64,
+    pub expiration_timestamp: i64,
+    pub token_id: String,
+}
+
+impl Message for DelegationTokenRecord {
+    const NAME: &'static str = "DelegationTokenRecord";
+    const MIN_VERSION: i16 = 0;
+    const MAX_VERSION: i16 = 0;
+    const FLEXIBLE_FROM: i16 = 0;
+    const TYPE_ID: Option<i16> = Some(10);
+
+    fn decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {
+        let form = Form::Compact;
+        let mut input = input;
+        let mut value = Self::default();
+        (input, value.owner) = wire::string(input, form)?;
+        (input, value.requester) = wire::string(input, form)?;
+        (input, value.renewers) = wire::array(input, form, 1, |input| wire::string(input, form))?;
+        (input, value.issue_timestamp) = wire::int64(input)?;
+        (input, value.max_timestamp) = wire::int64(input)?;
+        (input, value.expiration_timestamp) = wire::int64(input)?;
+        (input, value.token_id) = wire::string(input, form)?;
+        { (input, ()) = wire::unknown_tags(input)?; }
+        Ok((input, value))
+    }
+
+    fn encode(&self, writer: &mut Writer, version: i16) {
+        let form = Form::Compact;
+        writer.string(&self.owner, form);
+        writer.string(&self.requester, form);
+        writer.array(&self.renewers, form, |writer, item| writer.string(item, form));
+        writer.int64(self.issue_timestamp);
+        writer.int64(self.max_timestamp);
+        writer.int64(self.expiration_timestamp);
+        writer.string(&self.token_id, form);
+        { writer.tags(Tags::new()); }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct UserScramCredentialRecord {
+    pub name: String,
+    pub mechanism: i8,
+    pub salt: Bytes,
+    pub stored_key: Bytes,
+    pub server_key: Bytes,
+    pub iterations: i32,
+}
+
+impl Message for UserScramCredentialRecord {
+    const NAME: &'static str = "UserScramCredentialRecord";
+    const MIN_VERSION: i16 = 0;
+    const MAX_VERSION: i16 = 0;
+    const FLEXIBLE_FROM: i16 = 0;
+    const TYPE_ID: Option<i16> = Some(11);
+
+    fn decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {
+        let form = Form::Compact;
+        let mut input = input;
+        let mut value = Self::default();
+        (input, value.name) = wire::string(input, form)?;
+        (input, value.mechanism) = wire::int8(input)?;
+        (input, value.salt) = wire::bytes(input, form)?;
+        (input, value.stored_key) = wire::bytes(input, form)?;
+        (input, value.server_key) = wire::bytes(input, form)?;
+        (input, value.iterations) = wire::int32(input)?;
+        { (input, ()) = wire::unknown_tags(input)?; }
+        Ok((input, value))
+    }
+
+    fn encode(&self, writer: &mut Writer, version: i16) {
+        let form = Form::Compact;
+        writer.string(&self.name, form);
+        writer.int8(self.mechanism);
+        writer.bytes(&self.salt, form);
+        writer.bytes(&self.stored_key, form);
+        writer.bytes(&self.server_key, form);
+        writer.int32(self.iterations);
+        { writer.tags(Tags::new()); }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct EntityData {
+    pub entity_type: String,
+    pub entity_name: Option<String>,
+}
+
+impl Default for EntityData {
+    fn default() -> Self {
+        EntityData {
+            entity_type: Default::default(),
+            entity_name: Some(Default::default()),
+        }
+    }
+}
+
+impl EntityData {
+    pub(crate) fn decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {
+        let form = Form::Compact;
+        let mut input = input;
+        let mut value = Self::default();
+        (input, value.entity_type) = wire::string(input, form)?;
+        (input, value.entity_name) = wire::nullable_string(input, form)?;
+        { (input, ()) = wire::unknown_tags(input)?; }
+        Ok((input, value))
+    }
+
+    pub(crate) fn encode(&self, writer: &mut Writer, version: i16) {
+        let form = Form::Compact;
+        writer.string(&self.entity_type, form);
+        writer.nullable_string(self.entity_name.as_deref(), form);
+        { writer.tags(Tags::new()); }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ClientQuotaRecord {
+    pub entity: Vec<EntityData>,
+    pub key: String,
+    pub value: f64,
+    pub remove: bool,
+}
+
+impl Message for ClientQuotaRecord {
+    const NAME: &'static str = "ClientQuotaRecord";
+    const MIN_VERSION: i16 = 0;
+    const MAX_VERSION: i16 = 0;
+    const FLEXIBLE_FROM: i16 = 0;
+    const TYPE_ID: Option<i16> = Some(14);
+
+    fn decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {
+        let form = Form::Compact;
+        let mut input = input;
+        let mut value = Self::default();
+        (input, value.entity) = wire::array(input, form, 2, |input| EntityData::decode(input, version))?;
+        (input, value.key) = wire::string(input, form)?;
+        (input, value.value) = wire::float64(input)?;
+        (input, value.remove) = wire::boolean(input)?;
+        { (input, ()) = wire::unknown_tags(input)?; }
+        Ok((input, value))
+    }
+
+    fn encode(&self, writer: &mut Writer, version: i16) {
+        let form = Form::Compact;
+        writer.array(&self.entity, form, |writer, item| item.encode(writer, version));
+        writer.string(&self.key, form);
+        writer.float64(self.value);
+        writer.boolean(self.remove);
+        { writer.tags(Tags::new()); }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct BrokerRegistrationChangeRecord {
+    pub broker_id: i32,
+    pub broker_epoch: i64,
+    pub fenced: i8,
+    pub in_controlled_shutdown: i8,
+    pub log_dirs: Vec<Uuid>,
+    pub cordoned_log_dirs: Option<Vec<Uuid>>,
+}
+
+impl Message for BrokerRegistrationChangeRecord {
+    const NAME: &'static str = "BrokerRegistrationChangeRecord";
+    const MIN_VERSION: i16 = 0;
+    const MAX_VERSION: i16 = 3;
+    const FLEXIBLE_FROM: i16 = 0;
+    const TYPE_ID: Option<i16> = Some(17);
+
+    fn decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {
+        let form = Form::Compact;
+        let mut input = input;
+        let mut value = Self::default();
+        (input, value.broker_id) = wire::int32(input)?;
+        (input, value.broker_epoch) = wire::int64(input)?;
+        { 
+            input = wire::tags(input, |tag, field| {
+                match tag {
+                    0 => value.fenced = wire::whole(field, |input| wire::int8(input))?,
+                    1 if version >= 1 => value.in_controlled_shutdown = wire::whole(field, |input| wire::int8(input))?,
+                    2 if version >= 2 => value.log_dirs = wire::whole(field, |input| wire::array(input, form, 16, wire::uuid))?,
+                    3 if version >= 3 => value.cordoned_log_dirs = wire::whole(field, |input| wire::nullable_array(input, form, 16, wire::uuid))?,
+                    _ => {}
+                }
+                Ok(())
+            })?;
+         }
+        Ok((input, value))
+    }
+
+    fn encode(&self, writer: &mut Writer, version: i16) {
+        let form = Form::Compact;
+        writer.int32(self.broker_id);
+        writer.int64(self.broker_epoch);
+        { 
+            let mut tags = Tags::new();
+            if self.fenced != <i8>::default() { tags.add(0, |writer| { writer.int8(self.fenced); }); }
+            if version >= 1 && self.in_controlled_shutdown != <i8>::default() { tags.add(1, |writer| { writer.int8(self.in_controlled_shutdown); }); }
+            if version >= 2 && !self.log_dirs.is_empty() { tags.add(2, |writer| { writer.array(&self.log_dirs, form, |writer, item| writer.uuid(*item)); }); }
+            if version >= 3 && self.cordoned_log_dirs.is_some() { tags.add(3, |writer| { writer.nullable_array(self.cordoned_log_dirs.as_deref(), form, |writer, item| writer.uuid(*item)); }); }
+            writer.tags(tags);
+         }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct AccessControlEntryRecord {
+    pub id: Uuid,
+    pub resource_type: i8,
+    pub resource_name: String,
+    pub pattern_type: i8,
+    pub principal: String,
+    pub host: String,
+    pub operation: i8,
+    pub permission_type: i8,
+}
+
+impl Message for AccessControlEntryRecord {
+    const NAME: &'static str = "AccessControlEntryRecord";
+    const MIN_VERSION: i16 = 0;
+    const MAX_VERSION: i16 = 0;
+    const FLEXIBLE_FROM: i16 = 0;
+    const TYPE_ID: Option<i16> = Some(18);
+
+    fn decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {
+        let form = Form::Compact;
+        let mut input = input;
+        let mut value = Self::default();
+        (input, value.id) = wire::uuid(input)?;
+        (input, value.resource_type) = wire::int8(input)?;
+        (input, value.resource_name) = wire::string(input, form)?;
+        (input, value.pattern_type) = wire::int8(input)?;
+        (input, value.principal) = wire::string(input, form)?;
+        (input, value.host) = wire::string(input, form)?;
+        (input, value.operation) = wire::int8(input)?;
+        (input, value.permission_type) = wire::int8(input)?;
+        { (input, ()) = wire::unknown_tags(input)?; }
+        Ok((input, value))
+    }
+
+    fn encode(&self, writer: &mut Writer, version: i16) {
+        let form = Form::Compact;
+        writer.uuid(self.id);
+        writer.int8(self.resource_type);
+        writer.string(&self.resource_name, form);
+        writer.int8(self.pattern_type);
+        writer.string(&self.principal, form);
+        writer.string(&self.host, form);
+        writer.int8(self.operation);
+        writer.int8(self.permission_type);
+        { writer.tags(Tags::new()); }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RemoveAccessControlEntryRecord {
+    pub id: Uuid,
+}
+
+impl Message for RemoveAccessControlEntryRecord {
+    const NAME: &'static str = "RemoveAccessControlEntryRecord";
+    const MIN_VERSION: i16 = 0;
+    const MAX_VERSION: i16 = 0;
+    const FLEXIBLE_FROM: i16 = 0;
+    const TYPE_ID: Option<i16> = Some(19);
+
+    fn decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {
+        let form = Form::Compact;
+        let mut input = input;
+        let mut value = Self::default();
+        (input, value.id) = wire::uuid(input)?;
+        { (input, ()) = wire::unknown_tags(input)?; }
+        Ok((input, value))
+    }
+
+    fn encode(&self, writer: &mut Writer, version: i16) {
+        let form = Form::Compact;
+        writer.uuid(self.id);
+        { writer.tags(Tags::new()); }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct NoOpRecord {
+}
+
+impl Message for NoOpRecord {
+    const NAME: &'static str = "NoOpRecord";
+    const MIN_VERSION: i16 = 0;
+    const MAX_VERSION: i16 = 0;
+    const FLEXIBLE_FROM: i16 = 0;
+    const TYPE_ID: Option<i16> = Some(20);
+
+    fn decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {
+        let form = Form::Compact;
+        let mut input = input;
+        let mut value = Self::default();
+        { (input, ()) = wire::unknown_tags(input)?; }
+        Ok((input, value))
+    }
+
+    fn encode(&self, writer: &mut Writer, version: i16) {
+        let form = Form::Compact;
+        { writer.tags(Tags::new()); }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ZkMigrationStateRecord {
+    pub zk_migration_state: i8,
+}
+
+impl Message for ZkMigrationStateRecord {
+    const NAME: &'static str = "ZkMigrationStateRecord";
+    const MIN_VERSION: i16 = 0;
+    const MAX_VERSION: i16 = 0;
+    const FLEXIBLE_FROM: i16 = 0;
+    const TYPE_ID: Option<i16> = Some(21);
+
+    fn decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {
+        let form = Form::Compact;
+        let mut input = input;
+        let mut value = Self::default();
+        (input, value.zk_migration_state) = wire::int8(input)?;
+        { (input, ()) = wire::unknown_tags(input)?; }
+        Ok((input, value))
+    }
+
+    fn encode(&self, writer: &mut Writer, version: i16) {
+        let form = Form::Compact;
+        writer.int8(self.zk_migration_state);
+        { writer.tags(Tags::new()); }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RemoveUserScramCredentialRecord {
+    pub name: String,
+    pub mechanism: i8,
+}
+
+impl Message for RemoveUserScramCredentialRecord {
+    const NAME: &'static str = "RemoveUserScramCredentialRecord";
+    const MIN_VERSION: i16 = 0;
+    const MAX_VERSION: i16 = 0;
+    const FLEXIBLE_FROM: i16 = 0;
+    const TYPE_ID: Option<i16> = Some(22);
+
+    fn decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {
+        let form = Form::Compact;
+        let mut input = input;
+        let mut value = Self::default();
+        (input, value.name) = wire::string(input, form)?;
+        (input, value.mechanism) = wire::int8(input)?;
+        { (input, ()) = wire::unknown_tags(input)?; }
+        Ok((input, value))
+    }
+
+    fn encode(&self, writer: &mut Writer, version: i16) {
+        let form = Form::Compact;
+        writer.string(&self.name, form);
+        writer.int8(self.mechanism);
+        { writer.tags(Tags::new()); }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct BeginTransactionRecord {
+    pub name: Option<String>,
+}
+
+impl Message for BeginTransactionRecord {
+    const NAME: &'static str = "BeginTransactionRecord";
+    const MIN_VERSION: i16 = 0;
+    const MAX_VERSION: i16 = 0;
+    const FLEXIBLE_FROM: i16 = 0;
+    const TYPE_ID: Option<i16> = Some(23);
+
+    fn decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {
+        let form = Form::Compact;
+        let mut input = input;
+        let mut value = Self::default();
+        { 
+            input = wire::tags(input, |tag, field| {
+                match tag {
+                    0 => value.name = wire::whole(field, |input| wire::nullable_string(input, form))?,
+                    _ => {}
+                }
+                Ok(())
+            })?;
+         }
+        Ok((input, value))
+    }
+
+    fn encode(&self, writer: &mut Writer, version: i16) {
+        let form = Form::Compact;
+        { 
+            let mut tags = Tags::new();
+            if self.name.is_some() { tags.add(0, |writer| { writer.nullable_string(self.name.as_deref(), form); }); }
+            writer.tags(tags);
+         }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct EndTransactionRecord {
+}
+
+impl Message for EndTransactionRecord {
+    const NAME: &'static str = "EndTransactionRecord";
+    const MIN_VERSION: i16 = 0;
+    const MAX_VERSION: i16 = 0;
+    const FLEXIBLE_FROM: i16 = 0;
+    const TYPE_ID: Option<i16> = Some(24);
+
+    fn decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {
+        let form = Form::Compact;
+        let mut input = input;
+        let mut value = Self::default();
+        { (input, ()) = wire::unknown_tags(input)?; }
+        Ok((input, value))
+    }
+
+    fn encode(&self, writer: &mut Writer, version: i16) {
+        let form = Form::Compact;
+        { writer.tags(Tags::new()); }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct AbortTransactionRecord {
+    pub reason: Option<String>,
+}
+
+impl Message for AbortTransactionRecord {
+    const NAME: &'static str = "AbortTransactionRecord";
+    const MIN_VERSION: i16 = 0;
+    const MAX_VERSION: i16 = 0;
+    const FLEXIBLE_FROM: i16 = 0;
+    const TYPE_ID: Option<i16> = Some(25);
+
+    fn decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {
+        let form = Form::Compact;
+        let mut input = input;
+        let mut value = Self::default();
+        { 
+            input = wire::tags(input, |tag, field| {
+                match tag {
+                    0 => value.reason = wire::whole(field, |input| wire::nullable_string(input, form))?,
+                    _ => {}
+                }
+                Ok(())
+            })?;
+         }
+        Ok((input, value))
+    }
+
+    fn encode(&self, writer: &mut Writer, version: i16) {
+        let form = Form::Compact;
+        { 
+            let mut tags = Tags::new();
+            if self.reason.is_some() { tags.add(0, |writer| { writer.nullable_string(self.reason.as_deref(), form); }); }
+            writer.tags(tags);
+         }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RemoveDelegationTokenRecord {
+    pub token_id: String,
+}
+
+impl Message for RemoveDelegationTokenRecord {
+    const NAME: &'static str = "RemoveDelegationTokenRecord";
+    const MIN_VERSION: i16 = 0;
+    const MAX_VERSION: i16 = 0;
+    const FLEXIBLE_FROM: i16 = 0;
+    const TYPE_ID: Option<i16> = Some(26);
+
+    fn decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {
+        let form = Form::Compact;
+        let mut input = input;
+        let mut value = Self::default();
+        (input, value.token_id) = wire::string(input, form)?;
+        { (input, ()) = wire::unknown_tags(input)?; }
+        Ok((input, value))
+    }
+
+    fn encode(&self, writer: &mut Writer, version: i16) {
+        let form = Form::Compact;
+        writer.string(&self.token_id, form);
+        { writer.tags(Tags::new()); }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ControllerEndpoint {
+    pub name: String,
+    pub host: String,
+    pub port: u16,
+    pub security_protocol: i16,
+}
+
+impl ControllerEndpoint {
+    pub(crate) fn decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {
+        let form = Form::Compact;
+        let mut input = input;
+        let mut value = Self::default();
+        (input, value.name) = wire::string(input, form)?;
+        (input, value.host) = wire::string(input, form)?;
+        (input, value.port) = wire::uint16(input)?;
+        (input, value.security_protocol) = wire::int16(input)?;
+        { (input, ()) = wire::unknown_tags(input)?; }
+        Ok((input, value))
+    }
+
+    pub(crate) fn encode(&self, writer: &mut Writer, version: i16) {
+        let form = Form::Compact;
+        writer.string(&self.name, form);
+        writer.string(&self.host, form);
+        writer.uint16(self.port);
+        writer.int16(self.security_protocol);
+        { writer.tags(Tags::new()); }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ControllerFeature {
+    pub name: String,
+    pub min_supported_version: i16,
+    pub max_supported_version: i16,
+}
+
+impl ControllerFeature {
+    pub(crate) fn decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {
+        let form = Form::Compact;
+        let mut input = input;
+        let mut value = Self::default();
+        (input, value.name) = wire::string(input, form)?;
+        (input, value.min_supported_version) = wire::int16(input)?;
+        (input, value.max_supported_version) = wire::int16(input)?;
+        { (input, ()) = wire::unknown_tags(input)?; }
+        Ok((input, value))
+    }
+
+    pub(crate) fn encode(&self, writer: &mut Writer, version: i16) {
+        let form = Form::Compact;
+        writer.string(&self.name, form);
+        writer.int16(self.min_supported_version);
+        writer.int16(self.max_supported_version);
+        { writer.tags(Tags::new()); }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RegisterControllerRecord {
+    pub controller_id: i32,
+    pub incarnation_id: Uuid,
+    pub zk_migration_ready: bool,
+    pub end_points: Vec<ControllerEndpoint>,
+    pub features: Vec<ControllerFeature>,
+}
+
+impl Message for RegisterControllerRecord {
+    const NAME: &'static str = "RegisterControllerRecord";
+    const MIN_VERSION: i16 = 0;
+    const MAX_VERSION: i16 = 0;
+    const FLEXIBLE_FROM: i16 = 0;
+    const TYPE_ID: Option<i16> = Some(27);
+
+    fn decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {
+        let form = Form::Compact;
+        let mut input = input;
+        let mut value = Self::default();
+        (input, value.controller_id) = wire::int32(input)?;
+        (input, value.incarnation_id) = wire::uuid(input)?;
+        (input, value.zk_migration_ready) = wire::boolean(input)?;
+        (input, value.end_points) = wire::array(input, form, 6, |input| ControllerEndpoint::decode(input, version))?;
+        (input, value.features) = wire::array(input, form, 5, |input| ControllerFeature::decode(input, version))?;
+        { (input, ()) = wire::unknown_tags(input)?; }
+        Ok((input, value))
+    }
+
+    fn encode(&self, writer: &mut Writer, version: i16) {
+        let form = Form::Compact;
+        writer.int32(self.controller_id);
+        writer.uuid(self.incarnation_id);
+        writer.boolean(self.zk_migration_ready);
+        writer.array(&self.end_points, form, |writer, item| item.encode(writer, version));
+        writer.array(&self.features, form, |writer, item| item.encode(writer, version));
+        { writer.tags(Tags::new()); }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ClearElrRecord {
+    pub topic_name: String,
+}
+
+impl Message for ClearElrRecord {
+    const NAME: &'static str = "ClearElrRecord";
+    const MIN_VERSION: i16 = 0;
+    const MAX_VERSION: i16 = 0;
+    const FLEXIBLE_FROM: i16 = 0;
+    const TYPE_ID: Option<i16> = Some(28);
+
+    fn decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {
+        let form = Form::Compact;
+        let mut input = input;
+        let mut value = Self::default();
+        (input, value.topic_name) = wire::string(input, form)?;
+        { (input, ()) = wire::unknown_tags(input)?; }
+        Ok((input, value))
+    }
+
+    fn encode(&self, writer: &mut Writer, version: i16) {
+        let form = Form::Compact;
+        writer.string(&self.topic_name, form);
+        { writer.tags(Tags::new()); }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct UnregisterControllerRecord {
+    pub controller_id: i32,
+}
+
+impl Message for UnregisterControllerRecord {
+    const NAME: &'static str = "UnregisterControllerRecord";
+    const MIN_VERSION: i16 = 0;
+    const MAX_VERSION: i16 = 0;
+    const FLEXIBLE_FROM: i16 = 0;
+    const TYPE_ID: Option<i16> = Some(29);
+
+    fn decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {
+        let form = Form::Compact;
+        let mut input = input;
+        let mut value = Self::default();
+        (input, value.controller_id) = wire::int32(input)?;
+        { (input, ()) = wire::unknown_tags(input)?; }
+        Ok((input, value))
+    }
+
+    fn encode(&self, writer: &mut Writer, version: i16) {
+        let form = Form::Compact;
+        writer.int32(self.controller_id);
+        { writer.tags(Tags::new()); }
+    }
+}

@@ -26,7 +26,7 @@ pub(in crate::server) async fn handle(call: Call<ApiVersionsRequest>) -> ApiVers
     ApiVersionsResponse {
         api_keys: SERVED.iter().map(advertised).collect(),
         supported_features: shown.map(supported).collect(),
-        finalized_features_epoch: image.index,
+        finalized_features_epoch: image.offset,
         finalized_features: FEATURES.iter().filter_map(finalized).collect(),
         ..Default::default()
     }

@@ -1,0 +1,180 @@
+//! Metadata records in record batches, as Apache Kafka stores them in segments and snapshots.
+//!
+//! | control record | type in its key | says |
+//! |---|---|---|
+//! | LeaderChange | 2 | a controller begins to lead; its epoch is the batch's leader epoch |
+//! | SnapshotHeader | 3 | the first record of a snapshot |
+//! | SnapshotFooter | 4 | the last record of a snapshot: without it the snapshot is not whole |
+//!
+//! A snapshot's batches have offsets from 0 on, and the epoch of the last record that is part of it.
+
+use std::path::Path;
+
+use bytes::Bytes;
+
+use super::{Error, MetadataRecord};
+use crate::env::Disk;
+use crate::model::{LeaderEpoch, Offset};
+use crate::protocol::generated::control_records::{GrantingVoter, LeaderChangeMessage, SnapshotFooterRecord, SnapshotHeaderRecord, Voter};
+use crate::protocol::{Message, decode_whole, encode_to_bytes};
+use crate::records::{self, BatchBuilder, BatchHeader, CheckedBatch, NewRecord, Records, batches, layout};
+
+/// What a snapshot's file is named by, after its offset and epoch, as in Kafka.
+pub(super) const SNAPSHOT_SUFFIX: &str = ".checkpoint";
+/// Records of one batch of a snapshot.
+const SNAPSHOT_BATCH_RECORDS: usize = 1000;
+/// The version of the key of a control record.
+const KEY_VERSION: i16 = 0;
+/// The version of our control records.
+const CONTROL_VERSION: i16 = 0;
+
+/// Name, end offset and epoch of a snapshot's file.
+pub(super) fn snapshot_place(name: &str) -> Option<(&str, Offset, i32)> {
+    let (end, epoch) = name.strip_suffix(SNAPSHOT_SUFFIX)?.split_once('-')?;
+    Some((name, Offset(end.parse().ok()?), epoch.parse().ok()?))
+}
+
+/// The name of the file of a snapshot.
+pub(super) fn snapshot_name(end: i64, epoch: i32) -> String {
+    format!("{end:020}-{epoch:010}{SNAPSHOT_SUFFIX}")
+}
+
+/// Records as one batch.
+pub(super) fn batch(records: &[MetadataRecord], now_ms: i64) -> CheckedBatch {
+    let values: Vec<Bytes> = records.iter().map(MetadataRecord::encode).collect();
+    values.iter().fold(BatchBuilder::new(), |builder, value| builder.record(NewRecord::value(value))).build_own(now_ms)
+}
+
+/// The batch by which the only voter begins to lead.
+pub(super) fn leader_change(leader: i32, now_ms: i64) -> CheckedBatch {
+    let (voter_id, voter_directory_id) = (leader, Default::default());
+    let voters = vec![Voter { voter_id, voter_directory_id }];
+    let granting_voters = vec![GrantingVoter { voter_id, voter_directory_id }];
+    control(&LeaderChangeMessage { version: CONTROL_VERSION, leader_id: leader, voters, granting_voters }, now_ms)
+}
+
+fn control<M: Message>(record: &M, now_ms: i64) -> CheckedBatch {
+    let type_id = M::TYPE_ID.expect("control records have a type");
+    let key = [KEY_VERSION.to_be_bytes(), type_id.to_be_bytes()].concat();
+    let value = encode_to_bytes(record, CONTROL_VERSION);
+    BatchBuilder::new().record(NewRecord::keyed(&key, Some(&value))).control().build_own(now_ms)
+}
+
+/// What a batch holds.
+pub(super) enum Content {
+    /// Metadata records.
+    Records(Vec<MetadataRecord>),
+    /// The id of the controller that begins to lead.
+    LeaderChange(i32),
+    /// The begin of a snapshot.
+    SnapshotHeader,
+    /// The end of a snapshot.
+    SnapshotFooter,
+    /// A control record without meaning for us: voters, kraft.version.
+    OtherControl,
+}
+
+/// Reads a batch whose CRC is right. Ours are never compressed.
+pub(super) fn content(header: &BatchHeader, batch: &[u8]) -> Result<Content, Error> {
+    let body = Bytes::copy_from_slice(batch.get(layout::SIZE..).unwrap_or_default());
+    let malformed = |what: String| Error::Storage(format!("the metadata log at offset {}: {what}", header.base_offset));
+    if header.is_control() {
+        return control_content(&body, header.records_count).map_err(malformed);
+    }
+    let one = |record: Result<records::Record<'_>, records::Error>| {
+        let value = record.map_err(|e| malformed(e.to_string()))?.value.map(|v| body.slice_ref(v));
+        MetadataRecord::decode(value.ok_or_else(|| malformed("a record has no value".into()))?).map_err(malformed)
+    };
+    let records = Records::new(&body, header.records_count).map(one).collect::<Result<Vec<_>, _>>()?;
+    if records.is_empty() { Err(malformed("a batch has no records".into())) } else { Ok(Content::Records(records)) }
+}
+
+fn control_content(body: &Bytes, count: i32) -> Result<Content, String> {
+    let record = Records::new(body, count).next().ok_or("a control batch has no record")?.map_err(|e| e.to_string())?;
+    let type_id = record.key.and_then(|key| key.get(2..4)?.try_into().ok()).map(i16::from_be_bytes);
+    Ok(match type_id {
+        id if id == LeaderChangeMessage::TYPE_ID => {
+            let value = body.slice_ref(record.value.ok_or("a change of the leader has no value")?);
+            // Later versions begin with the same field.
+            let leader: LeaderChangeMessage = decode_whole(&value, version_of(&value)).map_err(|e| e.to_string())?;
+            Content::LeaderChange(leader.leader_id)
+        }
+        id if id == SnapshotHeaderRecord::TYPE_ID => Content::SnapshotHeader,
+        id if id == SnapshotFooterRecord::TYPE_ID => Content::SnapshotFooter,
+        _ => Content::OtherControl,
+    })
+}
+
+/// A control record's value begins with its version.
+fn version_of(value: &Bytes) -> i16 {
+    value.get(..2).and_then(|bytes| bytes.try_into().ok()).map_or(CONTROL_VERSION, i16::from_be_bytes)
+}
+
+/// The bytes of a snapshot's file; `last_ms` is the time of the last record that is part of it.
+pub(super) fn encode_snapshot(records: &[MetadataRecord], epoch: i32, last_ms: i64, now_ms: i64) -> Vec<u8> {
+    let header = SnapshotHeaderRecord { version: CONTROL_VERSION, last_contained_log_timestamp: last_ms };
+    let chunks = records.chunks(SNAPSHOT_BATCH_RECORDS).map(|chunk| batch(chunk, now_ms));
+    let all = std::iter::once(control(&header, now_ms)).chain(chunks);
+    let mut bytes = Vec::new();
+    let mut next = Offset(0);
+    for mut batch in all.chain(std::iter::once(control(&SnapshotFooterRecord { version: CONTROL_VERSION }, now_ms))) {
+        bytes.extend_from_slice(&batch.place(next, LeaderEpoch(epoch)));
+        bytes.extend_from_slice(batch.body());
+        next = batch.header().next_offset();
+    }
+    bytes
+}
+
+/// The records of a snapshot's file, and whether it is one of an early release: those have neither header nor footer, and registrations in
+/// the log before and behind them imply epochs.
+pub(super) fn read_snapshot(bytes: &[u8]) -> Result<(Vec<MetadataRecord>, Form), Error> {
+    let malformed = |error: records::Error| Error::Storage(format!("the snapshot: {error}"));
+    let (mut all, mut form, mut read, mut is_whole) = (Vec::new(), Form::Implied, 0, true);
+    for batch in batches(bytes) {
+        let (header, batch) = batch.map_err(malformed)?;
+        header.check_crc(batch).map_err(malformed)?;
+        match content(&header, batch)? {
+            Content::Records(records) => all.extend(records),
+            Content::SnapshotHeader => (form, is_whole) = (Form::Explicit, false),
+            Content::SnapshotFooter => is_whole = true,
+            Content::LeaderChange(_) | Content::OtherControl => {}
+        }
+        read += batch.len();
+    }
+    if read == bytes.len() && is_whole { Ok((all, form)) } else { Err(Error::Storage("the snapshot is not whole".into())) }
+}
+
+/// What records of a log mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Early releases: a broker's registration begins a leader epoch in every partition that it leads.
+    Implied,
+    /// Kafka's: each change is a record.
+    Explicit,
+}
+
+/// Gives each sound batch of a file to `each`. A last one that is torn is left out; damage before it is an error.
+pub(super) fn batches_of_file(
+    disk: &dyn Disk,
+    path: &Path,
+    mut each: impl FnMut(&BatchHeader, &[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let bytes = disk.read(path).map_err(|e| Error::Storage(e.to_string()))?;
+    let mut position = 0;
+    for batch in batches(&bytes) {
+        let size = match &batch {
+            Ok((header, batch)) if header.check_crc(batch).is_ok() => {
+                each(header, batch)?;
+                position += batch.len();
+                continue;
+            }
+            Ok((header, _)) => header.size(),
+            Err(_) => bytes.len() - position,
+        };
+        if position + size < bytes.len() {
+            return Err(Error::Storage(format!("{} is damaged at byte {position}; restore it from a copy", path.display())));
+        }
+        break;
+    }
+    Ok(())
+}

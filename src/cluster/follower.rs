@@ -1,0 +1,161 @@
+//! Keeps the partitions of this broker as the metadata says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tracing::{error, info};
+
+use super::{Error, MetadataImage, Pending};
+use crate::env::Workers;
+use crate::model::{LeaderEpoch, TopicPartition, Uuid};
+use crate::partition::{self, NewReplica, Partitions, TopicSettings, setting_behind};
+
+/// What follows the metadata.
+#[derive(Clone)]
+pub struct Following {
+    /// This broker's partitions.
+    pub partitions: Arc<Partitions>,
+    /// Where they are opened and deleted.
+    pub workers: Workers,
+    /// This broker.
+    pub broker: i32,
+}
+
+/// What is kept as the image says. One call at a time; the image is shown when it has returned.
+pub(super) trait Follow: Send + Sync {
+    /// Does what the image says. After a failure the next call tries again.
+    fn follow(&self, next: MetadataImage, when: When) -> Pending<()>;
+
+    /// Removes what a crash left of deleted topics.
+    fn retire_deleted(&self, deleted: BTreeSet<Uuid>) -> Pending<()>;
+}
+
+/// Whether partitions were there before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum When {
+    Starting,
+    Running,
+}
+
+/// Keeps this broker's partitions as the image says.
+#[derive(Clone)]
+pub(super) struct Follower {
+    image: Arc<ArcSwap<MetadataImage>>,
+    following: Following,
+    /// What the broker was started with.
+    topic_defaults: BTreeMap<String, String>,
+}
+
+impl Follow for Follower {
+    fn follow(&self, next: MetadataImage, when: When) -> Pending<()> {
+        self.blocking(move |follower| follower.follow_now(next, when))
+    }
+
+    fn retire_deleted(&self, deleted: BTreeSet<Uuid>) -> Pending<()> {
+        self.blocking(move |follower| follower.retire_now(&deleted))
+    }
+}
+
+impl Follower {
+    /// Shows the image in `image` once the partitions are as it says.
+    pub(super) fn new(image: Arc<ArcSwap<MetadataImage>>, following: Following, topic_defaults: BTreeMap<String, String>) -> Follower {
+        Follower { image, following, topic_defaults }
+    }
+
+    /// Works where blocking is allowed.
+    fn blocking(&self, work: impl FnOnce(&Follower) -> Result<(), Error> + Send + 'static) -> Pending<()> {
+        let (follower, workers) = (self.clone(), self.following.workers.clone());
+        let work = move || work(&follower);
+        Box::pin(async move { workers.blocking(work).await.map_err(|e| Error::Storage(e.to_string()))? })
+    }
+
+    /// Deletes and opens partitions, and then shows the image.
+    fn follow_now(&self, next: MetadataImage, when: When) -> Result<(), Error> {
+        let now = self.image.load();
+        let gone: Vec<Arc<str>> =
+            now.topics().filter(|t| next.topic(&t.name).is_none_or(|n| n.id != t.id)).map(|t| t.name.clone()).collect();
+        let failed = |error: partition::Error| {
+            error!(%error, "partitions do not follow the metadata");
+            Error::Storage(error.to_string())
+        };
+        if !gone.is_empty() {
+            // Readers of the image must not find a topic without its partitions.
+            let mut without = MetadataImage::clone(&now);
+            gone.iter().filter_map(|name| now.topic(name)).for_each(|t| without.forget(t.id));
+            self.image.store(Arc::new(without));
+            self.following.partitions.delete(&gone).map_err(failed)?;
+            let Following { partitions, workers, .. } = self.following.clone();
+            tokio::runtime::Handle::current().spawn(async move {
+                if let Ok(Err(error)) = workers.blocking(move || partitions.remove_deleted()).await {
+                    error!(%error, "deleted partitions could not be removed; the next start tries again");
+                }
+            });
+        }
+        let new = self.new_replicas(&now, &next, when);
+        if !new.is_empty() {
+            let recovered = self.following.partitions.lead(new).map_err(failed)?;
+            let partition::Recovered { replicas, scanned_bytes, cut_bytes, restored_bytes } = recovered;
+            if scanned_bytes > 0 || restored_bytes > 0 {
+                info!(replicas, scanned_bytes, cut_bytes, restored_bytes, "recovered after a stop that was not clean");
+            }
+        }
+        self.configure_changed(&now, &next);
+        self.image.store(Arc::new(next));
+        Ok(())
+    }
+
+    /// Gives changed settings to the replicas of their topics.
+    fn configure_changed(&self, now: &MetadataImage, next: &MetadataImage) {
+        let (before, after) = (self.topic_defaults(now), self.topic_defaults(next));
+        for topic in next.topics() {
+            let Some(known) = now.topic(&topic.name).filter(|t| t.id == topic.id) else { continue };
+            if known.configs == topic.configs && before == after {
+                continue;
+            }
+            let settings = TopicSettings::of(&topic.configs, &after);
+            let replicas = (0..topic.partitions.len()).filter_map(|number| self.following.partitions.get(&topic.name, number as i32));
+            replicas.for_each(|replica| replica.configure(settings.clone()));
+        }
+    }
+
+    /// What topics without own values have: what was changed while the broker ran, and else what it was started with.
+    fn topic_defaults(&self, image: &MetadataImage) -> BTreeMap<String, String> {
+        let mut defaults = self.topic_defaults.clone();
+        for configs in ["", &self.following.broker.to_string()].iter().filter_map(|broker| image.broker_configs(broker)) {
+            let named = configs.iter().filter_map(|(name, value)| Some((setting_behind(name)?.name.to_string(), value.clone())));
+            defaults.extend(named);
+        }
+        defaults
+    }
+
+    fn new_replicas(&self, now: &MetadataImage, next: &MetadataImage, when: When) -> Vec<NewReplica> {
+        let mut new = Vec::new();
+        let defaults = self.topic_defaults(next);
+        for topic in next.topics() {
+            let known = now.topic(&topic.name).filter(|t| t.id == topic.id).map_or(0, |t| t.partitions.len());
+            if known == topic.partitions.len() {
+                continue;
+            }
+            let settings = TopicSettings::of(&topic.configs, &defaults);
+            for (number, partition) in topic.partitions.iter().enumerate().skip(known).filter(|(_, p)| p.leader == self.following.broker) {
+                let id = TopicPartition::new(topic.name.clone(), number as i32);
+                new.push(NewReplica {
+                    id,
+                    topic_id: topic.id,
+                    leader_epoch: LeaderEpoch(partition.leader_epoch),
+                    settings: settings.clone(),
+                    is_known: when == When::Starting,
+                });
+            }
+        }
+        new
+    }
+
+    /// Retires what a crash left of deleted topics.
+    fn retire_now(&self, deleted: &BTreeSet<Uuid>) -> Result<(), Error> {
+        let retired = self.following.partitions.retire_deleted(deleted);
+        let removed = retired.and_then(|_| self.following.partitions.remove_deleted());
+        removed.map(|_| ()).map_err(|e| Error::Storage(e.to_string()))
+    }
+}
