@@ -96,6 +96,7 @@ impl Broker {
         let services = Services::new(env.clone(), node, cluster_id, rooms, config.server.clone());
 
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let controller = tokio::spawn(stop_if_it_fails(controller, stop.clone()));
         let loading = (groups.clone(), transactions.clone());
         let workers = env.workers.clone();
         let loaded = tasks.spawn(async move {
@@ -161,6 +162,11 @@ impl Broker {
         self.http
     }
 
+    /// Returns when the broker has stopped serving: because it was told to, or because an invariant of the cluster's metadata did not hold.
+    pub async fn stopped_serving(&self) {
+        self.stop.cancelled().await;
+    }
+
     /// Stops: no new connections, answers that are due leave, logs are closed.
     pub async fn stop(self) -> Result<(), Error> {
         self.stop.cancel();
@@ -176,6 +182,14 @@ impl Broker {
         let partitions = self.partitions;
         let closed = self.env.workers.blocking(move || partitions.close()).await;
         closed.map_err(|e| Error::Close(e.to_string()))?.map_err(|e| Error::Close(e.to_string()))
+    }
+}
+
+/// A controller that met metadata that cannot be has failed an assertion: this broker must not go on serving another state than the other brokers.
+async fn stop_if_it_fails(controller: JoinHandle<()>, stop: CancellationToken) {
+    if let Err(error) = controller.await {
+        error!(%error, "the controller has failed: this broker stops");
+        stop.cancel();
     }
 }
 

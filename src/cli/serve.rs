@@ -112,6 +112,7 @@ async fn run(config: Config, env: Env, format: Format) -> Result<(), String> {
     let name = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
+        () = broker.stopped_serving() => return Err("the broker has failed; the log says why".into()),
     };
     info!(signal = name, "stopping");
     tell_systemd(NotifyState::Stopping);
