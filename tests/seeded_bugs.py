@@ -73,15 +73,15 @@ BUGS = [
     ("decide while another controller leads", CLUSTER + "driver.rs", "role == Role::Leader && self.committed.epoch <= epoch;", "role == Role::Leader;", "lib"),
     ("answer before the change is in force", CLUSTER + "driver.rs", "*waits_for <= offset)", "*waits_for <= offset + 1)", "lib"),
     ("decide upon what is not applied yet", CLUSTER + "driver.rs", "(self.proposed.is_none() && self.waiting.is_empty());", "self.proposed.is_none();", "lib"),
-    ("allocate a block of producer ids twice", CLUSTER + "controller.rs", "broker_id: *broker, next_producer_id: end,", "broker_id: *broker, next_producer_id: first,", "lib"),
-    ("begin no leader epoch at a broker's start", CLUSTER + "controller.rs", "p.leader == *id || ", "", "broker"),
+    ("allocate a block of producer ids twice", CLUSTER + "controller.rs", "broker_epoch, next_producer_id: end }", "broker_epoch, next_producer_id: first }", "lib"),
+    ("begin no leader epoch at a broker's start", CLUSTER + "controller.rs", "p.leader == *id || ", "", "lib"),
     ("lead again in the same epoch", CLUSTER + "partition_image.rs", "change.leader != SAME_LEADER;", "change.leader != SAME_LEADER && change.leader != self.leader;", "lib"),
     ("lose the leader epoch in a snapshot", CLUSTER + "partition_image.rs", "leader_epoch: self.leader_epoch,\n            partition_epoch", "leader_epoch: 0,\n            partition_epoch", "lib"),
     ("lose what is only held in a snapshot", CLUSTER + "image.rs", "records.extend(self.held.to_records());", "", "lib"),
     ("trust a snapshot without its end", CLUSTER + "batches.rs", "read == bytes.len() && is_whole", "read == bytes.len() && (is_whole || read > 0)", "lib"),
     ("start in an epoch that was used", CLUSTER + "metadata_log.rs", "let epoch = self.epoch + 1;", "let epoch = self.epoch.max(1);", "lib"),
     ("append a proposal that is repeated", CLUSTER + "metadata_log.rs", "epoch != self.epoch || offset != self.log.log_end().0", "epoch != self.epoch || offset > self.log.log_end().0", "lib"),
-    ("convert without the epochs that were implied", CLUSTER + "metadata_log.rs", "self.image.apply_implied(broker.broker_id);", "", "earlier_release"),
+    ("convert without the epochs that were implied", CLUSTER + "metadata_log.rs", "self.image.apply_implied(broker.broker_id);", "", "lib"),
     ("imply epochs after the conversion", CLUSTER + "metadata_log.rs", "                self.convert();\n                self.deliver(Committed::LeaderChange", "                self.deliver(Committed::LeaderChange", "lib"),
 ]
 

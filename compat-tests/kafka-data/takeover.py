@@ -207,9 +207,35 @@ def check(binary, say):
             for sign in ["SnapshotHeader", "SnapshotFooter", "TOPIC_RECORD", "CONFIG_RECORD", "LeaderChange:"]:
                 assert sign in text, f"no {sign} in {text[:300]}"
 
+        def kafka_opens_ours():
+            """Apache Kafka replays a metadata log of ours, with a snapshot, leads it and serves its topics."""
+            shutil.rmtree(data)
+            shutil.copytree(Path(__file__).resolve().parent.parent.parent / "tests" / "golden" / "dlog-0.1.0" / "snapshot", data)
+            converted = Dlog(binary, data)
+            admin = AdminClient({"bootstrap.servers": converted.address})
+            wait(admin.create_topics([NewTopic("fresh", 2, 1, config={"retention.ms": "99"})]))
+            converted.stop()
+            assert list((data / "__cluster_metadata-0").glob("*.checkpoint")), "there is no snapshot"
+            meta = data / "meta.properties"
+            meta.write_text("".join(line + "\n" for line in meta.read_text().splitlines() if not line.startswith("software")))
+            kafka.start()
+            admin = AdminClient({"bootstrap.servers": kafka.address})
+            deadline = time.time() + 60
+            while True:
+                topics = admin.list_topics(timeout=10).topics
+                led = {name: sorted(p.leader for p in topic.partitions.values()) for name, topic in topics.items() if not name.startswith("__")}
+                if led == {"kept": [1] * 4, "second": [1], "third": [1], "fresh": [1] * 2}:
+                    break
+                assert time.time() < deadline, led
+                time.sleep(0.5)
+            assert len(records(kafka.address, "second", 0, "read_uncommitted")) == 1
+            wait(admin.create_topics([NewTopic("kafkas", 1, 1)]))
+            kafka.stop()
+
         steps = [("Kafka's directory opens as it was", ours), ("until we write, Kafka opens it again", kafkas),
                  ("what Kafka wrote since is taken over when told so", refused), ("we go on in it, also after kill -9", go_on),
-                 ("Kafka's dump tool reads our metadata", dumped)]
+                 ("Kafka's dump tool reads our metadata", dumped),
+                 ("Apache Kafka opens our metadata", kafka_opens_ours)]
         for name, step in steps:
             begin = time.time()
             try:

@@ -274,7 +274,8 @@ impl Deciding<'_> {
             Event::AllocateProducerIds { broker } => {
                 let first = self.image.next_producer_id;
                 let end = first + PRODUCER_ID_BLOCK;
-                let record = ProducerIdsRecord { broker_id: *broker, next_producer_id: end, ..Default::default() };
+                let broker_epoch = self.image.broker(*broker).map_or(-1, |registered| registered.broker_epoch);
+                let record = ProducerIdsRecord { broker_id: *broker, broker_epoch, next_producer_id: end };
                 self.note(vec![MetadataRecord::ProducerIds(record)]);
                 Response::ProducerIds(first, end)
             }

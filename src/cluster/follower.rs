@@ -73,6 +73,7 @@ impl Follower {
     /// Deletes and opens partitions, and then shows the image.
     fn follow_now(&self, next: MetadataImage, when: When) -> Result<(), Error> {
         let now = self.image.load();
+        assert!(next.offset >= now.offset, "the metadata went back from offset {} to {}", now.offset, next.offset);
         let gone: Vec<Arc<str>> =
             now.topics().filter(|t| next.topic(&t.name).is_none_or(|n| n.id != t.id)).map(|t| t.name.clone()).collect();
         let failed = |error: partition::Error| {

@@ -221,3 +221,74 @@ fn decode<M: Message>(record: &Framed) -> Result<M, String> {
     }
     decode_whole(&record.body, record.version).map_err(|error| format!("{}: {error}", M::NAME))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::Env;
+    use crate::protocol::generated::cluster_metadata::*;
+    use crate::records::{BatchBuilder, NewRecord};
+
+    fn kafkas(records: &[MetadataRecord], raw: &[&'static [u8]]) -> Result<TakenOver, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut values: Vec<Bytes> = records.iter().map(MetadataRecord::encode).collect();
+        values.extend(raw.iter().map(|bytes| Bytes::from_static(bytes)));
+        let batch = values.iter().fold(BatchBuilder::new(), |builder, value| builder.record(NewRecord::value(value)));
+        std::fs::write(folder.path().join("00000000000000000000.log"), batch.build(0)).unwrap();
+        read(&*Env::real().disk, folder.path(), NodeId(1))
+    }
+
+    #[test]
+    fn what_is_not_enforced_is_taken_over_and_kept() {
+        let id = Uuid([3; 16]);
+        let acl = |id| MetadataRecord::AccessControlEntry(AccessControlEntryRecord { id, ..Default::default() });
+        let group = ConfigRecord { resource_type: 32, resource_name: "g".into(), name: "n".into(), value: Some("1".into()) };
+        let records = [
+            MetadataRecord::RegisterBroker(RegisterBrokerRecord { broker_id: 1, ..Default::default() }),
+            acl(id),
+            MetadataRecord::UserScramCredential(UserScramCredentialRecord { name: "u".into(), ..Default::default() }),
+            MetadataRecord::DelegationToken(DelegationTokenRecord { token_id: "t".into(), ..Default::default() }),
+            MetadataRecord::ClientQuota(ClientQuotaRecord { key: "k".into(), ..Default::default() }),
+            MetadataRecord::Config(group),
+            MetadataRecord::BeginTransaction(Default::default()),
+            acl(Uuid([4; 16])),
+            MetadataRecord::AbortTransaction(Default::default()),
+        ];
+        // Type 99 is of no Kafka that we know.
+        let taken = kafkas(&records, &[&[1, 99, 0]]).unwrap();
+        let kinds: Vec<_> = taken.image.held().kinds().into_iter().map(|(_, count)| count).collect();
+        assert_eq!(kinds, [1; 5], "{:?}", taken.image.held());
+        assert_eq!(taken.left_behind, BTreeSet::from(["records of type 99".to_string()]));
+        assert_eq!(taken.end, Offset(10));
+        let mut restored = MetadataImage::default();
+        taken.image.to_records().iter().for_each(|record| restored.apply(record));
+        assert_eq!(restored.held(), taken.image.held());
+    }
+
+    #[test]
+    fn partitions_are_led_alone_whatever_kafka_left() {
+        let topic_id = Uuid([1; 16]);
+        let partition = PartitionRecord {
+            partition_id: 0,
+            topic_id,
+            replicas: vec![1, 2],
+            isr: vec![2],
+            leader: 2,
+            leader_epoch: 4,
+            partition_epoch: 6,
+            eligible_leader_replicas: Some(vec![1]),
+            adding_replicas: vec![2],
+            ..Default::default()
+        };
+        let gone = PartitionChangeRecord { partition_id: 0, topic_id, leader: -1, isr: Some(vec![1]), ..Default::default() };
+        let records = [
+            MetadataRecord::Topic(TopicRecord { name: "t".into(), topic_id }),
+            MetadataRecord::Partition(partition),
+            MetadataRecord::PartitionChange(gone),
+        ];
+        let taken = kafkas(&records, &[]).unwrap();
+        let partition = &taken.image.topic("t").unwrap().partitions[0];
+        assert_eq!((partition.leader, partition.leader_epoch, partition.partition_epoch), (1, 5, 7));
+        assert_eq!((partition.replicas.as_slice(), partition.isr.as_slice(), partition.elr.len()), (&[1][..], &[1][..], 0));
+    }
+}
