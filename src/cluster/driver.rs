@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{error, info, warn};
+use tracing::{debug, error, warn};
 
 use super::follower::{Follow, Follower, When};
 use super::{
@@ -212,7 +212,7 @@ impl Driver {
         }
         let first = self.controller.lead(self.committed.clone());
         if position.is_none() {
-            info!(epoch, offset = self.committed.offset, "this node leads the metadata");
+            debug!(epoch, offset = self.committed.offset, "this node leads the metadata");
         }
         if !first.is_empty() {
             self.propose(first, Vec::new());
