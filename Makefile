@@ -42,7 +42,8 @@ traced:         ## tests of the binary under strace, which is installed where it
 	command -v strace >/dev/null || { apt-get update -qq && apt-get install -y -qq strace; }
 	cargo test --test traced -- --ignored
 portable:       ## brokers and their files on the code for systems that have nothing of their own, as Windows
-	cargo test --features portable --lib --test broker --test several_brokers --test storage_log --test directories --test binary
+	cargo test --features portable --lib --test broker --test several_brokers --test storage_log --test binary
+	cargo test --features portable --test directories of_several
 sim:            ## whole brokers in simulated worlds; SEEDS=n
 	SEEDS=$(SEEDS) cargo test --test simulation -- --nocapture
 fuzz:           ## hostile bytes, two targets at once; TARGET=name for one, FUZZ_SECONDS=n for each

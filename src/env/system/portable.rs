@@ -135,6 +135,21 @@ pub fn listening_process(_port: u16) -> Option<Process> {
     None
 }
 
+/// The process that has a file open; none where the system does not say.
+pub fn process_with_file(_path: &Path) -> Option<Process> {
+    None
+}
+
+/// User and group of this process; 0 and 0 where the system has none of these numbers, and then no file has an owner.
+pub fn user_and_group() -> (u32, u32) {
+    (0, 0)
+}
+
+/// The user and group that own a file; none where the system has none of these numbers.
+pub fn owner_of(_path: &Path) -> Option<(u32, u32)> {
+    None
+}
+
 /// The gateway of the container that we are in; none outside of containers.
 pub fn container_gateway() -> Option<IpAddr> {
     None

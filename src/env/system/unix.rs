@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
@@ -14,8 +14,8 @@ use tokio::process::Child;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use super::portable::{
-    Descriptor, container_gateway, is_cached, is_device_failure, listening_process, open_direct, process_use, send_file, send_slices,
-    sync_directory, sync_file_system, tell_service_manager, write_back,
+    Descriptor, container_gateway, is_cached, is_device_failure, listening_process, open_direct, process_use, process_with_file, send_file,
+    send_slices, sync_directory, sync_file_system, tell_service_manager, write_back,
 };
 use crate::env::Map;
 
@@ -82,6 +82,17 @@ pub fn raise_open_files() -> Option<u64> {
     let raise = |wanted: &Option<u64>| setrlimit(Resource::Nofile, Rlimit { current: *wanted, maximum: limit.maximum }).is_ok();
     let reached = [limit.maximum, Some(MACOS_OPEN_FILES_MAX)].into_iter().filter(|wanted| is_less(*wanted)).find(raise);
     reached.unwrap_or(limit.current)
+}
+
+/// User and group of this process.
+pub fn user_and_group() -> (u32, u32) {
+    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+}
+
+/// The user and group that own a file.
+pub fn owner_of(path: &Path) -> Option<(u32, u32)> {
+    let facts = fs::metadata(path).ok()?;
+    Some((facts.uid(), facts.gid()))
 }
 
 /// The signals that ask the process to end: SIGTERM and SIGINT.
