@@ -22,6 +22,8 @@ use dlog::protocol::generated::delete_topics::{DeleteTopicState, DeleteTopicsReq
 use dlog::protocol::generated::describe_groups::DescribeGroupsRequest;
 use dlog::protocol::generated::find_coordinator::FindCoordinatorRequest;
 use dlog::protocol::generated::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
+use dlog::protocol::generated::offset_commit::{OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use dlog::protocol::generated::{add_partitions_to_txn, delete_groups, init_producer_id, offset_delete, sync_group, write_txn_markers};
 use dlog::records::{EpochRule, TransactionResult};
 use tokio_util::sync::CancellationToken;
 
@@ -212,5 +214,131 @@ async fn who_waits_for_a_group_is_told_when_the_offsets_topic_is_deleted() {
     admin.create_topic(OFFSETS_TOPIC, 50, &[("cleanup.policy", "compact")]).await;
     find(&mut member).await;
     assert_eq!(member.call(&join_request(), 4).await.error_code, ErrorCode::MemberIdRequired.code());
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_answer_as_kafka_does_in_edge_cases() {
+    // Each answer is Apache Kafka 4.3.1's to the same request.
+    let folder = tempfile::tempdir().unwrap();
+    let broker = start(folder.path(), &[("group.initial.rebalance.delay.ms", "0")]).await;
+    let mut client = Client::connect(&broker).await;
+    client.create_topic("t", 1, &[]).await;
+    find(&mut client).await;
+    let commit = |group: &str, partitions: Vec<OffsetCommitRequestPartition>| OffsetCommitRequest {
+        group_id: group.into(),
+        generation_id_or_member_epoch: -1,
+        topics: vec![OffsetCommitRequestTopic { name: "t".into(), partitions, ..Default::default() }],
+        ..Default::default()
+    };
+    let one = || vec![OffsetCommitRequestPartition { committed_offset: 1, ..Default::default() }];
+    let loaded = async {
+        while client.call(&commit("g", one()), 8).await.topics[0].partitions[0].error_code != 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, loaded).await.expect("the groups are loaded");
+    assert_eq!(client.call(&commit("g", vec![]), 8).await.topics, [], "a topic without partitions is not answered");
+    // The empty group id can be committed to, described and deleted, but its offsets cannot be deleted.
+    assert_eq!(client.call(&commit("", one()), 8).await.topics[0].partitions[0].error_code, 0);
+    let describe = |group: &str| DescribeGroupsRequest { groups: vec![group.into()], ..Default::default() };
+    let described = client.call(&describe(""), 5).await.groups.remove(0);
+    assert_eq!((described.error_code, described.group_state.as_str()), (0, "Empty"));
+    let delete_offsets = |group: &str| offset_delete::OffsetDeleteRequest {
+        group_id: group.into(),
+        topics: vec![offset_delete::OffsetDeleteRequestTopic {
+            name: "t".into(),
+            partitions: vec![offset_delete::OffsetDeleteRequestPartition { partition_index: 0 }],
+        }],
+    };
+    assert_eq!(client.call(&delete_offsets(""), 0).await.error_code, ErrorCode::InvalidGroupId.code());
+    // A group stays when its last offset is deleted.
+    for _ in 0..2 {
+        let deleted = client.call(&delete_offsets("g"), 0).await;
+        assert_eq!((deleted.error_code, deleted.topics[0].partitions[0].error_code), (0, 0));
+    }
+    assert_eq!(client.call(&describe("g"), 5).await.groups[0].group_state, "Empty");
+    // A group that is named twice is deleted and answered once.
+    let names = ["g", "", "nobody", "g"].map(String::from).to_vec();
+    let deleted = client.call(&delete_groups::DeleteGroupsRequest { groups_names: names }, 2).await;
+    let codes: BTreeMap<&str, i16> = deleted.results.iter().map(|result| (result.group_id.as_str(), result.error_code)).collect();
+    assert_eq!(deleted.results.len(), 3);
+    assert_eq!(codes, BTreeMap::from([("", 0), ("g", 0), ("nobody", ErrorCode::GroupIdNotFound.code())]));
+    // From version 5 on a SyncGroup has to name type and protocol, before anything else is looked at.
+    for (protocol_type, protocol_name, version, expected) in [
+        (None, None, 3, ErrorCode::UnknownMemberId),
+        (None, None, 5, ErrorCode::InconsistentGroupProtocol),
+        (Some("consumer"), None, 5, ErrorCode::InconsistentGroupProtocol),
+        (None, Some("range"), 5, ErrorCode::InconsistentGroupProtocol),
+        (Some("consumer"), Some("range"), 5, ErrorCode::UnknownMemberId),
+    ] {
+        let request = sync_group::SyncGroupRequest {
+            group_id: "missing".into(),
+            generation_id: 1,
+            member_id: "m".into(),
+            protocol_type: protocol_type.map(String::from),
+            protocol_name: protocol_name.map(String::from),
+            ..Default::default()
+        };
+        let answered = client.call(&request, version).await.error_code;
+        assert_eq!(answered, expected.code(), "version {version}: {protocol_type:?}, {protocol_name:?}");
+    }
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_answer_as_kafka_does_in_edge_cases() {
+    // Each answer is Apache Kafka 4.3.1's to the same request, but for the code of a negative epoch, which is -1 there.
+    let folder = tempfile::tempdir().unwrap();
+    let broker = start(folder.path(), &[]).await;
+    let mut client = Client::connect(&broker).await;
+    client.create_topic("t", 1, &[]).await;
+    let find = FindCoordinatorRequest { key_type: 1, coordinator_keys: vec!["x".into()], ..Default::default() };
+    client.call(&find, 4).await;
+    // Only -1 stands for "no producer id" and "no epoch".
+    let mut init = async |id: &str, producer_id: i64, producer_epoch: i16| loop {
+        let request = init_producer_id::InitProducerIdRequest {
+            transactional_id: Some(id.into()),
+            transaction_timeout_ms: 60_000,
+            producer_id,
+            producer_epoch,
+            ..Default::default()
+        };
+        let answer = client.call(&request, 5).await;
+        if answer.error_code != ErrorCode::CoordinatorLoadInProgress.code() {
+            return answer;
+        }
+    };
+    for (producer_id, producer_epoch, expected) in [
+        (5, -1, ErrorCode::InvalidRequest),
+        (-1, 5, ErrorCode::InvalidRequest),
+        (-5, 0, ErrorCode::None),
+        (5, -5, ErrorCode::None),
+        (-2, -2, ErrorCode::None),
+    ] {
+        let id = format!("{producer_id} {producer_epoch}");
+        assert_eq!(init(&id, producer_id, producer_epoch).await.error_code, expected.code(), "{id}");
+    }
+    let me = init("id", -1, -1).await;
+    // Internal topics are not for clients, and then nothing is added.
+    let topic = |name: &str| add_partitions_to_txn::AddPartitionsToTxnTopic { name: name.into(), partitions: vec![0] };
+    let request = add_partitions_to_txn::AddPartitionsToTxnRequest {
+        v3_and_below_transactional_id: "id".into(),
+        v3_and_below_producer_id: me.producer_id,
+        v3_and_below_producer_epoch: me.producer_epoch,
+        v3_and_below_topics: vec![topic("t"), topic(TRANSACTIONS_TOPIC)],
+        ..Default::default()
+    };
+    let added = client.call(&request, 3).await.results_by_topic_v3_and_below;
+    let codes: Vec<i16> = added.iter().map(|topic| topic.results_by_partition[0].partition_error_code).collect();
+    assert_eq!(codes, [ErrorCode::OperationNotAttempted.code(), ErrorCode::TopicAuthorizationFailed.code()]);
+    // Markers: none for no topics, and none with a negative epoch.
+    let marker =
+        |topics, producer_epoch| write_txn_markers::WritableTxnMarker { producer_id: 77, producer_epoch, topics, ..Default::default() };
+    let t0 = write_txn_markers::WritableTxnMarkerTopic { name: "t".into(), partition_indexes: vec![0] };
+    let markers = vec![marker(vec![], 0), marker(vec![t0.clone()], -1), marker(vec![t0], 0)];
+    let written = client.call(&write_txn_markers::WriteTxnMarkersRequest { markers }, 1).await.markers;
+    let codes: Vec<i16> = written.iter().map(|marker| marker.topics[0].partitions[0].error_code).collect();
+    assert_eq!(codes, [ErrorCode::InvalidProducerEpoch.code(), 0]);
     broker.stop().await.unwrap();
 }

@@ -136,6 +136,11 @@ impl Group {
                 awaiting_sync: None,
             };
             member.refresh(now.mono_ms);
+            // What a disk holds is no invariant of ours: of two members with one static id the later one stays.
+            let before = member.instance_id.as_ref().and_then(|instance| self.static_members.get(instance)).cloned();
+            if let Some(before) = before {
+                self.members.remove(&before);
+            }
             self.insert(member);
         }
         self.state = if self.members.is_empty() { GroupState::Empty } else { GroupState::Stable };
