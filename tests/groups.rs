@@ -215,17 +215,85 @@ fn a_new_member_is_told_its_id_first() {
     let mut bench = Bench::new(settings());
     let told = bench.join(JoinRequest { id_required: true, ..new_member("a") });
     assert_eq!(bench.joined(told).map(|j| (j.error, j.member_id.as_str())), Some((ErrorCode::MemberIdRequired, "a")));
-    let b = bench.join(new_member("b"));
-    assert_eq!(bench.joined(b), None, "the join waits for who was told an id");
     let a = bench.join(known("a"));
-    assert_eq!(bench.joined(a).map(|j| j.error), Some(ErrorCode::None));
-    assert_eq!(bench.joined(b).map(|j| j.generation), Some(1));
+    assert_eq!(bench.joined(a).map(|j| (j.error, j.generation)), Some((ErrorCode::None, 1)));
 
+    // A rebalance of a group that has members waits for who was told an id, and not longer than the id lives.
+    let mut bench = Bench::new(settings());
+    bench.stable(&["a"]);
+    bench.join(JoinRequest { id_required: true, ..new_member("b") });
+    let a = bench.join(known("a"));
+    assert_eq!(bench.joined(a), None, "the join waits for who was told an id");
+    bench.pass(i64::from(SESSION_MS) + 1);
+    assert_eq!(bench.joined(a).map(|j| j.error), Some(ErrorCode::None), "an id that is never used expires");
+}
+
+#[test]
+fn an_id_that_was_handed_out_and_never_used_does_not_hold_up_the_next_member() {
+    // KAFKA-7909: a client that gave up after MEMBER_ID_REQUIRED made the next member of the empty group wait for its session time-out.
+    for delay_ms in [0, 3000] {
+        let mut bench = Bench::new(GroupSettings { initial_rebalance_delay_ms: delay_ms, ..settings() });
+        let given_up = bench.join(JoinRequest { id_required: true, ..new_member("gone") });
+        assert_eq!(bench.joined(given_up).unwrap().error, ErrorCode::MemberIdRequired);
+        let next = bench.join(new_member("next"));
+        if delay_ms > 0 {
+            assert_eq!(bench.joined(next), None);
+            // Each extension of the delay needs a new member, and there is none.
+            bench.pass(delay_ms);
+            bench.pass(delay_ms);
+        }
+        let joined = bench.joined(next).unwrap_or_else(|| panic!("with a delay of {delay_ms} ms the member still waits"));
+        assert_eq!((joined.error, joined.members.len()), (ErrorCode::None, 1));
+        // The id is still good.
+        let late = bench.join(JoinRequest { member_id: "gone".into(), ..new_member("gone") });
+        assert_eq!(bench.joined(late), None);
+        bench.join(known("next"));
+        assert_eq!(bench.joined(late).unwrap().error, ErrorCode::None);
+    }
+}
+
+#[test]
+fn a_group_goes_only_when_it_is_deleted_or_expires() {
+    let mut bench = Bench::new(GroupSettings { retention_check_ms: 5000, ..settings() });
+    let entry = OffsetEntry { topic: "t".into(), partition: 0, offset: 1, leader_epoch: -1, metadata: String::new() };
+    // The empty id is one like any other.
+    for group in ["simple", ""] {
+        let commit = CommitRequest {
+            group: group.into(),
+            member_id: String::new(),
+            instance_id: None,
+            generation: -1,
+            missing_group: ErrorCode::IllegalGeneration,
+            retention_ms: None,
+            offsets: vec![entry.clone()],
+        };
+        let (_, records) = bench.shard.commit(&commit, Commits::Alone, bench.now()).unwrap();
+        records.iter().for_each(|record| bench.shard.replay(record, PLACE, at(0)));
+        assert!(bench.shard.describe(group).is_some());
+    }
+    // Kafka 4.3.1: OffsetDelete of the last offset leaves an empty group, which is deleted or expires.
+    let (codes, records) = bench.shard.delete_offsets("simple", &[("t".into(), 0)]).unwrap();
+    assert_eq!(codes, [ErrorCode::None]);
+    records.iter().for_each(|record| bench.shard.replay(record, PLACE, at(0)));
+    assert!(bench.shard.describe("simple").is_some());
+    assert_eq!(bench.shard.delete_offsets("", &[("t".into(), 0)]), Err(ErrorCode::InvalidGroupId));
+    let records = bench.shard.delete("").unwrap();
+    records.iter().for_each(|record| bench.shard.replay(record, PLACE, at(0)));
+    assert_eq!(bench.shard.describe(""), None);
+    bench.pass(5000);
+    let expired: Vec<GroupRecord> = std::mem::take(&mut bench.records);
+    expired.iter().for_each(|record| bench.shard.replay(record, PLACE, at(5000)));
+    assert_eq!(bench.shard.describe("simple"), None);
+}
+
+#[test]
+fn an_id_that_was_not_used_yet_does_not_keep_a_group() {
     let mut bench = Bench::new(settings());
     bench.join(JoinRequest { id_required: true, ..new_member("a") });
-    let b = bench.join(new_member("b"));
-    bench.pass(i64::from(SESSION_MS) + 1);
-    assert_eq!(bench.joined(b).map(|j| j.error), Some(ErrorCode::None), "an id that is never used expires");
+    let records = bench.shard.delete("g").unwrap();
+    records.iter().for_each(|record| bench.shard.replay(record, PLACE, at(0)));
+    let joined = bench.join(known("a"));
+    assert_eq!(bench.joined(joined).unwrap().error, ErrorCode::UnknownMemberId);
 }
 
 #[test]
@@ -485,7 +553,7 @@ fn groups_with_members_are_not_deleted_and_what_they_read_keeps_its_offsets() {
     // The subscription of these members cannot be read, so every topic may be theirs.
     assert_eq!(bench.shard.delete_offsets("g", &t0).unwrap(), (vec![ErrorCode::GroupSubscribedToTopic], vec![]));
     assert_eq!(bench.shard.delete("nobody"), Err(ErrorCode::GroupIdNotFound));
-    assert_eq!(bench.shard.delete(""), Err(ErrorCode::InvalidGroupId));
+    assert_eq!(bench.shard.delete(""), Err(ErrorCode::GroupIdNotFound));
     assert_eq!(bench.shard.delete_offsets("nobody", &t0).unwrap_err(), ErrorCode::GroupIdNotFound);
     bench.leave("a", None);
     let (codes, tombstones) = bench.shard.delete_offsets("g", &[t0[0].clone(), ("t".into(), 9)]).unwrap();

@@ -9,6 +9,8 @@ use common::{Client, start};
 use dlog::broker::Broker;
 use dlog::http::METRICS;
 use dlog::protocol::ErrorCode;
+use dlog::protocol::generated::delete_groups::DeleteGroupsRequest;
+use dlog::protocol::generated::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
 use dlog::protocol::generated::find_coordinator::FindCoordinatorRequest;
 use dlog::protocol::generated::join_group::{JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse};
 use dlog::protocol::generated::leave_group::{LeaveGroupRequest, MemberIdentity};
@@ -192,5 +194,45 @@ async fn foreign_names_are_refused() {
         assert_eq!(get(&broker, "/health", host).await.0, status, "{host}");
     }
     assert_eq!(get(&broker, "/nothing", "localhost").await.0, 404);
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_nobody_has_made_is_said_to_be_missing_and_not_loading() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = start(folder.path(), &[("group.initial.rebalance.delay.ms", "0")]).await;
+    let missing = async |broker: &Broker| {
+        // Until the broker has looked, nothing is known.
+        let explained = loop {
+            match get(broker, "/v1/groups/g/explain", "localhost").await {
+                (503, text) => assert!(text.contains("loaded"), "{text}"),
+                other => break other,
+            }
+        };
+        assert_eq!(explained, (404, "there is no group g\n".into()));
+        let (status, text) = get(broker, "/v1/wait?group=g&state=Stable&timeout=1ms", "localhost").await;
+        assert_eq!(status, 408);
+        assert!(text.contains("there is no group g"), "{text}");
+    };
+    // No group was ever made: there is not even an offsets topic.
+    missing(&broker).await;
+    let mut client = Client::connect(&broker).await;
+    client.create_topic("t", 1, &[]).await;
+    client.call(&FindCoordinatorRequest { coordinator_keys: vec!["g".into()], ..Default::default() }, 4).await;
+    missing(&broker).await;
+    // A group that was deleted, and one whose offsets topic was deleted.
+    let joined = join(&mut client).await;
+    sync(&mut client, &joined).await;
+    assert_eq!(get(&broker, "/v1/groups/g/explain", "localhost").await.0, 200);
+    let member = MemberIdentity { member_id: joined.member_id.clone(), ..Default::default() };
+    let leave = LeaveGroupRequest { group_id: "g".into(), members: vec![member], ..Default::default() };
+    assert_eq!(client.call(&leave, 5).await.error_code, 0);
+    assert_eq!(client.call(&DeleteGroupsRequest { groups_names: vec!["g".into()] }, 2).await.results[0].error_code, 0);
+    missing(&broker).await;
+    join(&mut client).await;
+    let topics = vec![DeleteTopicState { name: Some("__consumer_offsets".into()), ..Default::default() }];
+    let deleted = client.call(&DeleteTopicsRequest { topics, timeout_ms: 1000, ..Default::default() }, 6).await;
+    assert_eq!(deleted.responses[0].error_code, 0);
+    missing(&broker).await;
     broker.stop().await.unwrap();
 }

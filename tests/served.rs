@@ -176,7 +176,13 @@ async fn every_advertised_version_is_served() {
     let unknown = ErrorCode::UnknownMemberId.code();
     count += versions::<sync_group::SyncGroupRequest>(
         client,
-        |_| sync_group::SyncGroupRequest { group_id: "nobody".into(), member_id: "m".into(), ..Default::default() },
+        |_| sync_group::SyncGroupRequest {
+            group_id: "nobody".into(),
+            member_id: "m".into(),
+            protocol_type: Some("consumer".into()),
+            protocol_name: Some("range".into()),
+            ..Default::default()
+        },
         |_, response| assert_eq!(response.error_code, unknown),
     )
     .await;
@@ -488,6 +494,16 @@ async fn administration(client: &mut Client) -> usize {
         |_, response| {
             fine(response.error_code);
             assert_eq!(response.topics.len(), 0);
+        },
+    )
+    .await;
+    count += versions::<consumer_group_heartbeat::ConsumerGroupHeartbeatRequest>(
+        client,
+        |_| consumer_group_heartbeat::ConsumerGroupHeartbeatRequest { group_id: "g".into(), ..Default::default() },
+        |_, answer| {
+            // Such groups are not served: this answer makes clients fail at once.
+            assert_eq!(answer.error_code, ErrorCode::UnsupportedVersion.code());
+            assert!(answer.error_message.as_deref().unwrap_or_default().contains("group.protocol=classic"));
         },
     )
     .await;

@@ -12,8 +12,8 @@ use std::time::Duration;
 use common::logs::log_directory;
 use common::transactions::{Style, transactional_batch, visible_of};
 use dlog::coordinator::{
-    CommitRequest, GroupCoordinator, GroupSettings, Identity, InitRequest, NewProducerIds, OFFSETS_TOPIC, OffsetEntry, Pending,
-    TRANSACTIONS_TOPIC, TransactionCoordinator, TransactionSettings, TransactionState,
+    CommitRequest, GroupCoordinator, GroupSettings, Identity, InitRequest, KnownTopics, NewProducerIds, OFFSETS_TOPIC, OffsetEntry,
+    Pending, TRANSACTIONS_TOPIC, TransactionCoordinator, TransactionSettings, TransactionState,
 };
 use dlog::env::{Crash, Cut, Env, ManualClock, MemoryDisk, SystemEntropy, Workers};
 use dlog::model::{LeaderEpoch, Offset, ProducerId, TopicPartition, Uuid};
@@ -46,6 +46,15 @@ struct Ids(AtomicI64);
 impl NewProducerIds for Ids {
     fn next(&self) -> Pending<'_, ProducerId> {
         Box::pin(async { Ok(ProducerId(self.0.fetch_add(1, Ordering::Relaxed))) })
+    }
+}
+
+/// No topic was ever deleted.
+struct AllThere;
+
+impl KnownTopics for AllThere {
+    fn is_deleted(&self, _: &TopicPartition) -> bool {
+        false
     }
 }
 
@@ -95,7 +104,7 @@ fn open(disk: &MemoryDisk, durability: Durability, epoch: i32) -> Result<Machine
     };
     let groups = GroupCoordinator::new(env.clone(), partitions.clone(), group_settings);
     let ids = Box::new(Ids(AtomicI64::new(i64::from(epoch) * 1000)));
-    let transactions = TransactionCoordinator::new(env, partitions.clone(), groups.clone(), ids, settings);
+    let transactions = TransactionCoordinator::new(env, partitions.clone(), groups.clone(), ids, Box::new(AllThere), settings);
     let early = (groups.list().map(drop), transactions.list().map(drop));
     let loading = Err(ErrorCode::CoordinatorLoadInProgress);
     assert_eq!(early, (loading, loading), "a list would not be whole");

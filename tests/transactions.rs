@@ -13,7 +13,7 @@ use common::{Client, PATIENCE, start};
 use dlog::broker::Broker;
 use dlog::coordinator::Identity;
 use dlog::env::{Env, MemoryDisk};
-use dlog::model::{LeaderEpoch, TopicPartition, Uuid};
+use dlog::model::{LeaderEpoch, ProducerEpoch, TopicPartition, Uuid};
 use dlog::partition::{Keeping, NewReplica, Origin, Partitions, TopicSettings};
 use dlog::protocol::ErrorCode;
 use dlog::protocol::generated::*;
@@ -290,6 +290,46 @@ async fn what_takes_too_long_is_aborted_also_where_it_holds_offsets_alone() {
     assert_eq!(offsets.end(Commit).await, ErrorCode::InvalidTxnState);
     assert_eq!(offsets.end(Abort).await, ErrorCode::None);
     assert_eq!(describe(&mut client, "records").await.transaction_state, "CompleteAbort");
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_producer_whose_transaction_took_too_long_goes_on_with_the_next_epoch() {
+    // It was answered PRODUCER_FENCED, after which a client gives up for good; Kafka lets it go on.
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [("transaction.abort.timed.out.transaction.cleanup.interval.ms", "20")];
+    let broker = start(folder.path(), &settings).await;
+    let mut client = Client::connect(&broker).await;
+    client.create_topic("t", 1, &[]).await;
+    for style in STYLES {
+        let id = format!("{style:?}");
+        let mut producer = Producer::with_timeout(&broker, &id, style, 2000).await;
+        let begun = producer.me;
+        let end = ends(&mut client, "t").await.0;
+        assert_eq!(producer.send("t", 0, &[1]).await, ErrorCode::None);
+        let aborted = async {
+            while describe(&mut client, &id).await.transaction_state != "CompleteAbort" {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        soon("it is aborted", aborted).await;
+        let refused = if style == Style::Adding { ErrorCode::ProducerFenced } else { ErrorCode::InvalidProducerEpoch };
+        assert_eq!(producer.send("t", 0, &[2]).await, refused, "{style:?}: not without a new epoch");
+        // Twice: the first answer may be lost.
+        for _ in 0..2 {
+            assert_eq!(producer.init(60_000, Some(begun)).await, ErrorCode::None, "{style:?}");
+            assert_eq!(producer.me, Identity { id: begun.id, epoch: ProducerEpoch(begun.epoch.0 + 1) });
+        }
+        assert_eq!(producer.send("t", 0, &[3]).await, ErrorCode::None);
+        assert_eq!(producer.end(Commit).await, ErrorCode::None);
+        let found = read_with_offsets(&mut client, "t", 0, Read::Committed).await;
+        assert_eq!(found.into_iter().filter(|(at, _)| *at >= end).map(|(_, value)| value).collect::<Vec<_>>(), [3]);
+        // Once another producer has the id, nobody goes on.
+        let mut other = Producer::new(&broker, &id, style).await;
+        assert_eq!(producer.init(60_000, Some(begun)).await, ErrorCode::ProducerFenced);
+        assert_eq!(other.send("t", 0, &[4]).await, ErrorCode::None);
+        assert_eq!(other.end(Abort).await, ErrorCode::None);
+    }
     broker.stop().await.unwrap();
 }
 

@@ -18,11 +18,13 @@ use super::planting::{Planted, plant};
 use super::telemetry::metrics_recorder;
 use super::{Config, Error, Seed};
 use crate::client::Connection;
-use crate::cluster::{self, Following, LocalMetadataLog, ProducerIds, Registration};
-use crate::coordinator::{GroupCoordinator, NewProducerIds, OFFSETS_TOPIC, Pending, TRANSACTIONS_TOPIC, TransactionCoordinator};
+use crate::cluster::{self, ClusterHandle, Following, LocalMetadataLog, ProducerIds, Registration};
+use crate::coordinator::{
+    GroupCoordinator, KnownTopics, NewProducerIds, OFFSETS_TOPIC, Pending, TRANSACTIONS_TOPIC, TransactionCoordinator,
+};
 use crate::env::{Env, FailStop, Listener, Network, container_gateway};
 use crate::http::{self, AllowedHosts, Pages};
-use crate::model::ProducerId;
+use crate::model::{ProducerId, TopicPartition};
 use crate::partition::{Keeping, Partitions};
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::cluster_metadata::BrokerEndpoint;
@@ -97,7 +99,8 @@ impl Broker {
         let groups = GroupCoordinator::new(env.clone(), partitions.clone(), group_settings);
         let producer_ids = Arc::new(ProducerIds::new(handle.clone(), node));
         let ids = Box::new(IdsOfCluster(producer_ids.clone()));
-        let transactions = TransactionCoordinator::new(env.clone(), partitions.clone(), groups.clone(), ids, transaction_settings);
+        let topics = Box::new(TopicsOfCluster(handle.clone()));
+        let transactions = TransactionCoordinator::new(env.clone(), partitions.clone(), groups.clone(), ids, topics, transaction_settings);
         let rooms = Rooms {
             cluster: handle,
             partitions: partitions.clone(),
@@ -228,6 +231,17 @@ impl NewProducerIds for IdsOfCluster {
                 ErrorCode::CoordinatorNotAvailable
             })
         })
+    }
+}
+
+/// Partitions as the cluster's metadata has them. The image is the newest there is while this broker is the only controller.
+struct TopicsOfCluster(ClusterHandle);
+
+impl KnownTopics for TopicsOfCluster {
+    fn is_deleted(&self, partition: &TopicPartition) -> bool {
+        let image = self.0.image();
+        let count = image.topic(&partition.topic).map_or(0, |topic| topic.partitions.len());
+        !usize::try_from(partition.partition).is_ok_and(|number| number < count)
     }
 }
 

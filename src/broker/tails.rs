@@ -50,7 +50,7 @@ impl Broker {
     }
 
     fn group(&self, id: &str) -> Value {
-        let view = self.groups.describe(id).ok().flatten();
+        let (view, history) = self.groups.look_up(id).ok().flatten().unzip();
         let members = view.iter().flat_map(|v| &v.members);
         let members: Vec<Value> =
             members.map(|m| json!({ "id": m.id, "client_id": m.client_id, "host": m.client_host, "instance_id": m.instance_id })).collect();
@@ -59,8 +59,8 @@ impl Broker {
             .iter()
             .flat_map(|(topic, all)| all.iter().map(move |(p, c)| json!({ "topic": topic, "partition": p, "offset": c.offset })))
             .collect();
-        let history = self.groups.history(id).ok().flatten().unwrap_or_default();
-        let history: Vec<Value> = history.iter().map(|h| json!({ "time_ms": h.wall_ms, "kind": h.kind.name(), "text": h.text })).collect();
+        let history: Vec<Value> =
+            history.iter().flatten().map(|h| json!({ "time_ms": h.wall_ms, "kind": h.kind.name(), "text": h.text })).collect();
         json!({ "group": id, "state": view.map(|v| v.state.name()), "members": members, "offsets": offsets, "history": history })
     }
 }

@@ -136,6 +136,11 @@ impl Group {
                 awaiting_sync: None,
             };
             member.refresh(now.mono_ms);
+            // What a disk holds is no invariant of ours: of two members with one static id the later one stays.
+            let before = member.instance_id.as_ref().and_then(|instance| self.static_members.get(instance)).cloned();
+            if let Some(before) = before {
+                self.members.remove(&before);
+            }
             self.insert(member);
         }
         self.state = if self.members.is_empty() { GroupState::Empty } else { GroupState::Stable };
@@ -217,7 +222,13 @@ impl Group {
     pub(super) fn rebalance(&mut self, now: Now, initial_delay_ms: i64, outcome: &mut Outcome) {
         match self.state {
             GroupState::PreparingRebalance => {}
-            GroupState::Empty if initial_delay_ms > 0 => {
+            GroupState::Empty if initial_delay_ms == 0 => {
+                // Kafka's first rebalance ends with its delay, whoever has not joined yet: an id that was handed out and is never used
+                // must not hold up the first member (KAFKA-7909).
+                self.note_rebalance(now, "the first one waits for nobody");
+                return self.complete_join(now, outcome);
+            }
+            GroupState::Empty => {
                 let longest = self.rebalance_timeout_ms();
                 let delay = initial_delay_ms.min(longest);
                 self.initial_delay = Some(InitialDelay { left_ms: longest - delay, member_came: false });
@@ -290,7 +301,8 @@ impl Group {
                 }
             }
         }
-        self.generation += 1;
+        // It wraps only after two billion rebalances; a generation that falls would let lost members commit.
+        self.generation = self.generation.checked_add(1).unwrap_or_else(|| panic!("group {}: all generations are used up", self.id));
         self.protocol = self.choose_protocol();
         self.state = GroupState::CompletingRebalance;
         let (leader, protocol) = (self.leader.as_deref().unwrap_or_default(), self.protocol.as_deref().unwrap_or_default());
@@ -352,6 +364,39 @@ impl Group {
         self.members.values().map(|m| i64::from(m.rebalance_timeout_ms)).max().unwrap_or(0)
     }
 
+    /// Asserts what holds between two events. Without it a group could wait for a member that nobody knows, or name one twice.
+    pub(super) fn assert_sound(&self) {
+        let (id, state) = (&self.id, self.state);
+        let statics = self.members.values().filter(|m| m.instance_id.is_some()).count();
+        let (named, members) = (self.static_members.len(), self.members.len());
+        assert_eq!(named, statics, "group {id}: {named} static ids are known, and {statics} members have one");
+        for (instance, member) in &self.static_members {
+            let holder = self.members.get(member).and_then(|m| m.instance_id.as_ref());
+            assert_eq!(
+                holder,
+                Some(instance),
+                "group {id}: static id {instance} belongs to member {member}, whose static id is another one"
+            );
+        }
+        for (key, member) in &self.members {
+            assert_eq!(key, &member.id, "group {id}: a member is known under another id");
+            assert!(!self.pending.contains_key(key), "group {id}: {key} is a member and has not joined yet");
+            let (join, sync) = (member.awaiting_join, member.awaiting_sync);
+            assert!(join.is_none() || state == GroupState::PreparingRebalance, "group {id} is {state:?}, and {key} waits for a rebalance");
+            assert!(sync.is_none() || state == GroupState::CompletingRebalance, "group {id} is {state:?}, and {key} waits for its leader");
+        }
+        match state {
+            GroupState::Empty | GroupState::Dead => assert_eq!(members, 0, "group {id} is {state:?} and has members"),
+            GroupState::PreparingRebalance => assert!(self.deadline_ms.is_some(), "group {id} would wait for joins forever"),
+            GroupState::CompletingRebalance => {
+                let leader = self.leader.as_deref().unwrap_or_default();
+                assert!(self.members.contains_key(leader), "group {id} waits for its leader {leader:?}, who is no member");
+                assert!(self.deadline_ms.is_some(), "group {id} would wait for its leader forever");
+            }
+            GroupState::Stable => assert_ne!(members, 0, "group {id} is stable and has no member"),
+        }
+    }
+
     /// Does what time demands: lost members, joins and syncs that are overdue.
     pub(super) fn tick(&mut self, now: Now, initial_delay_ms: i64, outcome: &mut Outcome) {
         let due = |deadline: i64| deadline <= now.mono_ms;
@@ -386,6 +431,7 @@ impl Group {
             }
             _ => self.deadline_ms = None,
         }
+        self.assert_sound();
     }
 
     /// The next moment at which [`Group::tick`] has something to do.

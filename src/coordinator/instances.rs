@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tracing::error;
 
-use crate::model::{Offset, ProducerEpoch, ProducerId};
+use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Uuid};
 use crate::partition::{self, Origin, Partitions, Replica, Verification};
 use crate::protocol::ErrorCode;
 use crate::records::{BatchBuilder, NewRecord};
@@ -14,15 +14,52 @@ use crate::records::{BatchBuilder, NewRecord};
 /// Bytes of keys and values that one batch takes; a longer list of records becomes several.
 const BATCH_BYTES: usize = 256 * 1024;
 
-/// Where an instance stands.
+/// One life of a partition: its topic, and the leader epoch in which this broker leads it. An instance belongs to one term and never outlives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Term {
+    topic_id: Uuid,
+    leader_epoch: LeaderEpoch,
+}
+
+impl Term {
+    fn of(replica: &Replica) -> Term {
+        Term { topic_id: replica.topic_id(), leader_epoch: replica.leader_epoch() }
+    }
+
+    /// The epoch with which the coordinator of this term signs its markers.
+    pub(super) fn coordinator_epoch(self) -> i32 {
+        self.leader_epoch.0
+    }
+}
+
+/// State of an instance.
 enum Status<S> {
     /// Nobody has looked yet whether the partition is here.
     Unloaded,
-    /// Reads its partition.
-    Loading,
+    /// Reads its partition, in this term.
+    Loading(Term),
     /// Answers.
     Active(Box<Active<S>>),
-    /// The partition is not here, or not any more.
+    /// There is no such partition here.
+    Absent,
+    /// The partition is here and cannot be read.
+    Failed,
+    /// The broker stops: nothing is loaded any more.
+    Resigned,
+}
+
+/// What can be said of an instance that does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// Its partition is being read.
+    Loading,
+    /// There is no such partition.
+    Absent,
+    /// Its partition is here, and nobody has loaded it yet; FindCoordinator does.
+    Untouched,
+    /// Its partition is offline, or could not be read.
+    Failed,
+    /// The broker stops.
     Resigned,
 }
 
@@ -32,6 +69,48 @@ pub(super) struct Active<S> {
     pub(super) state: S,
     /// Where they are.
     pub(super) replica: Arc<Replica>,
+    term: Term,
+}
+
+impl<S> Active<S> {
+    /// The term that the instance belongs to.
+    pub(super) fn term(&self) -> Term {
+        self.term
+    }
+
+    /// What is stored until now. It is taken under the instance's lock and waited for without it.
+    pub(super) fn stored(&self) -> Stored {
+        Stored::until_now(&self.replica)
+    }
+
+    fn is_current(&self) -> bool {
+        !self.replica.is_closed() && self.replica.leader_epoch() == self.term.leader_epoch
+    }
+}
+
+/// What a replica has stored until a moment.
+///
+/// It names the replica and not the partition: when the topic is deleted and created again while somebody waits, the new partition's commits
+/// acknowledge nothing that was written to the old one.
+#[derive(Debug, Clone)]
+pub(super) struct Stored {
+    replica: Arc<Replica>,
+    end: Offset,
+}
+
+impl Stored {
+    /// What the replica has stored now.
+    pub(super) fn until_now(replica: &Arc<Replica>) -> Stored {
+        Stored { replica: replica.clone(), end: replica.view().log_end }
+    }
+
+    /// Waits until all of it is committed, so that no power cut takes back what somebody was told.
+    pub(super) async fn settled(self) -> Result<(), ErrorCode> {
+        self.replica.committed(self.end).await.map_err(|error| match error {
+            partition::Error::Closed(_) => ErrorCode::NotCoordinator,
+            _ => ErrorCode::CoordinatorNotAvailable,
+        })
+    }
 }
 
 /// A record's key and value; without a value it is a tombstone.
@@ -55,43 +134,101 @@ impl<S> Instances<S> {
         self.all.len() as i32
     }
 
-    /// Loads every instance whose partition is here and that is not active on it. Blocks while it reads.
+    /// Loads every instance whose partition is here and that is not loaded, or being loaded, in the partition's present term. What is loaded
+    /// of a partition that is gone is dropped, which tells everybody who waits. Blocks while it reads.
+    ///
+    /// Several threads may load at once, and topics may be deleted and created meanwhile: each instance is installed only if its status still
+    /// is the loading of the same term.
     pub(super) fn load(&self, load: impl Fn(&Replica) -> Result<S, partition::Error>) {
-        let mut work = Vec::new();
-        for number in 0..self.count() {
-            let mut status = self.lock(number);
-            let Some(replica) = self.partitions.get(self.topic, number) else {
-                if matches!(*status, Status::Unloaded) {
-                    *status = Status::Resigned;
-                }
-                continue;
-            };
-            let loaded = matches!(&*status, Status::Active(active) if Arc::ptr_eq(&active.replica, &replica));
-            if !loaded && !matches!(*status, Status::Loading) {
-                *status = Status::Loading;
-                work.push((number, replica));
-            }
-        }
-        for (number, replica) in work {
+        let work: Vec<_> = (0..self.count()).filter_map(|number| self.begin_loading(number)).collect();
+        for (number, replica, term) in work {
             let loaded = load(&replica);
-            *self.lock(number) = match loaded {
-                Ok(state) => Status::Active(Box::new(Active { state, replica })),
-                Err(error) => {
-                    error!(topic = self.topic, partition = number, %error, "what a coordinator knows could not be loaded");
-                    Status::Resigned
-                }
-            };
+            self.end_loading(number, replica, term, loaded);
         }
+    }
+
+    fn begin_loading(&self, number: i32) -> Option<(i32, Arc<Replica>, Term)> {
+        let mut status = self.lock(number);
+        let replica = match self.partitions.find(self.topic, number) {
+            _ if matches!(*status, Status::Resigned) => return None,
+            Ok(replica) if !replica.is_closed() => replica,
+            Ok(_) | Err(partition::Error::Unknown(_)) => {
+                *status = Status::Absent;
+                return None;
+            }
+            Err(_) => {
+                *status = Status::Failed;
+                return None;
+            }
+        };
+        let term = Term::of(&replica);
+        let (before, is_current) = match &*status {
+            Status::Loading(term) => (Some(*term), true),
+            Status::Active(active) => (Some(active.term), active.is_current()),
+            _ => (None, false),
+        };
+        if before == Some(term) && is_current {
+            return None;
+        }
+        if let Some(before) = before.filter(|before| before.topic_id == term.topic_id) {
+            let (topic, before, now) = (self.topic, before.leader_epoch.0, term.leader_epoch.0);
+            assert!(before <= now, "the leader epoch of {topic}-{number} fell from {before} to {now} while its coordinator was loaded");
+        }
+        *status = Status::Loading(term);
+        Some((number, replica, term))
+    }
+
+    fn end_loading(&self, number: i32, replica: Arc<Replica>, term: Term, loaded: Result<S, partition::Error>) {
+        let mut status = self.lock(number);
+        // Meanwhile the topic was deleted, perhaps created again, or the broker stops: what was read is of no use.
+        if !matches!(&*status, Status::Loading(loading) if *loading == term) {
+            return;
+        }
+        *status = match loaded {
+            Ok(state) if !replica.is_closed() => Status::Active(Box::new(Active { state, replica, term })),
+            Ok(_) | Err(partition::Error::Closed(_)) => Status::Absent,
+            Err(error) => {
+                error!(topic = self.topic, partition = number, %error, "what a coordinator knows could not be loaded");
+                Status::Failed
+            }
+        };
+    }
+
+    /// Whether a partition is here that nobody has loaded: its topic was created by somebody else than this coordinator.
+    pub(super) fn has_unloaded(&self) -> bool {
+        (0..self.count()).any(|number| matches!(*self.lock(number), Status::Absent) && self.partitions.get(self.topic, number).is_some())
+    }
+
+    /// Drops the instances of partitions that are gone, so that who waits for them is told.
+    pub(super) fn unload_gone(&self) {
+        (0..self.count()).for_each(|number| drop(self.access(number)));
     }
 
     /// An instance, where it answers here.
     pub(super) fn access(&self, number: i32) -> Result<Access<'_, S>, ErrorCode> {
-        let status = self.lock(number);
+        self.look(number).map_err(|silence| match silence {
+            Silence::Loading => ErrorCode::CoordinatorLoadInProgress,
+            Silence::Absent | Silence::Untouched | Silence::Failed | Silence::Resigned => ErrorCode::NotCoordinator,
+        })
+    }
+
+    /// An instance, or why it does not answer.
+    pub(super) fn look(&self, number: i32) -> Result<Access<'_, S>, Silence> {
+        let mut status = self.lock(number);
         match &*status {
-            Status::Active(active) if !active.replica.is_closed() => Ok(Access(status)),
-            Status::Unloaded | Status::Loading => Err(ErrorCode::CoordinatorLoadInProgress),
-            Status::Active(_) | Status::Resigned => Err(ErrorCode::NotCoordinator),
+            Status::Active(active) if active.is_current() => return Ok(Access(status)),
+            // With the instance the senders of everybody who waits are dropped.
+            Status::Active(active) if active.replica.is_closed() => *status = Status::Absent,
+            Status::Active(_) => *status = Status::Unloaded,
+            _ => {}
         }
+        Err(match &*status {
+            Status::Absent if self.partitions.get(self.topic, number).is_some() => Silence::Untouched,
+            Status::Absent => Silence::Absent,
+            Status::Failed => Silence::Failed,
+            Status::Resigned => Silence::Resigned,
+            Status::Unloaded | Status::Loading(_) | Status::Active(_) => Silence::Loading,
+        })
     }
 
     /// All instances that answer here.
@@ -118,7 +255,7 @@ impl<S> Deref for Access<'_, S> {
     fn deref(&self) -> &Active<S> {
         match &*self.0 {
             Status::Active(active) => active,
-            Status::Unloaded | Status::Loading | Status::Resigned => unreachable!("checked when the lock was taken"),
+            _ => unreachable!("checked when the lock was taken"),
         }
     }
 }
@@ -127,7 +264,7 @@ impl<S> DerefMut for Access<'_, S> {
     fn deref_mut(&mut self) -> &mut Active<S> {
         match &mut *self.0 {
             Status::Active(active) => active,
-            Status::Unloaded | Status::Loading | Status::Resigned => unreachable!("checked when the lock was taken"),
+            _ => unreachable!("checked when the lock was taken"),
         }
     }
 }
@@ -160,6 +297,8 @@ pub(super) fn store(
         let (batch, after) = rest.split_at(rest.iter().take_while(fits).count());
         rest = after;
         let first = store_batch(replica, batch, transaction, now_ms)?;
+        let before = offsets.last().copied();
+        assert!(before.is_none_or(|before| before < first), "{} gave offset {first} after {before:?}", replica.id());
         offsets.extend((0..batch.len() as i64).map(|at| first.plus(at)));
     }
     Ok(offsets)
@@ -185,11 +324,132 @@ fn store_batch(replica: &Replica, records: &[KeyValue], transaction: Option<InTr
     }
 }
 
-/// Waits until everything that is stored in a replica now is committed, so that no power cut takes back what somebody was told.
-pub(super) async fn settled(replica: Arc<Replica>) -> Result<(), ErrorCode> {
-    let end = replica.view().log_end;
-    replica.committed(end).await.map_err(|error| match error {
-        partition::Error::Closed(_) => ErrorCode::NotCoordinator,
-        _ => ErrorCode::CoordinatorNotAvailable,
-    })
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicI32, Ordering};
+
+    use super::*;
+    use crate::env::{Env, MemoryDisk};
+    use crate::model::{NodeId, TopicPartition};
+    use crate::partition::{Durability, Keeping, NewReplica, TopicSettings};
+    use crate::storage::LogDirectory;
+
+    const TOPIC: &str = "__topic";
+    const NOW: i64 = 1_700_000_000_000;
+
+    fn partitions(durability: Durability) -> Arc<Partitions> {
+        let real = Env::real();
+        let env = Env { disk: Arc::new(MemoryDisk::new(real.clock.clone())), ..real };
+        let directory = LogDirectory::open(env.disk.clone(), &*env.entropy, Path::new("/data"), NodeId(1), Some("cluster")).unwrap();
+        Arc::new(Partitions::new(env, vec![directory], Vec::new(), Keeping { durability, files_max: 100 }))
+    }
+
+    /// Creates the topic with an id.
+    fn create(partitions: &Partitions, id: u8) {
+        let new = NewReplica {
+            id: TopicPartition::new(TOPIC, 0),
+            topic_id: Uuid::from_random([id; 16]),
+            leader_epoch: LeaderEpoch(0),
+            settings: TopicSettings::of(&BTreeMap::new(), &BTreeMap::new()),
+            is_known: false,
+        };
+        assert_eq!(partitions.lead(vec![new]).unwrap().replicas, 1);
+    }
+
+    fn delete(partitions: &Partitions) {
+        partitions.delete(&[TOPIC.into()]).unwrap();
+    }
+
+    fn put(partitions: &Partitions) -> Stored {
+        let replica = partitions.get(TOPIC, 0).unwrap();
+        store(&replica, &[(Bytes::from_static(b"k"), None)], None, NOW).unwrap();
+        Stored::until_now(&replica)
+    }
+
+    /// The topic that the instance was loaded from, or why it does not answer.
+    fn loaded_from(instances: &Instances<Uuid>) -> Result<Uuid, Silence> {
+        instances.look(0).map(|access| access.state)
+    }
+
+    #[test]
+    fn an_instance_is_loaded_once_in_a_term_and_dropped_with_its_topic() {
+        // KAFKA-15468, KAFKA-16118, KAFKA-19274.
+        let partitions = partitions(Durability::Default);
+        let instances = Instances::new(TOPIC, partitions.clone(), 1);
+        let loads = AtomicI32::new(0);
+        let load = || {
+            instances.load(|replica| {
+                loads.fetch_add(1, Ordering::Relaxed);
+                Ok(replica.topic_id())
+            });
+        };
+        assert_eq!(loaded_from(&instances), Err(Silence::Loading), "nobody has looked yet");
+        load();
+        assert_eq!(loaded_from(&instances), Err(Silence::Absent));
+        assert!(!instances.has_unloaded());
+        create(&partitions, 1);
+        assert_eq!(loaded_from(&instances), Err(Silence::Untouched));
+        assert_eq!(instances.access(0).err(), Some(ErrorCode::NotCoordinator), "its client looks for the coordinator, which loads it");
+        assert!(instances.has_unloaded());
+        load();
+        load();
+        assert_eq!(loaded_from(&instances), Ok(Uuid::from_random([1; 16])));
+        assert_eq!(loads.load(Ordering::Relaxed), 1);
+        delete(&partitions);
+        assert_eq!(loaded_from(&instances), Err(Silence::Absent), "also before anybody loads again");
+        create(&partitions, 2);
+        load();
+        assert_eq!(loaded_from(&instances), Ok(Uuid::from_random([2; 16])), "the same epoch of another topic");
+        instances.resign();
+        load();
+        assert_eq!(loaded_from(&instances), Err(Silence::Resigned), "a broker that stops loads nothing any more");
+    }
+
+    #[test]
+    fn what_was_read_of_a_deleted_topic_never_takes_the_place_of_the_new_one() {
+        // The topic is deleted while it is loaded, and created again, and another thread loads that first.
+        for is_created_again in [false, true] {
+            let partitions = partitions(Durability::Default);
+            let instances = Instances::new(TOPIC, partitions.clone(), 1);
+            create(&partitions, 1);
+            instances.load(|outer| {
+                delete(&partitions);
+                if is_created_again {
+                    create(&partitions, 2);
+                }
+                instances.load(|inner| Ok(inner.topic_id()));
+                Ok(outer.topic_id())
+            });
+            let expected = if is_created_again { Ok(Uuid::from_random([2; 16])) } else { Err(Silence::Absent) };
+            assert_eq!(loaded_from(&instances), expected);
+        }
+    }
+
+    #[test]
+    fn a_load_that_fails_is_tried_again_and_says_so_meanwhile() {
+        let partitions = partitions(Durability::Default);
+        let instances = Instances::new(TOPIC, partitions.clone(), 1);
+        create(&partitions, 1);
+        instances.load(|replica| Err(partition::Error::Offline(replica.id().clone())));
+        assert_eq!(loaded_from(&instances), Err(Silence::Failed));
+        instances.load(|replica| Ok(replica.topic_id()));
+        assert!(loaded_from(&instances).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_new_topics_commits_acknowledge_nothing_of_the_deleted_one() {
+        // KAFKA-20115: a write is pending when its topic goes. It was waited for by the partition's name, so that the new topic's commit
+        // acknowledged it, and what the client believed to be stored was gone.
+        let partitions = partitions(Durability::Fsync);
+        create(&partitions, 1);
+        let pending = put(&partitions);
+        delete(&partitions);
+        create(&partitions, 2);
+        let fresh = put(&partitions);
+        partitions.commit(0).unwrap();
+        assert_eq!(fresh.settled().await, Ok(()));
+        assert_eq!(pending.settled().await, Err(ErrorCode::NotCoordinator));
+    }
 }

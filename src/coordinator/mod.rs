@@ -21,9 +21,9 @@ pub use join::{JoinReply, JoinRequest, SyncReply, SyncRequest};
 pub use member::{LeavingMember, MemberView};
 pub use offsets::{CommitRequest, Committed, OffsetEntry};
 pub use record::GroupRecord;
-pub use service::{GroupCoordinator, OFFSETS_TOPIC, TopicOffsets};
+pub use service::{GroupCoordinator, NotKnown, OFFSETS_TOPIC, TopicOffsets};
 pub use shard::{Commits, GroupSettings, GroupView, Outcome, Place, Reply, Shard, Token, partition_for};
 pub use transactions::{
-    Identity, InitRequest, NewProducerIds, Pending, TRANSACTIONS_TOPIC, TransactionCoordinator, TransactionSettings, TransactionShard,
-    TransactionState, TransactionView,
+    Identity, InitRequest, KnownTopics, NewProducerIds, Pending, TRANSACTIONS_TOPIC, TransactionCoordinator, TransactionSettings,
+    TransactionShard, TransactionState, TransactionView,
 };

@@ -45,11 +45,12 @@ impl UndecidedOffsets {
     pub(super) fn end(&mut self, producer: ProducerId) -> BTreeMap<OffsetKey, Committed> {
         let ended = self.by_producer.remove(&producer).unwrap_or_default();
         for key in ended.keys() {
-            if let Some(count) = self.keys.get_mut(key) {
-                *count -= 1;
-                if *count == 0 {
-                    self.keys.remove(key);
-                }
+            let count =
+                self.keys.get_mut(key).unwrap_or_else(|| panic!("{key:?} is part of a transaction of {producer:?} and not counted"));
+            assert_ne!(*count, 0, "{key:?} is counted as part of no transaction, and {producer:?} has it");
+            *count -= 1;
+            if *count == 0 {
+                self.keys.remove(key);
             }
         }
         ended
@@ -61,6 +62,11 @@ impl UndecidedOffsets {
             self.by_producer.values_mut().for_each(|offsets| drop(offsets.remove(key)));
             self.by_producer.retain(|_, offsets| !offsets.is_empty());
         }
+    }
+
+    /// Whether a producer's transaction has offsets without an end.
+    pub(super) fn has(&self, producer: ProducerId) -> bool {
+        self.by_producer.contains_key(&producer)
     }
 
     /// Whether a transaction without an end has an offset of this key.

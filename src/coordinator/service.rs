@@ -13,7 +13,7 @@ use tracing::{debug, error, info};
 
 use super::group::Now;
 use super::history::Happening;
-use super::instances::{self, InTransaction, Instances, KeyValue, settled, store};
+use super::instances::{self, InTransaction, Instances, KeyValue, Silence, Stored, store};
 use super::join::{JoinReply, JoinRequest, SyncReply, SyncRequest};
 use super::member::LeavingMember;
 use super::offsets::{CommitRequest, Committed};
@@ -38,9 +38,24 @@ struct Groups {
 type Active = instances::Active<Groups>;
 type Access<'a> = instances::Access<'a, Groups>;
 
+/// A request that waits, and what has to be committed before its answer leaves.
 enum Waiter {
-    Join(oneshot::Sender<JoinReply>),
-    Sync(oneshot::Sender<SyncReply>),
+    Join(oneshot::Sender<(JoinReply, Stored)>),
+    Sync(oneshot::Sender<(SyncReply, Stored)>),
+}
+
+/// Why nothing can be said about a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotKnown {
+    /// The broker has just started, or the offsets topic was just created.
+    #[error("the groups are still being loaded")]
+    Loading,
+    /// The group's partition of the offsets topic cannot be used.
+    #[error("partition {0} of __consumer_offsets is offline or could not be read; the broker's log says why")]
+    Offline(i32),
+    /// The broker stops.
+    #[error("the broker stops")]
+    Stopping,
 }
 
 /// The offsets of a topic: partition and offset.
@@ -123,9 +138,11 @@ impl GroupCoordinator {
         if let Err(error) = stored {
             let undone = active.state.shard.not_stored(&outcome.records, self.now());
             let replies = outcome.replies.into_iter().chain(undone.replies);
-            replies.for_each(|(token, _)| active.state.refuse(token, error));
+            let until = active.stored();
+            replies.for_each(|(token, _)| active.state.refuse(token, error, &until));
         } else {
-            outcome.replies.into_iter().for_each(|(token, reply)| active.state.answer(token, reply));
+            let until = active.stored();
+            outcome.replies.into_iter().for_each(|(token, reply)| active.state.answer(token, reply, &until));
         }
         self.earlier.notify_one();
         stored
@@ -147,7 +164,7 @@ impl GroupCoordinator {
 
     /// A member joins; answers when the rebalance has gathered all members.
     pub async fn join(&self, request: JoinRequest) -> JoinReply {
-        let (group, member_id) = (request.group.clone(), request.member_id.clone());
+        let member_id = request.member_id.clone();
         let answer = {
             let mut access = match self.access(&request.group) {
                 Ok(access) => access,
@@ -162,13 +179,12 @@ impl GroupCoordinator {
             let _ = self.carry_out(active, outcome);
             answer
         };
-        let reply = answer.await.unwrap_or_else(|_| JoinReply::failed(ErrorCode::NotCoordinator, &member_id));
-        self.settled(&group).await.map_or_else(|error| JoinReply::failed(error, &member_id), |()| reply)
+        let Ok((reply, stored)) = answer.await else { return JoinReply::failed(ErrorCode::NotCoordinator, &member_id) };
+        stored.settled().await.map_or_else(|error| JoinReply::failed(error, &member_id), |()| reply)
     }
 
     /// A member asks for its part; answers when the leader has brought it.
     pub async fn sync(&self, request: SyncRequest) -> SyncReply {
-        let group = request.group.clone();
         let answer = {
             let mut access = match self.access(&request.group) {
                 Ok(access) => access,
@@ -182,8 +198,8 @@ impl GroupCoordinator {
             let _ = self.carry_out(active, outcome);
             answer
         };
-        let reply = answer.await.unwrap_or_else(|_| SyncReply::failed(ErrorCode::NotCoordinator));
-        self.settled(&group).await.map_or_else(SyncReply::failed, |()| reply)
+        let Ok((reply, stored)) = answer.await else { return SyncReply::failed(ErrorCode::NotCoordinator) };
+        stored.settled().await.map_or_else(SyncReply::failed, |()| reply)
     }
 
     /// A member is alive. While the groups load the answer is yes.
@@ -197,14 +213,14 @@ impl GroupCoordinator {
 
     /// Members leave.
     pub async fn leave(&self, group: &str, members: &[LeavingMember]) -> Result<Vec<ErrorCode>, ErrorCode> {
-        let results = {
+        let (results, stored) = {
             let mut access = self.access(group)?;
             let active = &mut *access;
             let (results, outcome) = active.state.shard.leave(group, members, self.now());
             self.carry_out(active, outcome)?;
-            results
+            (results, active.stored())
         };
-        self.settled(group).await?;
+        stored.settled().await?;
         results
     }
 
@@ -237,14 +253,14 @@ impl GroupCoordinator {
         producer: Identity,
         verification: Option<&Verification>,
     ) -> Result<Vec<ErrorCode>, ErrorCode> {
-        let codes = {
+        let (codes, stored) = {
             let mut access = self.access(&request.group)?;
             let (codes, records) = access.state.shard.commit(request, Commits::InTransaction, self.now())?;
             let of = InTransaction { producer_id: producer.id, producer_epoch: producer.epoch, verification };
             self.store_and_apply(&mut access, &records, Some(of))?;
-            codes
+            (codes, access.stored())
         };
-        self.settled(&request.group).await?;
+        stored.settled().await?;
         Ok(codes)
     }
 
@@ -275,21 +291,21 @@ impl GroupCoordinator {
         group: &str,
         decide: impl FnOnce(&mut Shard) -> Result<(T, Vec<GroupRecord>), ErrorCode>,
     ) -> Result<T, ErrorCode> {
-        let answer = {
+        let (answer, stored) = {
             let mut access = self.access(group)?;
             let active = &mut *access;
             let (answer, records) = decide(&mut active.state.shard)?;
             self.store_and_apply(active, &records, None)?;
-            answer
+            (answer, active.stored())
         };
-        self.settled(group).await?;
+        stored.settled().await?;
         Ok(answer)
     }
 
     /// Waits until everything that a group's instance has stored is committed, so that no power cut takes back what somebody was told.
     pub async fn settled(&self, group: &str) -> Result<(), ErrorCode> {
-        let replica = self.access(group)?.replica.clone();
-        settled(replica).await
+        let stored = self.access(group)?.stored();
+        stored.settled().await
     }
 
     /// Committed offsets of the partitions of one topic, in their order.
@@ -320,15 +336,20 @@ impl GroupCoordinator {
 
     /// One group; none where there is no such group.
     pub fn describe(&self, group: &str) -> Result<Option<GroupView>, ErrorCode> {
-        if group.is_empty() {
-            return Err(ErrorCode::InvalidGroupId);
-        }
         Ok(self.access(group)?.state.shard.describe(group))
     }
 
-    /// What happened to a group since this broker coordinates it, oldest first; none where there is no such group.
-    pub fn history(&self, group: &str) -> Result<Option<Vec<Happening>>, ErrorCode> {
-        Ok(self.access(group)?.state.shard.history(group))
+    /// One group and what happened to it since this broker coordinates it, oldest first, for a person who asks; none where there is no such
+    /// group. Without the offsets topic, which the first group makes, there is no group at all.
+    pub fn look_up(&self, group: &str) -> Result<Option<(GroupView, Vec<Happening>)>, NotKnown> {
+        let number = partition_for(group, self.instances.count());
+        match self.instances.look(number) {
+            Ok(access) => Ok(access.state.shard.describe(group).zip(access.state.shard.history(group))),
+            Err(Silence::Absent) => Ok(None),
+            Err(Silence::Loading | Silence::Untouched) => Err(NotKnown::Loading),
+            Err(Silence::Failed) => Err(NotKnown::Offline(number)),
+            Err(Silence::Resigned) => Err(NotKnown::Stopping),
+        }
     }
 
     /// All groups of this broker; an error while some of them load.
@@ -344,8 +365,14 @@ impl GroupCoordinator {
         Ok(groups)
     }
 
-    /// The offsets of deleted topics end.
+    /// Whether the offsets topic is here and its groups are not loaded, because somebody else has created it.
+    pub fn has_unloaded(&self) -> bool {
+        self.instances.has_unloaded()
+    }
+
+    /// The offsets of deleted topics end. Where the offsets topic itself is deleted, everybody who waits for a group is told.
     pub fn topics_deleted(&self, topics: &BTreeSet<&str>) {
+        self.instances.unload_gone();
         for (_, mut access) in self.instances.active() {
             let records = access.state.shard.topics_deleted(topics);
             // What cannot be stored now goes when it expires.
@@ -399,20 +426,20 @@ impl GroupCoordinator {
 }
 
 impl Groups {
-    fn answer(&mut self, token: Token, reply: Reply) {
+    fn answer(&mut self, token: Token, reply: Reply, until: &Stored) {
         // Who waited may have hung up; its membership ends by time.
         match (self.waiting.remove(&token), reply) {
-            (Some(Waiter::Join(send)), Reply::Join(reply)) => drop(send.send(reply)),
-            (Some(Waiter::Sync(send)), Reply::Sync(reply)) => drop(send.send(reply)),
+            (Some(Waiter::Join(send)), Reply::Join(reply)) => drop(send.send((reply, until.clone()))),
+            (Some(Waiter::Sync(send)), Reply::Sync(reply)) => drop(send.send((reply, until.clone()))),
             (None, _) => {}
             (Some(_), reply) => unreachable!("a reply of another kind: {reply:?}"),
         }
     }
 
-    fn refuse(&mut self, token: Token, error: ErrorCode) {
+    fn refuse(&mut self, token: Token, error: ErrorCode, until: &Stored) {
         match self.waiting.remove(&token) {
-            Some(Waiter::Join(send)) => drop(send.send(JoinReply::failed(error, ""))),
-            Some(Waiter::Sync(send)) => drop(send.send(SyncReply::failed(error))),
+            Some(Waiter::Join(send)) => drop(send.send((JoinReply::failed(error, ""), until.clone()))),
+            Some(Waiter::Sync(send)) => drop(send.send((SyncReply::failed(error), until.clone()))),
             None => {}
         }
     }

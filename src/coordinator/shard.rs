@@ -137,16 +137,18 @@ impl Shard {
                     Some(producer) => {
                         self.undecided.add(producer, (key.group.clone(), key.topic.clone(), key.partition), committed);
                     }
-                    None => drop(group.offsets.insert((key.topic.clone(), key.partition), committed)),
+                    None => {
+                        let before = group.offsets.insert((key.topic.clone(), key.partition), committed);
+                        let before = before.map_or(Offset(0), |before| before.log_offset);
+                        assert!(before <= place.offset, "{key:?} is at {} and was at {before} before", place.offset);
+                    }
                 }
             }
             GroupRecord::Offset(key, None) => {
                 self.undecided.forget(&(key.group.clone(), key.topic.clone(), key.partition));
                 if let Some(group) = self.groups.get_mut(&key.group) {
+                    // A group without offsets stays until it is deleted or expires, as in Kafka.
                     group.offsets.remove(&(key.topic.clone(), key.partition));
-                    if group.offsets.is_empty() && group.generation == 0 && group.members.is_empty() && group.pending.is_empty() {
-                        self.groups.remove(&key.group);
-                    }
                 }
             }
             GroupRecord::Group(key, Some(value)) => {
@@ -161,7 +163,9 @@ impl Shard {
 
     /// A producer's transaction ends: where it is committed, its offsets count, but for those that somebody has committed later.
     pub fn end_transaction(&mut self, producer: ProducerId, result: TransactionResult) {
-        for ((group, topic, partition), committed) in self.undecided.end(producer) {
+        let ended = self.undecided.end(producer);
+        assert!(!self.undecided.has(producer), "{producer:?} has ended and still has offsets without an end");
+        for ((group, topic, partition), committed) in ended {
             let group = self.groups.get_mut(&group).filter(|_| result == TransactionResult::Commit);
             let Some(group) = group else { continue };
             let newer = group.offsets.get(&(topic.clone(), partition)).is_some_and(|known| known.log_offset > committed.log_offset);
@@ -193,7 +197,10 @@ impl Shard {
         let rules = JoinRules { initial_delay_ms: self.settings.initial_rebalance_delay_ms, members_max: self.settings.members_max };
         let id = request.group.clone();
         let group = self.groups.entry(id.clone()).or_insert_with(|| Group::new(&id, now));
+        let generation = group.generation;
         group.join(token, request, rules, now, &mut outcome);
+        group.assert_sound();
+        assert!(generation <= group.generation, "group {id}: the generation fell from {generation} to {}", group.generation);
         outcome
     }
 
@@ -202,7 +209,10 @@ impl Shard {
         let mut outcome = Outcome::default();
         match self.groups.get_mut(&request.group) {
             _ if request.group.is_empty() => outcome.reply(token, Reply::Sync(SyncReply::failed(ErrorCode::InvalidGroupId))),
-            Some(group) => group.sync(token, request, now, &mut outcome),
+            Some(group) => {
+                group.sync(token, request, now, &mut outcome);
+                group.assert_sound();
+            }
             None => outcome.reply(token, Reply::Sync(SyncReply::failed(ErrorCode::UnknownMemberId))),
         }
         outcome
@@ -246,6 +256,7 @@ impl Shard {
         } else if group.pending.len() < before.1 {
             group.try_complete_join(now, &mut outcome);
         }
+        group.assert_sound();
         (Ok(results), outcome)
     }
 
@@ -286,12 +297,12 @@ impl Shard {
     }
 
     /// The records that delete a group without members, with its offsets.
+    ///
+    /// The empty id is one like any other: a client that commits without a group uses it. An id that was handed out and not used yet does not
+    /// keep the group: who comes with it is told that it is unknown. Both as in Kafka.
     pub fn delete(&self, group: &str) -> Result<Vec<GroupRecord>, ErrorCode> {
-        if group.is_empty() {
-            return Err(ErrorCode::InvalidGroupId);
-        }
         let group = self.groups.get(group).ok_or(ErrorCode::GroupIdNotFound)?;
-        if group.state != GroupState::Empty || !group.pending.is_empty() {
+        if group.state != GroupState::Empty {
             return Err(ErrorCode::NonEmptyGroup);
         }
         let undecided = self.undecided.of_group(&group.id).map(|(_, topic, partition)| (topic, partition));
@@ -303,6 +314,9 @@ impl Shard {
     /// The records that delete committed offsets (KIP-496); the codes are in the order of the request. Topics that a member is subscribed
     /// to keep theirs, and so do all topics of a group whose members are no consumers.
     pub fn delete_offsets(&self, group: &str, partitions: &[(String, i32)]) -> Result<(Vec<ErrorCode>, Vec<GroupRecord>), ErrorCode> {
+        if group.is_empty() {
+            return Err(ErrorCode::InvalidGroupId);
+        }
         let group = self.groups.get(group).ok_or(ErrorCode::GroupIdNotFound)?;
         let subscribed = match group.state {
             GroupState::Empty => Some(BTreeSet::new()),

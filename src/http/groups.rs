@@ -26,14 +26,13 @@ struct Line {
 
 /// `GET /v1/groups/{group}/explain`.
 pub(super) async fn explain(State(pages): State<Pages>, Path(group): Path<String>) -> Response {
-    let found = pages.groups.describe(&group).and_then(|view| Ok(view.zip(pages.groups.history(&group)?)));
-    match found {
+    match pages.groups.look_up(&group) {
         Ok(Some((view, history))) => {
             let line = |h: crate::coordinator::Happening| Line { time_ms: h.wall_ms, kind: h.kind.name(), text: h.text };
             let history = history.into_iter().map(line).collect();
             Json(Explanation { group, state: view.state.name(), members: view.members.len(), history }).into_response()
         }
         Ok(None) => (StatusCode::NOT_FOUND, format!("there is no group {group}\n")).into_response(),
-        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("the groups are not here or not loaded yet: {error:?}\n")).into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
     }
 }

@@ -89,10 +89,10 @@ impl Wanted {
     }
 
     fn missing_of_group(&self, pages: &Pages, group: &str, missing: &mut Vec<String>) {
-        let view = match pages.groups.describe(group) {
-            Ok(Some(view)) => view,
+        let view = match pages.groups.look_up(group) {
+            Ok(Some((view, _))) => view,
             Ok(None) => return missing.push(format!("there is no group {group}")),
-            Err(_) => return missing.push(format!("group {group} is not loaded yet")),
+            Err(error) => return missing.push(format!("group {group} is not known yet: {error}")),
         };
         if let Some(state) = self.state.as_ref().filter(|state| !view.state.name().eq_ignore_ascii_case(state)) {
             missing.push(format!("group {group} is {}, not {state}", view.state.name()));

@@ -65,6 +65,8 @@ pub const SERVED: &[Served] = &[
     Served { key: ApiKey::DescribeProducers, min: 0, max: 0 },
     Served { key: ApiKey::DescribeTransactions, min: 0, max: 0 },
     Served { key: ApiKey::ListTransactions, min: 0, max: 2 },
+    // Offered so that its clients are told at once that such groups are not served; see the handler.
+    Served { key: ApiKey::ConsumerGroupHeartbeat, min: 0, max: 1 },
     Served { key: ApiKey::DescribeTopicPartitions, min: 0, max: 0 },
 ];
 
@@ -221,6 +223,7 @@ fn route(key: ApiKey, caller: Caller, version: i16, header: RequestHeader, body:
         ApiKey::TxnOffsetCommit => handle!(txn_offset_commit: key, caller, version, header, body),
         ApiKey::DescribeTransactions => handle!(describe_transactions: key, caller, version, header, body),
         ApiKey::ListTransactions => handle!(list_transactions: key, caller, version, header, body),
+        ApiKey::ConsumerGroupHeartbeat => handle!(consumer_group_heartbeat: key, caller, version, header, body),
         ApiKey::UpdateFeatures => handle!(update_features: key, caller, version, header, body),
         other => Err(Refusal::Api(other as i16)),
     }

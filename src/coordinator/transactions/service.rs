@@ -17,7 +17,7 @@ use tracing::{debug, error, info, warn};
 use super::record::{decode, encode};
 use super::shard::{InitRequest, ToComplete, TransactionSettings, TransactionShard, TransactionView};
 use super::transaction::{End, Identity, Init, Transaction};
-use crate::coordinator::instances::{Access, Instances, settled, store};
+use crate::coordinator::instances::{Access, Instances, Stored, Term, store};
 use crate::coordinator::{GroupCoordinator, Now, OFFSETS_TOPIC, partition_for};
 use crate::env::Env;
 use crate::model::{ProducerId, TopicPartition};
@@ -42,12 +42,20 @@ pub trait NewProducerIds: Send + Sync {
     fn next(&self) -> Pending<'_, ProducerId>;
 }
 
+/// What the cluster's metadata says about partitions.
+pub trait KnownTopics: Send + Sync {
+    /// Whether a partition that a transaction has named is known to be deleted. A partition that is only not here, because it is not opened yet,
+    /// cannot be opened, or is led by another broker, is not.
+    fn is_deleted(&self, partition: &TopicPartition) -> bool;
+}
+
 /// All instances of this broker.
 pub struct TransactionCoordinator {
     instances: Instances<TransactionShard>,
     partitions: Arc<Partitions>,
     groups: Arc<GroupCoordinator>,
     producer_ids: Box<dyn NewProducerIds>,
+    topics: Box<dyn KnownTopics>,
     settings: TransactionSettings,
     env: Env,
     begin: Instant,
@@ -63,6 +71,7 @@ impl TransactionCoordinator {
         partitions: Arc<Partitions>,
         groups: Arc<GroupCoordinator>,
         producer_ids: Box<dyn NewProducerIds>,
+        topics: Box<dyn KnownTopics>,
         settings: TransactionSettings,
     ) -> Arc<TransactionCoordinator> {
         Arc::new(TransactionCoordinator {
@@ -70,6 +79,7 @@ impl TransactionCoordinator {
             partitions,
             groups,
             producer_ids,
+            topics,
             settings,
             env,
             begin: Instant::now(),
@@ -149,21 +159,21 @@ impl TransactionCoordinator {
         let id = &request.transactional_id;
         let (mut fresh, mut has_aborted) = (None, false);
         loop {
-            let decided = {
+            let (decided, stored) = {
                 let mut access = self.access(id)?;
                 let decided = access.state.init(&request, fresh, self.now())?;
                 match &decided {
                     Init::Ready(next) | Init::Aborts(next) => self.store(&mut access, id, next)?,
                     Init::NeedsProducerId => {}
                 }
-                decided
+                (decided, access.stored())
             };
             match decided {
-                Init::Ready(next) => return self.settled(id).await.map(|()| next.producer),
+                Init::Ready(next) => return stored.settled().await.map(|()| next.producer),
                 Init::NeedsProducerId => fresh = Some(self.producer_ids.next().await?),
                 Init::Aborts(_) if has_aborted => return Err(ErrorCode::ConcurrentTransactions),
                 Init::Aborts(_) => {
-                    self.settled(id).await?;
+                    stored.settled().await?;
                     if let Some(completing) = self.begin_completing(id).await {
                         // Where it fails it is taken up again.
                         let _ = completing.await;
@@ -176,14 +186,15 @@ impl TransactionCoordinator {
 
     /// Adds partitions to a transaction, which begins with the first.
     pub async fn add(&self, id: &str, producer: Identity, partitions: &[TopicPartition], rule: EpochRule) -> Result<(), ErrorCode> {
-        {
+        let stored = {
             let mut access = self.access(id)?;
             let client_version = if rule == EpochRule::Grows { 2 } else { 0 };
             if let Some(next) = access.state.add(id, producer, partitions, client_version, self.now())? {
                 self.store(&mut access, id, &next)?;
             }
-        }
-        self.settled(id).await
+            access.stored()
+        };
+        stored.settled().await
     }
 
     /// Whether partitions are part of the open transaction, one by one.
@@ -226,20 +237,20 @@ impl TransactionCoordinator {
     ) -> Result<Identity, ErrorCode> {
         let mut fresh = None;
         loop {
-            let decided = {
+            let (decided, stored) = {
                 let mut access = self.access(id)?;
                 let decided = access.state.end(id, producer, result, rule, fresh, self.now())?;
                 if let End::Prepared(next, _) = &decided {
                     self.store(&mut access, id, next)?;
                 }
-                decided
+                (decided, access.stored())
             };
             match decided {
                 End::NeedsProducerId => fresh = Some(self.producer_ids.next().await?),
-                End::Done(identity) => return self.settled(id).await.map(|()| identity),
+                End::Done(identity) => return stored.settled().await.map(|()| identity),
                 End::Prepared(_, identity) => {
                     // No partition is told before the decision can not be taken back.
-                    self.settled(id).await?;
+                    stored.settled().await?;
                     self.begin_completing(id).await;
                     return Ok(identity);
                 }
@@ -258,19 +269,18 @@ impl TransactionCoordinator {
 
     /// Tells all partitions of a decided transaction how it ends, and stores that they are told. What cannot be told now is tried again later.
     async fn complete(&self, id: &str) {
-        let Ok(Some(work)) = self.access(id).map(|mut access| {
-            let epoch = access.replica.leader_epoch().0;
-            access.state.begin_completing(id, epoch)
-        }) else {
-            return;
-        };
+        let begun = self.access(id).map(|mut access| {
+            let term = access.term();
+            access.state.begin_completing(id, term.coordinator_epoch()).map(|work| (work, term))
+        });
+        let Ok(Some((work, term))) = begun else { return };
         let told = self.tell(&work).await;
-        let Ok(mut access) = self.access(id) else { return };
+        let Some(mut access) = self.access_in(id, term) else { return };
         if let Err(error) = told {
             debug!(error = error.name(), transactional_id = id, "not all partitions of a transaction could be told");
             return access.state.stop_completing(id);
         }
-        let Some(next) = access.state.completed(id, self.now()) else { return };
+        let next = access.state.completed(id, &work, self.now());
         if self.store(&mut access, id, &next).is_err() {
             access.state.stop_completing(id);
         }
@@ -281,14 +291,18 @@ impl TransactionCoordinator {
         let mut outcome = Ok(());
         for partition in &work.partitions {
             match self.write_marker(partition, &work.marker, work.rule) {
-                Ok(replica) => written.extend(replica),
+                Ok(Some(replica)) => written.push(Stored::until_now(&replica)),
+                // With the partition its part of the transaction is gone.
+                Ok(None) if self.topics.is_deleted(partition) => {}
+                // Not here now: it may be opened later, and its readers would wait for the marker forever.
+                Ok(None) => outcome = Err(ErrorCode::UnknownTopicOrPartition),
                 // A newer marker was there first.
                 Err(ErrorCode::InvalidProducerEpoch) => {}
                 Err(error) => outcome = Err(error),
             }
         }
-        for replica in written {
-            settled(replica).await?;
+        for stored in written {
+            stored.settled().await?;
         }
         outcome
     }
@@ -363,10 +377,11 @@ impl TransactionCoordinator {
                 _ = again.tick() => {}
                 () = self.again.notified() => {}
             }
-            let waiting: Vec<String> = self.instances.active().flat_map(|(_, access)| access.state.to_complete()).collect();
-            for id in waiting {
+            let of = |access: Access<'_, TransactionShard>| (access.state.to_complete(), access.stored());
+            let waiting: Vec<(Vec<String>, Stored)> = self.instances.active().map(|(_, access)| of(access)).collect();
+            for (id, stored) in waiting.into_iter().flat_map(|(ids, stored)| ids.into_iter().map(move |id| (id, stored.clone()))) {
                 // Only what is stored and cannot be taken back is told.
-                if self.settled(&id).await.is_ok() {
+                if stored.settled().await.is_ok() {
                     self.begin_completing(&id).await;
                 }
             }
@@ -410,10 +425,19 @@ impl TransactionCoordinator {
         self.instances.access(partition_for(id, self.instances.count()))
     }
 
-    /// Waits until everything that an id's instance has stored is committed.
-    async fn settled(&self, id: &str) -> Result<(), ErrorCode> {
-        let replica = self.access(id)?.replica.clone();
-        settled(replica).await
+    /// The instance of an id, if it still is the one of a term. Another one has read from its partition what is decided and not done.
+    fn access_in(&self, id: &str, term: Term) -> Option<Access<'_, TransactionShard>> {
+        self.access(id).ok().filter(|access| access.term() == term)
+    }
+
+    /// Whether the transactions' topic is here and is not loaded, because somebody else has created it.
+    pub fn has_unloaded(&self) -> bool {
+        self.instances.has_unloaded()
+    }
+
+    /// Topics were deleted: where one is the transactions' own, what was loaded of it is dropped.
+    pub fn topics_deleted(&self) {
+        self.instances.unload_gone();
     }
 
     fn now(&self) -> Now {

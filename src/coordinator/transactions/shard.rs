@@ -80,6 +80,9 @@ impl TransactionShard {
 
     /// Applies what was stored.
     pub(super) fn put(&mut self, id: &str, transaction: Transaction) {
+        if let Some(before) = self.transactions.get(id) {
+            transaction.assert_follows(before, id);
+        }
         self.transactions.insert(id.to_string(), transaction);
     }
 
@@ -149,15 +152,19 @@ impl TransactionShard {
         }
     }
 
-    /// The transaction once all its partitions are told.
-    pub(super) fn completed(&self, id: &str, now: Now) -> Option<Transaction> {
-        self.transactions.get(id)?.completed(now)
+    /// The transaction once all its partitions are told what `told` says.
+    pub(super) fn completed(&self, id: &str, told: &ToComplete, now: Now) -> Transaction {
+        let decided = self.transactions.get(id).and_then(|transaction| transaction.completed(now).zip(transaction.marker(0)));
+        let Some((next, (marker, _))) = decided else { panic!("{id} was taken away while its partitions were told {:?}", told.marker) };
+        let facts = |marker: &Marker| (marker.producer_id, marker.producer_epoch, marker.result);
+        assert_eq!(facts(&marker), facts(&told.marker), "the decision about {id} changed while its partitions were told");
+        next
     }
 
     /// Open transactions that have taken too long, as they are to be.
     pub(super) fn timed_out(&self, now: Now) -> Vec<(String, Transaction)> {
         let is_late = |t: &Transaction| t.deadline_ms().is_some_and(|deadline_ms| deadline_ms <= now.mono_ms);
-        self.transactions.iter().filter(|(_, t)| is_late(t)).map(|(id, t)| (id.clone(), t.fenced(now))).collect()
+        self.transactions.iter().filter(|(_, t)| is_late(t)).map(|(id, t)| (id.clone(), t.timed_out(now))).collect()
     }
 
     /// Ids that nobody has used for too long.

@@ -217,7 +217,7 @@ impl Transaction {
                 if expected.is_some_and(|expected| !is_known(expected)) {
                     return Err(ErrorCode::ProducerFenced);
                 }
-                // A producer that goes on finds its own epoch again when it asks once more.
+                // A producer that goes on finds its own epoch again when it asks once more; one that takes over leaves nothing to the old one.
                 let last_epoch = expected.map_or(NONE, |_| epoch);
                 return Ok(Init::Aborts(Box::new(Transaction { last_epoch, ..self.fenced(now) })));
             }
@@ -225,9 +225,11 @@ impl Transaction {
         }
         let mut next = self.changed(TransactionState::Empty, now);
         (next.partitions, next.start_ms, next.timeout_ms) = (BTreeSet::new(), -1, timeout_ms);
-        if epoch >= EPOCH_LAST && expected.is_none_or(|expected| expected.epoch.0 == epoch) {
+        // The epoch above the last one only fences: who had the last one, and was fenced by a time-out, does not get it either.
+        let was_fenced = |expected: Identity| epoch > EPOCH_LAST && expected.epoch.0 == self.last_epoch;
+        if epoch >= EPOCH_LAST && expected.is_none_or(|expected| expected.epoch.0 == epoch || was_fenced(expected)) {
             let Some(fresh) = fresh else { return Ok(Init::NeedsProducerId) };
-            next.last_epoch = if expected.is_some() { epoch } else { NONE };
+            next.last_epoch = expected.map_or(NONE, |expected| expected.epoch.0);
             next.previous_id = self.producer.id;
             next.producer = Identity { id: fresh, epoch: ProducerEpoch(0) };
             return Ok(Init::Ready(Box::new(next)));
@@ -326,7 +328,7 @@ impl Transaction {
             (TransactionState::PrepareCommit | TransactionState::PrepareAbort, ended) => {
                 Err(ended.err().unwrap_or(ErrorCode::UnknownServerError))
             }
-            (TransactionState::CompleteCommit | TransactionState::CompleteAbort, Ok(Some(()))) if is_again => Ok(End::Done(current)),
+            (TransactionState::CompleteCommit | TransactionState::CompleteAbort, Ok(Some(()))) if is_again => self.answer_again(fresh, now),
             (TransactionState::Ongoing, _) => self.prepare_growing(result, fresh, now),
             // Nothing was sent since: what is aborted has no partition.
             (_, _) if result == TransactionResult::Abort && !is_again => self.prepare_growing(result, fresh, now),
@@ -352,6 +354,19 @@ impl Transaction {
         Ok(End::Prepared(Box::new(next), Identity { id: fresh, epoch: ProducerEpoch(0) }))
     }
 
+    /// The answer to a request that has been done. The epoch above the last one only fences, so its producer gets a new id instead.
+    fn answer_again(&self, fresh: Option<ProducerId>, now: Now) -> Result<End, ErrorCode> {
+        if self.producer.epoch.0 <= EPOCH_LAST {
+            return Ok(End::Done(self.producer));
+        }
+        let Some(fresh) = fresh else { return Ok(End::NeedsProducerId) };
+        let mut next = self.changed(self.state, now);
+        next.previous_id = self.producer.id;
+        next.producer = Identity { id: fresh, epoch: ProducerEpoch(0) };
+        let identity = next.producer;
+        Ok(End::Prepared(Box::new(next), identity))
+    }
+
     /// Whether it has ended so; an error where it is ending, or has ended otherwise.
     fn is_ended(&self, result: TransactionResult) -> Result<Option<()>, ErrorCode> {
         use TransactionResult::{Abort, Commit};
@@ -363,8 +378,14 @@ impl Transaction {
         }
     }
 
+    /// The open transaction is aborted because it takes too long, with an epoch that its producer does not have. Its producer may go on: who
+    /// asks with the epoch before gets the new one, as if the answer to the same request had been lost. Kafka answers so too.
+    pub(super) fn timed_out(&self, now: Now) -> Transaction {
+        Transaction { last_epoch: self.producer.epoch.0, ..self.fenced(now) }
+    }
+
     /// The open transaction is aborted by the coordinator, with an epoch that its producer does not have.
-    pub(super) fn fenced(&self, now: Now) -> Transaction {
+    fn fenced(&self, now: Now) -> Transaction {
         let mut next = self.changed(TransactionState::PrepareAbort, now);
         (next.producer.epoch.0, next.last_epoch) = (self.producer.epoch.0.saturating_add(1), NONE);
         next
@@ -385,6 +406,24 @@ impl Transaction {
             next.next_id = ProducerId::NONE;
         }
         Some(next)
+    }
+
+    /// Asserts what holds of every change: the epoch of a producer id never falls, a decision is not taken back, and what has ended has no
+    /// partition left.
+    pub(super) fn assert_follows(&self, before: &Transaction, id: &str) {
+        let (was, is) = (before.producer, self.producer);
+        assert!(was.id != is.id || was.epoch <= is.epoch, "the epoch of {id} fell from {was:?} to {is:?}");
+        assert!(was.id == is.id || is.epoch.0 == 0, "{id} begins with {is:?} after {was:?}");
+        let state = (before.state, self.state);
+        let keeps_decision = match before.state {
+            TransactionState::PrepareCommit => self.state == TransactionState::CompleteCommit,
+            TransactionState::PrepareAbort => self.state == TransactionState::CompleteAbort,
+            _ => true,
+        };
+        assert!(keeps_decision, "{id} was decided and goes from {state:?}");
+        let has_ended = !matches!(self.state, TransactionState::Ongoing) && self.marker(0).is_none();
+        assert!(!has_ended || self.partitions.is_empty(), "{id} is {state:?} and has {} partitions", self.partitions.len());
+        assert!(self.state != TransactionState::Ongoing || self.start_ms >= 0, "{id} is open and has begun at {}", self.start_ms);
     }
 
     /// What its partitions are told, and what holds of the epoch in it; none where nothing is decided.
@@ -419,5 +458,151 @@ fn prepared(result: TransactionResult) -> TransactionState {
     match result {
         TransactionResult::Commit => TransactionState::PrepareCommit,
         TransactionResult::Abort => TransactionState::PrepareAbort,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PID: i64 = 7;
+    const FRESH: i64 = 8;
+    const NOW: Now = Now { mono_ms: 1000, wall_ms: 1000 };
+
+    /// An id whose producer has an epoch.
+    fn at(epoch: i16) -> Transaction {
+        Transaction { producer: Identity::new(PID, epoch), ..Transaction::new(ProducerId(PID), 60_000, NOW) }
+    }
+
+    fn ongoing(epoch: i16, client_version: i16) -> Transaction {
+        let before = at(epoch);
+        before.add(before.producer, &[TopicPartition::new("t", 0)], client_version, NOW).unwrap().unwrap()
+    }
+
+    /// What follows is stored, so it has to follow.
+    fn follow(before: &Transaction, next: Transaction) -> Transaction {
+        next.assert_follows(before, "id");
+        next
+    }
+
+    fn late(epoch: i16, client_version: i16) -> Transaction {
+        let open = ongoing(epoch, client_version);
+        let fenced = follow(&open, open.timed_out(NOW));
+        follow(&fenced, fenced.completed(NOW).unwrap())
+    }
+
+    /// The producer ends its transaction as clients of KIP-890 do.
+    fn ended(epoch: i16, result: TransactionResult) -> Transaction {
+        let open = ongoing(epoch, GROWS_FROM);
+        let End::Prepared(next, _) = open.end(open.producer, result, EpochRule::Grows, Some(ProducerId(FRESH)), NOW).unwrap() else {
+            panic!()
+        };
+        let next = follow(&open, *next);
+        follow(&next, next.completed(NOW).unwrap())
+    }
+
+    /// InitProducerId until it is answered, as the service does it.
+    fn init(id: &mut Transaction, expected: Option<(i64, i16)>) -> Result<(i64, i16), ErrorCode> {
+        let expected = expected.map(|(id, epoch)| Identity::new(id, epoch));
+        let mut fresh = None;
+        loop {
+            match id.init(60_000, expected, fresh, NOW)? {
+                Init::NeedsProducerId => fresh = Some(ProducerId(FRESH)),
+                Init::Ready(next) => {
+                    *id = follow(id, *next);
+                    return Ok((id.producer.id.0, id.producer.epoch.0));
+                }
+                Init::Aborts(next) => {
+                    *id = follow(id, *next);
+                    *id = follow(id, id.completed(NOW).unwrap());
+                }
+            }
+        }
+    }
+
+    /// Asked of Apache Kafka 4.3.1 by raw requests, each state and request under a transactional id of its own; where the answer differs, the
+    /// line says so. The second answer is the one to the same request sent again.
+    #[test]
+    fn init_producer_id_answers_as_kafka_does() {
+        use ErrorCode::ProducerFenced;
+        use TransactionResult::{Abort, Commit};
+        const LAST: i16 = EPOCH_LAST;
+        let fenced = Err(ProducerFenced);
+        let cases = [
+            ("empty, nobody", at(0), None, Ok((PID, 1)), Ok((PID, 2))),
+            ("empty, itself", at(0), Some((PID, 0)), Ok((PID, 1)), Ok((PID, 1))),
+            ("empty, an epoch before", at(1), Some((PID, 0)), fenced, fenced),
+            ("empty, an epoch to come", at(0), Some((PID, 1)), fenced, fenced),
+            ("empty, another id", at(0), Some((99, 0)), fenced, fenced),
+            ("open, nobody", ongoing(0, 0), None, Ok((PID, 2)), Ok((PID, 3))),
+            ("open, itself", ongoing(0, 0), Some((PID, 0)), Ok((PID, 1)), Ok((PID, 1))),
+            ("open, itself, growing", ongoing(0, 2), Some((PID, 0)), Ok((PID, 1)), Ok((PID, 1))),
+            // Kafka aborts what is open and refuses then; here who is fenced aborts nothing.
+            ("open, an epoch before", ongoing(2, 0), Some((PID, 1)), fenced, fenced),
+            // Kafka takes it after the abort, because its own epoch has come up to it.
+            ("open, an epoch to come", ongoing(0, 0), Some((PID, 1)), fenced, fenced),
+            ("open, another id", ongoing(0, 0), Some((99, 0)), fenced, fenced),
+            ("ended, nobody", ended(0, Commit), None, Ok((PID, 2)), Ok((PID, 3))),
+            ("ended, itself", ended(0, Commit), Some((PID, 1)), Ok((PID, 2)), Ok((PID, 2))),
+            ("ended, whose answer was lost", ended(0, Commit), Some((PID, 0)), Ok((PID, 1)), Ok((PID, 1))),
+            ("aborted, whose answer was lost", ended(0, Abort), Some((PID, 0)), Ok((PID, 1)), Ok((PID, 1))),
+            ("took too long, itself", late(0, 0), Some((PID, 0)), Ok((PID, 1)), Ok((PID, 1))),
+            ("took too long, itself, growing", late(0, 2), Some((PID, 0)), Ok((PID, 1)), Ok((PID, 1))),
+            ("took too long, with the new epoch", late(0, 0), Some((PID, 1)), Ok((PID, 2)), Ok((PID, 2))),
+            ("took too long, an epoch before", late(1, 0), Some((PID, 0)), fenced, fenced),
+            ("took too long, nobody", late(0, 0), None, Ok((PID, 2)), Ok((PID, 3))),
+            ("used up, nobody", at(LAST), None, Ok((FRESH, 0)), Ok((FRESH, 1))),
+            ("used up, itself", at(LAST), Some((PID, LAST)), Ok((FRESH, 0)), Ok((FRESH, 0))),
+            // Kafka refuses the second one: it forgets the epoch before when it rotates in an abort.
+            ("used up and open, itself", ongoing(LAST, 0), Some((PID, LAST)), Ok((FRESH, 0)), Ok((FRESH, 0))),
+            // Kafka skips an epoch: it rotates in the abort, and counts on then.
+            ("used up and open, nobody", ongoing(LAST, 0), None, Ok((FRESH, 0)), Ok((FRESH, 1))),
+            ("used up, took too long, itself", late(LAST, 0), Some((PID, LAST)), Ok((FRESH, 0)), Ok((FRESH, 0))),
+            ("used up by an end, the old one", ended(LAST, Commit), Some((PID, LAST)), Ok((FRESH, 0)), Ok((FRESH, 0))),
+            ("used up by an end, the new one", ended(LAST, Commit), Some((FRESH, 0)), Ok((FRESH, 1)), Ok((FRESH, 1))),
+        ];
+        for (what, mut id, expected, first, second) in cases {
+            assert_eq!(init(&mut id, expected), first, "{what}");
+            assert_eq!(init(&mut id, expected), second, "{what}, again");
+        }
+    }
+
+    #[test]
+    fn what_is_decided_is_not_touched_until_it_is_done() {
+        for result in [TransactionResult::Commit, TransactionResult::Abort] {
+            let open = ongoing(3, 0);
+            let End::Prepared(mut decided, _) = open.end(open.producer, result, EpochRule::Stays, None, NOW).unwrap() else { panic!() };
+            for expected in [None, Some((PID, 3)), Some((PID, 2))] {
+                assert_eq!(init(&mut decided, expected), Err(ErrorCode::ConcurrentTransactions), "{expected:?}");
+            }
+            assert_eq!(init(&mut decided, Some((99, 3))), Err(ErrorCode::ProducerFenced));
+        }
+    }
+
+    #[test]
+    fn the_epoch_that_only_fences_is_never_given_out() {
+        // A producer of KIP-890 whose last epoch was fenced by a time-out, and whose EndTxn comes late.
+        let mut id = late(EPOCH_LAST, GROWS_FROM);
+        let last = Identity::new(PID, EPOCH_LAST);
+        let end = |id: &Transaction, fresh| id.end(last, TransactionResult::Abort, EpochRule::Grows, fresh, NOW);
+        assert_eq!(end(&id, None), Ok(End::NeedsProducerId));
+        let Ok(End::Prepared(next, identity)) = end(&id, Some(ProducerId(FRESH))) else { panic!() };
+        id = follow(&id, *next);
+        assert_eq!(identity, Identity::new(FRESH, 0));
+        assert_eq!(end(&id, None), Ok(End::Done(identity)), "again");
+    }
+
+    #[test]
+    #[should_panic(expected = "fell")]
+    fn an_epoch_that_falls_stops_the_broker() {
+        at(3).assert_follows(&at(4), "id");
+    }
+
+    #[test]
+    #[should_panic(expected = "was decided")]
+    fn a_decision_that_is_taken_back_stops_the_broker() {
+        let open = ongoing(3, 0);
+        let decided = open.timed_out(NOW);
+        Transaction { producer: decided.producer, ..open }.assert_follows(&decided, "id");
     }
 }

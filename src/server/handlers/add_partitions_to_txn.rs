@@ -1,6 +1,6 @@
 //! AddPartitionsToTxn: partitions become part of a transaction; all of a request or none.
 
-use crate::coordinator::Identity;
+use crate::coordinator::{Identity, OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::model::TopicPartition;
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::add_partitions_to_txn::{
@@ -55,7 +55,10 @@ async fn add(services: &Services, wanted: &Wanted<'_>, version: i16) -> Vec<AddP
     };
     let named = |t: &AddPartitionsToTxnTopic| t.partitions.iter().map(|p| TopicPartition::new(t.name.as_str(), *p)).collect::<Vec<_>>();
     let partitions: Vec<TopicPartition> = wanted.topics.iter().flat_map(named).collect();
-    let codes = if partitions.iter().all(is_there) {
+    // Clients write to no internal topic; brokers, from version 4 on, add those of groups.
+    let is_forbidden = |p: &TopicPartition| version < BATCHED_FROM && [OFFSETS_TOPIC, TRANSACTIONS_TOPIC].contains(&&*p.topic);
+    let is_fine = |p: &TopicPartition| !is_forbidden(p) && is_there(p);
+    let codes = if partitions.iter().all(is_fine) {
         let outcome = match wanted.verify_only {
             true => services.transactions.verify(wanted.id, wanted.producer, &partitions),
             false => {
@@ -65,7 +68,11 @@ async fn add(services: &Services, wanted: &Wanted<'_>, version: i16) -> Vec<AddP
         };
         outcome.unwrap_or_else(|error| vec![errors::of_producer(error, version, FENCED_FROM); partitions.len()])
     } else {
-        let code = |p| if is_there(p) { ErrorCode::OperationNotAttempted } else { ErrorCode::UnknownTopicOrPartition };
+        let code = |p| match p {
+            p if is_forbidden(p) => ErrorCode::TopicAuthorizationFailed,
+            p if is_there(p) => ErrorCode::OperationNotAttempted,
+            _ => ErrorCode::UnknownTopicOrPartition,
+        };
         partitions.iter().map(code).collect()
     };
     let mut codes = codes.into_iter();

@@ -38,6 +38,7 @@ pub(in crate::server) async fn handle(call: Call<DeleteTopicsRequest>) -> Delete
     let gone: BTreeSet<&str> = results.iter().flatten().map(|(name, _)| &**name).collect();
     if !gone.is_empty() {
         services.groups.topics_deleted(&gone);
+        services.transactions.topics_deleted();
     }
     responses.extend(refs.iter().zip(&results).map(|((state, _), result)| match result {
         Ok((name, id)) => DeletableTopicResult { name: Some(name.to_string()), topic_id: *id, ..Default::default() },

@@ -9,6 +9,10 @@ use crate::server::errors;
 /// The first version that knows of fenced producers.
 const FENCED_FROM: i16 = 4;
 
+/// No producer id, and no epoch.
+const NO_ID: i64 = -1;
+const NO_EPOCH: i16 = -1;
+
 pub(in crate::server) async fn handle(call: Call<InitProducerIdRequest>) -> InitProducerIdResponse {
     let failed =
         |error: ErrorCode| InitProducerIdResponse { error_code: error.code(), producer_id: -1, producer_epoch: -1, ..Default::default() };
@@ -20,7 +24,8 @@ pub(in crate::server) async fn handle(call: Call<InitProducerIdRequest>) -> Init
 
 async fn init(call: &Call<InitProducerIdRequest>) -> Result<Identity, ErrorCode> {
     let (services, request) = (&call.caller.services, &call.request);
-    if (request.producer_id < 0) != (request.producer_epoch < 0) {
+    // Only -1 stands for none; other negative numbers are those of a producer that nobody knows, as in Kafka.
+    if (request.producer_id == NO_ID) != (request.producer_epoch == NO_EPOCH) {
         return Err(ErrorCode::InvalidRequest);
     }
     let Some(id) = &request.transactional_id else {
@@ -29,7 +34,7 @@ async fn init(call: &Call<InitProducerIdRequest>) -> Result<Identity, ErrorCode>
             Err(error) => Err(errors::of_cluster(&error)),
         };
     };
-    let expected = (request.producer_id >= 0).then(|| Identity::new(request.producer_id, request.producer_epoch));
+    let expected = (request.producer_id != NO_ID).then(|| Identity::new(request.producer_id, request.producer_epoch));
     let init = InitRequest { transactional_id: id.clone(), timeout_ms: request.transaction_timeout_ms, expected };
     services.transactions.init(init).await
 }

@@ -61,5 +61,6 @@ pub(in crate::server) async fn handle(call: Call<OffsetCommitRequest>) -> Offset
         });
         OffsetCommitResponseTopic { name: topic.name.clone(), topic_id: topic.topic_id, partitions: partitions.collect() }
     });
-    OffsetCommitResponse { topics: topics.collect(), ..Default::default() }
+    // Kafka does not answer topics of which no partition was named.
+    OffsetCommitResponse { topics: topics.filter(|topic| !topic.partitions.is_empty()).collect(), ..Default::default() }
 }

@@ -1,11 +1,18 @@
 //! SyncGroup: a member asks for its part of the assignment.
 
 use crate::coordinator::SyncRequest;
+use crate::protocol::ErrorCode;
 use crate::protocol::generated::sync_group::{SyncGroupRequest, SyncGroupResponse};
 use crate::server::dispatch::Call;
 
+/// The first version in which a member must say what it believes to be type and protocol (KIP-559).
+const PROTOCOL_FROM: i16 = 5;
+
 pub(in crate::server) async fn handle(call: Call<SyncGroupRequest>) -> SyncGroupResponse {
     let request = call.request;
+    if call.version >= PROTOCOL_FROM && (request.protocol_type.is_none() || request.protocol_name.is_none()) {
+        return SyncGroupResponse { error_code: ErrorCode::InconsistentGroupProtocol.code(), ..Default::default() };
+    }
     let sync = SyncRequest {
         group: request.group_id,
         member_id: request.member_id,

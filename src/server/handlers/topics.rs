@@ -17,7 +17,9 @@ pub(super) async fn create_missing(services: &Services, names: Vec<String>) -> R
 /// Makes sure that the offsets topic is there and its groups are loaded.
 pub(super) async fn ensure_offsets_topic(services: &Services) -> Result<(), ErrorCode> {
     let configs = [("cleanup.policy", "compact"), ("compression.type", "producer"), ("segment.bytes", "104857600")];
-    if ensure(services, OFFSETS_TOPIC, services.groups.partition_count(), &configs).await? == Was::Missing {
+    // Somebody else may have created the topic, or created it again.
+    if ensure(services, OFFSETS_TOPIC, services.groups.partition_count(), &configs).await? == Was::Missing || services.groups.has_unloaded()
+    {
         let groups = services.groups.clone();
         services.env.workers.blocking(move || groups.load()).await.map_err(|_| ErrorCode::CoordinatorNotAvailable)?;
     }
@@ -27,7 +29,8 @@ pub(super) async fn ensure_offsets_topic(services: &Services) -> Result<(), Erro
 /// Makes sure that the transactions' topic is there and its transactional ids are loaded.
 pub(super) async fn ensure_transactions_topic(services: &Services) -> Result<(), ErrorCode> {
     let configs = [("cleanup.policy", "compact"), ("compression.type", "uncompressed"), ("segment.bytes", "104857600")];
-    if ensure(services, TRANSACTIONS_TOPIC, services.transactions.partition_count(), &configs).await? == Was::Missing {
+    let was = ensure(services, TRANSACTIONS_TOPIC, services.transactions.partition_count(), &configs).await?;
+    if was == Was::Missing || services.transactions.has_unloaded() {
         let transactions = services.transactions.clone();
         services.env.workers.blocking(move || transactions.load()).await.map_err(|_| ErrorCode::CoordinatorNotAvailable)?;
     }

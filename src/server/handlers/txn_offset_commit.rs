@@ -47,7 +47,8 @@ pub(in crate::server) async fn handle(call: Call<TxnOffsetCommitRequest>) -> Txn
         let partitions = topic.partitions.iter().map(partition).collect();
         TxnOffsetCommitResponseTopic { name: topic.name.clone(), partitions, ..Default::default() }
     });
-    TxnOffsetCommitResponse { topics: topics.collect(), ..Default::default() }
+    // Kafka does not answer topics of which no partition was named.
+    TxnOffsetCommitResponse { topics: topics.filter(|topic| !topic.partitions.is_empty()).collect(), ..Default::default() }
 }
 
 async fn commit(call: &Call<TxnOffsetCommitRequest>, offsets: Vec<OffsetEntry>) -> Result<Vec<ErrorCode>, ErrorCode> {

@@ -15,7 +15,8 @@ const GROWS_FROM: i8 = 2;
 
 pub(in crate::server) async fn handle(call: Call<WriteTxnMarkersRequest>) -> WriteTxnMarkersResponse {
     let mut markers = Vec::with_capacity(call.request.markers.len());
-    for marker in &call.request.markers {
+    // Kafka does not answer markers without topics.
+    for marker in call.request.markers.iter().filter(|marker| !marker.topics.is_empty()) {
         markers.push(write(&call.caller.services, marker).await);
     }
     WriteTxnMarkersResponse { markers }
@@ -34,8 +35,12 @@ async fn write(services: &Services, wanted: &WritableTxnMarker) -> WritableTxnMa
         let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
         for number in &topic.partition_indexes {
             let id = TopicPartition::new(topic.name.as_str(), *number);
-            let error = services.transactions.write_marker(&id, &marker, rule);
-            let error = match error {
+            let written = match marker.producer_epoch {
+                // It would be stored, and no later marker of its producer could be told from one that is older.
+                ProducerEpoch(..0) => Err(ErrorCode::InvalidProducerEpoch),
+                _ => services.transactions.write_marker(&id, &marker, rule),
+            };
+            let error = match written {
                 Ok(Some(replica)) => {
                     let end = replica.view().log_end;
                     if replica.committed(end).await.is_ok() { ErrorCode::None } else { ErrorCode::KafkaStorageError }
