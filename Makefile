@@ -9,7 +9,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 # Public images; `make docker-base` makes stand-ins where they cannot be pulled.
 RUST_IMAGE ?= $(shell docker image inspect dlog-base/rust >/dev/null 2>&1 && echo dlog-base/rust || echo rust:1.95-bookworm)
 DEBIAN_IMAGE ?= $(shell docker image inspect dlog-base/debian >/dev/null 2>&1 && echo dlog-base/debian || echo debian:bookworm-slim)
-.PHONY: docs compat-docker compat-table deb deb-test install-dev docker docker-base docker-test docker-up docker-logs docker-down dashboards help build run test check fmt lint protocol compat compat-smoke coverage figures bench traced portable sim fuzz kills bugs
+.PHONY: docs compat-docker compat-table deb deb-test install-dev docker docker-base docker-base-clients docker-test docker-up docker-logs docker-down dashboards help build run test check fmt lint protocol compat compat-smoke coverage figures bench traced portable sim fuzz kills bugs
 
 help:           ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -56,7 +56,9 @@ coverage:       ## line coverage without generated code
 	./tests/coverage.sh
 docker:         ## build the image
 	docker build -f docker/Dockerfile --build-arg RUST_IMAGE=$(RUST_IMAGE) --build-arg DEBIAN_IMAGE=$(DEBIAN_IMAGE) -t $(IMAGE) .
-docker-base:    ## stand-ins for the base images, where none can be pulled
+docker-base:    ## stand-ins for the base images of `make docker`, where none can be pulled
+	docker/base.sh dlog-base/rust dlog-base/debian
+docker-base-clients: docker-base  ## a stand-in for the base images of `make compat-docker`, which is 2 GB larger
 	docker/base.sh dlog-base/rust dlog-base/debian dlog-base/clients
 docker-test:    ## the image as start scripts of others use it
 	python3 compat-tests/testcontainers/image.py $(IMAGE)

@@ -16,11 +16,12 @@ FILES = Path(__file__).resolve().parent / "compose-files"
 
 
 def changed(text):
-    """Kafka's image becomes ours; others become a shell that sleeps."""
+    """The images of Kafka and Redpanda become ours; others become a shell that sleeps."""
     lines = []
-    for line in text.splitlines():
+    # -p names the project; docker-compose of before does not know `name`.
+    for line in (line for line in text.splitlines() if not line.startswith("name:")):
         named = re.match(r"( *)image: (\S+)", line)
-        if named and re.search(r"kafka", named[2]):
+        if named and re.search(r"kafka|/redpanda:", named[2]):
             line = f"{named[1]}image: {IMAGE}"
         elif named:
             line = f"{named[1]}image: {IMAGE}\n{named[1]}command: sleep 1000000"
@@ -40,7 +41,7 @@ def try_one(path):
         try:
             shell(*compose, "up", "-d")
             services = {line: shell("docker", "inspect", "-f", '{{index .Config.Labels "com.docker.compose.service"}}', line) for line in shell(*compose, "ps", "-q").split()}
-            container = [line for line, service in services.items() if not re.match("zookeeper|init", service)][0]
+            container = [line for line, service in services.items() if not re.match("zookeeper|init|console", service)][0]
             healthy(container)
             if "outside" in says:
                 there_and_back(says["outside"])
@@ -49,7 +50,8 @@ def try_one(path):
                     assert time.time() < end, f"{missing} are not created"
                     missing -= {line[1] for line in run(CLIENT, "metadata", bootstrap=says["outside"]) if line[0] == "topic"}
             if "inside" in says:
-                shell("docker", "run", "--rm", "--network", f"{project}_default", IMAGE, "bash", "-c",
+                network = shell("docker", "inspect", "-f", "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}}{{end}}", container)
+                shell("docker", "run", "--rm", "--network", network, IMAGE, "bash", "-c",
                       f"dlog health --bootstrap-server {says['inside']} && dlog doctor --bootstrap-server {says['inside']} --http ${{0%:*}}:9644", says["inside"])
         finally:
             subprocess.run([*compose, "down", "-v"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes stand-ins for the public base images, for machines where none can be pulled: a Debian by debootstrap with the static shells, and on it
-# this machine's Rust toolchain with the crates of Cargo.lock. base.sh RUST_IMAGE DEBIAN_IMAGE [CLIENTS_IMAGE] are the names that they get; the third has
-# what the clients of compat-tests are built with.
+# this machine's Rust toolchain with the crates of Cargo.lock. base.sh RUST_IMAGE DEBIAN_IMAGE [CLIENTS_IMAGE] are their names. The third, which only
+# `make docker-base-clients` asks for, has what the clients of compat-tests are built with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 rust="$1" debian="$2" clients="${3:-}" work="$PWD/target/docker"

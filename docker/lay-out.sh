@@ -24,7 +24,7 @@ for tool in kafka-topics kafka-console-consumer kafka-console-producer kafka-bro
     done
 done
 # Whoever the container runs as: volumes take over the mode of what they cover.
-for place in var/lib/kafka/data var/lib/redpanda bitnami/kafka/data etc/kafka/secrets mnt/shared/config etc/confluent/docker etc/kafka/docker etc/redpanda opt/kafka usr/sbin home/appuser; do
+for place in var/lib/kafka/data var/lib/redpanda var/lib/redpanda/data bitnami/kafka/data etc/kafka/secrets mnt/shared/config etc/confluent/docker etc/kafka/docker etc/redpanda opt/kafka usr/sbin home/appuser; do
     mkdir -p "$place"
     chmod 0777 "$place"
 done

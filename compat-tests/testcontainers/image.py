@@ -130,6 +130,79 @@ def case_data_stays_in_the_volume():
         docker("volume", "rm", volume)
 
 
+def case_every_form_of_the_command_serves_other_containers_and_keeps_its_data():
+    # Port, advertised address and volume are those of the default command, however the broker is started.
+    forms = {
+        "the default": [],
+        "dlog": ["dlog"],
+        "dlog serve": ["dlog", "serve"],
+        "serve": ["serve"],
+        "run": ["/etc/kafka/docker/run"],
+        "options first": ["--log", "info", "serve"],
+        "dlog --ephemeral": ["dlog", "--ephemeral"],
+        "--ephemeral": ["--ephemeral"],
+    }
+    told = {}
+    for name, command in forms.items():
+        volume = docker("volume", "create")
+        try:
+            with Container("-v", f"{volume}:/var/lib/kafka/data", command=command) as container:
+                container.start()
+                container.wait_for(STARTED)
+                healthy(container.id)
+                asked = docker("run", "--rm", IMAGE, "dlog", "doctor", "-b", f"{container.ip}:9092", "--http", f"{container.ip}:9644")
+                assert asked == f"nothing is wrong with {container.ip}:9092", f"{name}: {asked}"
+                told[name] = docker("run", "--rm", IMAGE, "rpk", "cluster", "info", "--brokers", f"{container.ip}:9092").replace(container.ip, "IP")
+                told[name] = told[name].split("BROKERS")[1]
+                kept = docker("run", "--rm", "-v", f"{volume}:/v", IMAGE, "ls", "/v")
+                assert ("__cluster_metadata-0" in kept) == ("ephemeral" not in name), f"{name}: {kept}"
+                docker("stop", container.id)
+                assert docker("inspect", "-f", "{{.State.ExitCode}}", container.id) == "0", name
+        finally:
+            docker("volume", "rm", volume)
+    assert len(set(told.values())) == 1, told
+
+
+def case_the_entrypoint_leaves_commands_alone():
+    assert docker("run", "--rm", IMAGE, "echo", "a  b") == "a  b"
+    assert docker("run", "--rm", IMAGE, "bash", "-c", "echo $0 $1", "x", "y z") == "x y z"
+    assert docker("run", "--rm", IMAGE, "--version").startswith("dlog ")
+    assert docker("run", "--rm", "--entrypoint", "sh", IMAGE, "-c", "echo own") == "own"
+    nonsense = subprocess.run(["docker", "run", "--rm", IMAGE, "nonsense"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert nonsense.returncode == 2 and b"nonsense" in nonsense.stdout, nonsense.stdout
+
+
+def case_rpk_starts_a_broker_only_by_start():
+    for words in [["rpk", "group", "list"], ["rpk"], ["redpanda"], ["rpk", "redpanda", "tune", "all"], ["redpanda", "start", "--kafka-adr", "x:1"]]:
+        done = subprocess.run(["docker", "run", "--rm", IMAGE, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=20)
+        assert done.returncode == 2 and b"Started" not in done.stdout, f"{words}: {done.stdout}"
+    assert b"--kafka-addr" in done.stdout, done.stdout
+
+
+def case_redpandas_volume_is_used():
+    for mode in (["redpanda", "start"], ["start", "--smp 1"], ["rpk", "redpanda", "start"], []):
+        volume = docker("volume", "create")
+        try:
+            for round in range(2):
+                with Container("-v", f"{volume}:/var/lib/redpanda/data", environment={"KAFKA_CREATE_TOPICS": "kept:2:1"}, command=mode) as container:
+                    container.start()
+                    container.wait_for("Successfully started Redpanda!" if mode else STARTED)
+                    said = docker("logs", container.id)
+                    assert ("seeded topics=1" in re.sub(r"\x1b\[[0-9;]*m", "", said)) == (round == 0), f"{mode}: {said}"
+                    docker("stop", container.id)
+        finally:
+            docker("volume", "rm", volume)
+
+
+def case_security_settings_stop_the_start():
+    for environment in ({"KAFKA_CLIENT_USERS": "me"}, {"KAFKA_SASL_ENABLED_MECHANISMS": "PLAIN"}, {"RP_BOOTSTRAP_USER": "a:b"}):
+        with Container(environment=environment) as container:
+            container.start()
+            docker("wait", container.id)
+            said = docker("logs", container.id)
+            assert docker("inspect", "-f", "{{.State.ExitCode}}", container.id) == "1" and "--ignore-security-settings" in said, said
+
+
 def case_size():
     size = int(docker("image", "inspect", "-f", "{{.Size}}", IMAGE))
     assert size < 25_000_000, f"{size} bytes"

@@ -8,7 +8,8 @@ use figment::value::Value;
 use figment::{Figment, Provider};
 use tracing::warn;
 
-use super::providers::Flat;
+use super::providers::{self, Flat};
+use super::security::{Unprotected, is_secret, unprotected};
 use super::settings::{KEYS, Key};
 use super::standing::Standing;
 use super::{CleanerSettings, Error, ListenerConfig, Seed, listeners};
@@ -19,7 +20,7 @@ use crate::model::{NodeId, Uuid};
 use crate::partition::{Durability, Kind, SETTINGS, Setting, setting_behind};
 use crate::server::{BrokerSetting, ServerLimits, ServerSettings, SettingSource};
 
-/// Which defaults.
+/// Which defaults apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// For development: quick and forgiving.
@@ -31,15 +32,17 @@ pub enum Mode {
 /// Where settings come from.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// A file: TOML where its name ends so, else Java properties.
+    /// A file: TOML if its name ends in `.toml`, else Java properties.
     pub file: Option<PathBuf>,
-    /// Whether settings that nobody knows are refused.
+    /// Whether unknown settings are rejected.
     pub strict: bool,
+    /// Whether settings that ask for authentication, authorization or encryption, which are not supported, are ignored. If not, they are rejected.
+    pub ignore_security: bool,
     /// Environment variables.
     pub environment: Vec<(String, String)>,
     /// `key=value` flags.
     pub flags: BTreeMap<String, String>,
-    /// Where data lies if nobody says.
+    /// The data directory where none is set.
     pub default_data: PathBuf,
 }
 
@@ -50,9 +53,9 @@ pub struct Config {
     pub mode: Mode,
     /// Our id.
     pub node_id: NodeId,
-    /// The cluster's id, where somebody set one.
+    /// The cluster's id, if it is set.
     pub cluster_id: Option<String>,
-    /// Where data lies; at least one directory.
+    /// The data directories; at least one.
     pub data: Vec<PathBuf>,
     /// When a record counts as stored.
     pub durability: Durability,
@@ -114,13 +117,17 @@ impl Values {
 }
 
 impl Config {
-    /// Gathers the settings and checks them. Keys that are not known are named in a warning.
+    /// Gathers the settings and checks them. A warning names each unknown key.
     pub fn read(mode: Mode, sources: &Sources, http: &str) -> Result<Config, Error> {
-        let values = Values { set: checked(&gathered(sources)?, sources.strict)?, mode };
+        let values = Values { set: checked(&gathered(sources)?, sources)?, mode };
         let set = |name: &str| values.set.get(name).map(String::as_str);
         let node = set("node.id").or(set("broker.id")).unwrap_or("1");
-        let node_id =
-            node.parse().ok().filter(|id| *id >= 0).map(NodeId).ok_or_else(|| refuse("node.id", node, "must be a number from 0 on"))?;
+        let node_id = node
+            .parse()
+            .ok()
+            .filter(|id| *id >= 0)
+            .map(NodeId)
+            .ok_or_else(|| refuse("node.id", node, "must be a whole number of at least 0"))?;
         let default_listeners = if set("advertised.listeners").is_none() { values.text("listeners") } else { None };
         let listen = set("listeners").map(str::to_string).or(default_listeners);
         let protocols = values.text("listener.security.protocol.map").unwrap_or_default();
@@ -136,7 +143,13 @@ impl Config {
             cluster_id,
             data: data_directories(set("log.dirs").or(set("log.dir")), sources),
             durability: if values.text("durability.profile").as_deref() == Some("fsync") { Durability::Fsync } else { Durability::Default },
-            listeners: listeners::listeners(listen.as_deref(), set("advertised.listeners"), &protocols, controllers)?,
+            listeners: listeners::listeners(
+                listen.as_deref(),
+                set("advertised.listeners"),
+                &protocols,
+                controllers,
+                if sources.ignore_security { listeners::Protected::ServedOpen } else { listeners::Protected::Rejected },
+            )?,
             http: http_address(http)?,
             controller: ControllerSettings {
                 num_partitions: values.long("num.partitions") as i32,
@@ -165,63 +178,148 @@ fn refuse(key: &str, value: &str, what: &str) -> Error {
     Error::Setting { key: key.into(), value: value.into(), what: what.into() }
 }
 
-/// Everything that is set, each value with its source.
+/// The variable with the directory of the data, in effect where no setting names one. Images set it.
+const DEFAULT_DATA: &str = "DLOG_DEFAULT_DATA";
+/// The variable with the listeners, in effect where no setting names one. Images set it: in a container 127.0.0.1 cannot be reached.
+const DEFAULT_LISTENERS: &str = "DLOG_DEFAULT_LISTENERS";
+
+/// Everything that is set: name, source, and value without white space around it. Booleans are in lower case.
 fn gathered(sources: &Sources) -> Result<Vec<(String, String, String)>, Error> {
     let mut figment = Figment::new();
     if let Some(path) = &sources.file {
         let shown = path.display().to_string();
         let unreadable = |e: std::io::Error| Error::File { path: shown.clone(), what: e.to_string() };
-        let text = String::from_utf8_lossy(&RealDisk.read(path).map_err(unreadable)?).into_owned();
+        let bytes = RealDisk.read(path).map_err(unreadable)?;
         let is_toml = path.extension().is_some_and(|extension| extension == "toml");
-        figment = figment.merge(if is_toml { Flat::toml(&shown, &text)? } else { Flat::properties(&shown, &text)? });
+        let values = if is_toml { Flat::toml(&shown, &String::from_utf8_lossy(&bytes))? } else { Flat::properties(&shown, &bytes)? };
+        figment = figment.merge(values);
     }
     figment = figment.merge(Flat::environment(sources.environment.iter().cloned())).merge(Flat::new("the flags", sources.flags.clone()));
     let data = figment.data().map_err(|e| refuse("configuration", "", &e.to_string()))?;
     let source = |value: &Value| figment.get_metadata(value.tag()).map_or_else(String::new, |metadata| metadata.name.to_string());
-    Ok(data.into_values().flatten().map(|(name, value)| (name, source(&value), value.into_string().unwrap_or_default())).collect())
+    let one = |(name, value): (String, Value)| {
+        let from = source(&value);
+        let value = canonical(&name, &value.into_string().unwrap_or_default());
+        (name, from, value)
+    };
+    let mut all: Vec<(String, String, String)> = data.into_values().flatten().map(one).collect();
+    for (variable, name, instead) in
+        [(DEFAULT_DATA, "log.dirs", &["log.dirs", "log.dir"]), (DEFAULT_LISTENERS, "listeners", &["listeners", "advertised.listeners"])]
+    {
+        let is_set = all.iter().any(|(name, _, value)| instead.contains(&name.as_str()) && !value.is_empty());
+        let default = sources.environment.iter().find(|(name, value)| name == variable && !value.trim().is_empty());
+        if let Some((_, value)) = default.filter(|_| !is_set) {
+            all.retain(|(set, ..)| set != name);
+            all.push((name.to_string(), variable.to_string(), value.trim().to_string()));
+        }
+    }
+    Ok(all)
 }
 
-fn checked(all: &[(String, String, String)], strict: bool) -> Result<BTreeMap<String, String>, Error> {
-    for (name, source, value) in all {
-        if let Some(key) = Key::named(name) {
-            key.check(value).map_err(|what| refuse(name, value, &what))?;
+/// A value as the checks expect it. Kafka trims values, and accepts true and false in any case.
+fn canonical(name: &str, value: &str) -> String {
+    let value = value.trim();
+    let kind = Key::named(name).map(|key| key.kind).or_else(|| setting_behind(name).map(|setting| setting.kind));
+    let is_word = ["true", "false"].iter().any(|word| value.eq_ignore_ascii_case(word));
+    if kind == Some(Kind::Boolean) && is_word { value.to_ascii_lowercase() } else { value.to_string() }
+}
+
+fn checked(all: &[(String, String, String)], sources: &Sources) -> Result<BTreeMap<String, String>, Error> {
+    let open = unprotected(all, &sources.environment);
+    match open.first() {
+        Some(first) if !sources.ignore_security => return Err(first.error()),
+        _ => open.iter().for_each(|Unprotected { name, source, .. }| {
+            warn!(key = %name, from = %source, "this security setting is ignored: any client can read and write everything");
+        }),
+    }
+    for (name, nearest) in providers::unknown_variables(&sources.environment) {
+        let standing = Standing::Unknown(nearest);
+        if sources.strict {
+            return Err(Error::Variable { name: name.into(), what: standing.to_string() });
         }
+        warn!(variable = %name, "this variable is {standing}");
+    }
+    for (name, source, value) in all {
+        check_one(name, value)?;
         match Standing::of(name) {
             Standing::Honoured | Standing::Meaningless => {}
-            standing @ Standing::Unknown(_) if strict => return Err(refuse(name, value, &format!("from {source}: {standing}"))),
+            standing @ Standing::Unknown(_) if sources.strict => {
+                return Err(refuse(name, shown(name, value), &format!("from {source}: {standing}")));
+            }
+            _ if open.iter().any(|each| each.name == *name) => {}
             standing => warn!(key = %name, from = %source, "this setting is {standing}"),
         }
     }
     Ok(all.iter().map(|(name, _, value)| (name.clone(), value.clone())).collect())
 }
 
-/// A setting with its value, where that comes from, and what becomes of it.
+/// Checks the value of one setting by itself.
+fn check_one(name: &str, value: &str) -> Result<(), Error> {
+    if let Some(key) = Key::named(name) {
+        key.check(value).map_err(|what| refuse(name, value, &what))?;
+    }
+    if let Some(setting) = SETTINGS.iter().find(|setting| setting.broker_synonym == name && !name.is_empty()) {
+        setting.check(value).map_err(|e| refuse(name, value, &e.to_string()))?;
+    }
+    Ok(())
+}
+
+/// A value, unless it is secret.
+fn shown<'a>(name: &str, value: &'a str) -> &'a str {
+    if is_secret(name) && !value.is_empty() { "[hidden]" } else { value }
+}
+
+/// A setting with its value, where that comes from, and whether it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explained {
     /// Kafka's name.
     pub name: String,
-    /// The value; empty where there is none.
+    /// The value; empty where there is none, and not shown where it is secret.
     pub value: String,
     /// A file, the environment, the flags, or the default.
     pub source: String,
     /// Whether it is honoured.
     pub standing: Standing,
+    /// Why the broker would not start with this value.
+    pub rejected: Option<String>,
 }
 
-/// All settings that are honoured and all that are set, by name.
-pub fn explain(mode: Mode, sources: &Sources) -> Result<Vec<Explained>, Error> {
+/// All settings that are honoured and all that are set, by name. Those with which the broker would not start say why.
+pub fn explain(mode: Mode, sources: &Sources, http: &str) -> Result<Vec<Explained>, Error> {
     let all = gathered(sources)?;
     let values = Values { set: all.iter().map(|(name, _, value)| (name.clone(), value.clone())).collect(), mode };
     let mut explained: BTreeMap<String, Explained> = BTreeMap::new();
+    let mut explain = |name: &str, value: &str, source: &str, standing: Standing| {
+        let (value, source) = (shown(name, value).to_string(), source.to_string());
+        explained.insert(name.to_string(), Explained { name: name.into(), value, source, standing, rejected: None });
+    };
     let topics = SETTINGS.iter().filter(|s| s.is_honoured() && !s.broker_synonym.is_empty());
     for name in KEYS.iter().map(|key| key.name).chain(topics.map(|s| s.broker_synonym)) {
         let value = values.text(name).or_else(|| setting_behind(name).map(|s| s.default.to_string())).unwrap_or_default();
-        let source = if values.set.contains_key(name) { "" } else { "default" };
-        explained.insert(name.to_string(), Explained { name: name.into(), value, source: source.into(), standing: Standing::of(name) });
+        explain(name, &value, "default", Standing::of(name));
     }
-    for (name, source, value) in all {
-        let standing = Standing::of(&name);
-        explained.insert(name.clone(), Explained { name, value, source, standing });
+    for (name, source, value) in &all {
+        explain(name, value, source, Standing::of(name));
+    }
+    for (name, nearest) in providers::unknown_variables(&sources.environment) {
+        explain(name, "", "the environment", Standing::Unknown(nearest));
+    }
+    let mut errors: Vec<Error> = all.iter().filter_map(|(name, _, value)| check_one(name, value).err()).collect();
+    if !sources.ignore_security {
+        errors.extend(unprotected(&all, &sources.environment).iter().map(Unprotected::error));
+    }
+    // What only the settings together show, such as two listeners with one name. It stops at its first error.
+    errors.extend(Config::read(mode, sources, http).err());
+    for error in errors {
+        let (name, what) = match error {
+            Error::Setting { key, what, .. } => (key, what),
+            Error::Unprotected { ref name, .. } | Error::Variable { ref name, .. } => (name.clone(), error.to_string()),
+            other => return Err(other),
+        };
+        let source = if name.starts_with("KAFKA_") { "the environment" } else { "" };
+        let missing =
+            || Explained { name: name.clone(), value: String::new(), source: source.into(), standing: Standing::of(&name), rejected: None };
+        explained.entry(name.clone()).or_insert_with(missing).rejected.get_or_insert(what);
     }
     Ok(explained.into_values().collect())
 }
@@ -239,7 +337,7 @@ fn data_directories(configured: Option<&str>, sources: &Sources) -> Vec<PathBuf>
 
 fn http_address(text: &str) -> Result<(String, u16), Error> {
     let parsed = text.rsplit_once(':').and_then(|(host, port)| Some((host.trim_matches(['[', ']']).to_string(), port.parse().ok()?)));
-    parsed.ok_or_else(|| refuse("DLOG_HTTP_LISTEN", text, "must be host:port, as in 127.0.0.1:9644"))
+    parsed.ok_or_else(|| refuse("DLOG_HTTP_LISTEN", text, "must be host:port, such as 127.0.0.1:9644"))
 }
 
 fn group_settings(values: &Values) -> GroupSettings {
@@ -346,7 +444,7 @@ mod tests {
             environment: pairs(environment),
             flags: pairs(flags).into_iter().collect(),
             default_data: "/default".into(),
-            strict: false,
+            ..Sources::default()
         };
         Config::read(mode, &sources, "127.0.0.1:0")
     }
@@ -385,7 +483,7 @@ mod tests {
         let flags = BTreeMap::from([("num.partition".to_string(), "3".to_string())]);
         let mut sources = Sources { flags, environment: vec![("KAFKA_LOG_CLEANER_THREADS".into(), "2".into())], ..Sources::default() };
         assert!(Config::read(Mode::Serve, &sources, "127.0.0.1:0").is_ok());
-        let explained = explain(Mode::Dev, &sources).unwrap();
+        let explained = explain(Mode::Dev, &sources, "127.0.0.1:0").unwrap();
         let of = |name: &str| explained.iter().find(|e| e.name == name).map(|e| (e.value.as_str(), e.source.as_str(), e.standing));
         assert_eq!(of("num.partition"), Some(("3", "the flags", Standing::Unknown(Some("num.partitions")))));
         assert_eq!(of("log.cleaner.threads"), Some(("2", "the environment", Standing::Ignored)));

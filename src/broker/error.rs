@@ -15,6 +15,26 @@ pub enum Error {
         /// What is wrong, and what would be right.
         what: String,
     },
+    /// A setting that asks for authentication, authorization or encryption.
+    #[error(
+        "{name} (from {source_name}) asks for {protection}, which is not supported yet: any client could read and write everything. Remove the setting, or accept an open broker with --ignore-security-settings"
+    )]
+    Unprotected {
+        /// The setting or the variable.
+        name: String,
+        /// The file, the environment or the flags.
+        source_name: String,
+        /// What it asks for.
+        protection: &'static str,
+    },
+    /// A variable of ours that is unknown, under `--strict`.
+    #[error("the environment variable {name} is {what}")]
+    Variable {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// The configuration file.
     #[error("the configuration file {path}: {what}")]
     File {

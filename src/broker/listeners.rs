@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use tracing::warn;
+
 use super::Error;
 use crate::server::{Advertised, Endpoint};
 
@@ -24,86 +26,134 @@ struct Address {
     port: u16,
 }
 
-/// Reads both lists. `controllers` names listeners that only controllers use: they are passed over. Without `listeners` the advertised ones
-/// are listened on at all addresses.
+/// What becomes of a listener whose protocol is SASL or SSL, which are not supported yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protected {
+    /// It stops the start.
+    Rejected,
+    /// It is served as PLAINTEXT, which the operator has accepted.
+    ServedOpen,
+}
+
+/// The two settings, by name.
+const LISTENERS: &str = "listeners";
+const ADVERTISED: &str = "advertised.listeners";
+/// Protocols that need no entry in `listener.security.protocol.map`.
+const PROTECTED: [&str; 3] = ["SSL", "SASL_PLAINTEXT", "SASL_SSL"];
+/// Addresses that mean all addresses of the machine.
+const ANY: [&str; 2] = ["0.0.0.0", "::"];
+
+/// Reads both lists. `controllers` names listeners that only controllers use: they are ignored. Without `listeners` the broker listens on all
+/// addresses, at the ports of the advertised listeners.
 pub(super) fn listeners(
     listeners: Option<&str>,
     advertised: Option<&str>,
     protocols: &str,
     controllers: &str,
+    protected: Protected,
 ) -> Result<Vec<ListenerConfig>, Error> {
-    let advertised = advertised.filter(|a| !a.trim().is_empty()).map(|a| parse("advertised.listeners", a)).transpose()?.unwrap_or_default();
+    let advertised = advertised.map(|a| parse(ADVERTISED, a)).transpose()?.unwrap_or_default();
     let bound = match listeners {
-        Some(text) => parse("listeners", text)?,
+        Some(text) => parse(LISTENERS, text)?,
         None => advertised.iter().map(|a| Address { host: String::new(), ..a.clone() }).collect(),
     };
+    check_advertised(&advertised, &bound)?;
     let controllers: Vec<&str> = controllers.split(',').map(str::trim).collect();
     let protocols: BTreeMap<&str, &str> =
         protocols.split(',').filter_map(|p| p.split_once(':')).map(|(n, p)| (n.trim(), p.trim())).collect();
-    let told: BTreeMap<&str, &Address> = advertised.iter().map(|a| (a.name.as_str(), a)).collect();
-    let mut result = Vec::new();
+    let mut result: Vec<ListenerConfig> = Vec::new();
     for address in bound.iter().filter(|a| !controllers.contains(&a.name.as_str())) {
-        let refuse = |key: &str, value: &str, what: &str| Error::Setting { key: key.into(), value: value.into(), what: what.into() };
         let protocol = protocols.get(address.name.as_str()).copied().unwrap_or(address.name.as_str());
-        if protocol != "PLAINTEXT"
-            && (protocols.contains_key(address.name.as_str()) || ["SSL", "SASL_PLAINTEXT", "SASL_SSL"].contains(&protocol))
-        {
-            return Err(refuse("listeners", &address.name, &format!("{protocol} is not supported yet; only PLAINTEXT is")));
+        let is_protected = protocol != "PLAINTEXT" && (protocols.contains_key(address.name.as_str()) || PROTECTED.contains(&protocol));
+        if is_protected && protected == Protected::Rejected {
+            let what = format!(
+                "{protocol} is not supported yet, only PLAINTEXT is; change listener.security.protocol.map, or accept an open listener with --ignore-security-settings"
+            );
+            return Err(refuse(LISTENERS, &address.name, &what));
         }
-        let advertised = match told.get(address.name.as_str()) {
-            Some(told) if matches!(told.host.as_str(), "0.0.0.0" | "::") => {
-                return Err(refuse(
-                    "advertised.listeners",
-                    &told.host,
-                    "clients cannot connect to this address; name the host as they see it",
-                ));
-            }
-            // Kafka takes the machine's name here; what a client has reached is right more often.
+        if is_protected {
+            warn!(listener = %address.name, %protocol, "this listener is served without its security protocol: any client can connect");
+        }
+        let advertised = match advertised.iter().find(|told| told.name == address.name) {
+            // Kafka advertises the name of the machine. The address that the client has connected to works more often.
             Some(told) if told.host.is_empty() => Advertised::AsReached,
             Some(told) => Advertised::Address(told.host.clone(), told.port),
             None => Advertised::AsReached,
         };
         let host = if address.host.is_empty() { "0.0.0.0".to_string() } else { address.host.clone() };
+        let is_taken = |l: &ListenerConfig| l.endpoint.name == address.name || l.port == address.port && l.port != 0 && l.host == host;
+        if result.iter().any(is_taken) {
+            return Err(refuse(LISTENERS, &address.name, "each listener needs its own name and its own address"));
+        }
         result.push(ListenerConfig { host, port: address.port, endpoint: Endpoint { name: address.name.clone(), advertised } });
     }
-    for (at, listener) in result.iter().enumerate() {
-        if result[..at]
-            .iter()
-            .any(|l| l.endpoint.name == listener.endpoint.name || l.port == listener.port && l.port != 0 && l.host == listener.host)
-        {
-            let what = "each listener needs a name and an address of its own";
-            return Err(Error::Setting { key: "listeners".into(), value: listener.endpoint.name.clone(), what: what.into() });
-        }
-    }
     if result.is_empty() {
-        return Err(Error::Setting {
-            key: "listeners".into(),
-            value: listeners.unwrap_or_default().into(),
-            what: "at least one listener is needed".into(),
-        });
+        return Err(refuse(LISTENERS, listeners.unwrap_or_default(), "at least one listener is needed that is not a controller's"));
     }
     Ok(result)
 }
 
+/// Each advertised address belongs to a listener, and clients can connect to it.
+fn check_advertised(advertised: &[Address], bound: &[Address]) -> Result<(), Error> {
+    for (at, told) in advertised.iter().enumerate() {
+        if !bound.iter().any(|a| a.name == told.name) {
+            let names = bound.iter().map(|a| a.name.as_str()).collect::<Vec<_>>().join(", ");
+            return Err(refuse(ADVERTISED, &told.name, &format!("there is no listener of this name; listeners has {names}")));
+        }
+        if advertised.iter().take(at).any(|other| other.name == told.name) {
+            return Err(refuse(ADVERTISED, &told.name, "this name appears more than once"));
+        }
+        if ANY.contains(&told.host.as_str()) {
+            let what = "clients cannot connect to this address; advertise a host name or an address that clients can reach";
+            return Err(refuse(ADVERTISED, &told.host, what));
+        }
+        if told.port == 0 && !told.host.is_empty() {
+            let what = "clients cannot connect to port 0; advertise the port that clients can reach";
+            return Err(refuse(ADVERTISED, &format!("{}://{}:0", told.name, told.host), what));
+        }
+    }
+    Ok(())
+}
+
+fn refuse(key: &str, value: &str, what: &str) -> Error {
+    Error::Setting { key: key.into(), value: value.into(), what: what.into() }
+}
+
+/// The addresses of a list. A single address may leave out the name, which is PLAINTEXT then.
 fn parse(key: &str, text: &str) -> Result<Vec<Address>, Error> {
-    let words = text.split(',').map(str::trim).filter(|w| !w.is_empty());
-    words
-        .map(|word| {
-            let refuse = || Error::Setting {
-                key: key.into(),
-                value: word.into(),
-                what: "must be NAME://host:port, as in PLAINTEXT://localhost:9092".into(),
-            };
-            let (name, rest) = word.split_once("://").unwrap_or(("PLAINTEXT", word));
-            let (host, port) = rest.rsplit_once(':').ok_or_else(refuse)?;
-            let host = host.trim_start_matches('[').trim_end_matches(']');
-            let port = port.parse().map_err(|_| refuse())?;
-            if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
-                return Err(refuse());
-            }
-            Ok(Address { name: name.to_string(), host: host.to_string(), port })
-        })
-        .collect()
+    let words: Vec<&str> = text.split(',').map(str::trim).filter(|w| !w.is_empty()).collect();
+    words.iter().map(|word| address(key, word, words.len())).collect()
+}
+
+fn address(key: &str, word: &str, of: usize) -> Result<Address, Error> {
+    let (name, rest) = match word.split_once("://") {
+        Some(parts) => parts,
+        None if of == 1 => ("PLAINTEXT", word),
+        None => return Err(refuse(key, word, "each of several addresses needs the name of its listener: NAME://host:port")),
+    };
+    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
+        return Err(refuse(
+            key,
+            word,
+            "the name of a listener consists of letters, digits, '-', '_' and '.', as in PLAINTEXT://localhost:9092",
+        ));
+    }
+    // An address of IPv6 has colons of its own, and brackets around it.
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) if !rest.ends_with(']') => (host, port),
+        _ => return Err(refuse(key, word, &format!("the port is missing, as in {name}://{rest}:9092"))),
+    };
+    let host = match host.strip_prefix('[') {
+        Some(inner) => inner.strip_suffix(']').ok_or_else(|| refuse(key, word, "the closing bracket is missing, as in [::1]:9092"))?,
+        None if host.contains(':') => return Err(refuse(key, word, "an IPv6 address needs brackets, as in [::1]:9092")),
+        None => host,
+    };
+    if host.contains(|c: char| c == '/' || c.is_whitespace()) {
+        return Err(refuse(key, word, "must be NAME://host:port, as in PLAINTEXT://localhost:9092"));
+    }
+    let port =
+        port.parse().map_err(|_| refuse(key, word, "the port must be a number from 0 to 65535, as in PLAINTEXT://localhost:9092"))?;
+    Ok(Address { name: name.to_string(), host: host.to_string(), port })
 }
 
 #[cfg(test)]
@@ -113,7 +163,7 @@ mod tests {
     const PROTOCOLS: &str = "PLAINTEXT:PLAINTEXT,INTERNAL:PLAINTEXT,SSL:SSL,TC-0:PLAINTEXT";
 
     fn read(bound: Option<&str>, told: Option<&str>) -> Result<Vec<ListenerConfig>, Error> {
-        listeners(bound, told, PROTOCOLS, "CONTROLLER")
+        listeners(bound, told, PROTOCOLS, "CONTROLLER", Protected::Rejected)
     }
 
     #[test]
@@ -131,18 +181,44 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_in_a_sentence() {
-        for (bound, told) in [
-            ("PLAINTEXT://localhost", None),
-            ("PLAINTEXT://localhost:x", None),
-            ("://localhost:1", None),
-            ("SSL://localhost:9092", None),
-            ("PLAINTEXT://:9092", Some("PLAINTEXT://0.0.0.0:9092")),
-            ("PLAINTEXT://:9092,PLAINTEXT://:9093", None),
-            ("PLAINTEXT://:9092,INTERNAL://:9092", None),
-            ("CONTROLLER://:9093", None),
+    fn what_cannot_be_is_rejected_with_what_would_be_right() {
+        for (bound, told, what) in [
+            ("PLAINTEXT://localhost", None, "the port is missing, as in PLAINTEXT://localhost:9092"),
+            ("localhost", None, "the port is missing, as in PLAINTEXT://localhost:9092"),
+            ("PLAINTEXT://[::1]", None, "the port is missing"),
+            ("PLAINTEXT://localhost:x", None, "the port must be a number"),
+            ("PLAINTEXT://localhost:65536", None, "the port must be a number"),
+            ("PLAINTEXT://::1:9092", None, "needs brackets"),
+            ("://localhost:1", None, "the name of a listener"),
+            ("PLAINTEXT:///localhost:1", None, "must be NAME://host:port"),
+            ("SSL://localhost:9092", None, "SSL is not supported yet"),
+            ("PLAINTEXT://:9092,OTHER", None, "each of several addresses needs the name"),
+            ("PLAINTEXT://:9092", Some("PLAINTEXT://0.0.0.0:9092"), "clients cannot connect to this address"),
+            ("PLAINTEXT://:9092", Some("PLAINTEXT://[::]:9092"), "clients cannot connect to this address"),
+            ("PLAINTEXT://:9092", Some("PLAINTEXT://host:0"), "clients cannot connect to port 0"),
+            ("PLAINTEXT://:9092", Some("localhost"), "advertised.listeners=localhost: the port is missing"),
+            ("PLAINTEXT://:9092", Some("EXTERNAL://localhost:9092"), "no listener of this name; listeners has PLAINTEXT"),
+            ("A://:1,B://:2", Some("localhost:9092"), "no listener of this name; listeners has A, B"),
+            ("PLAINTEXT://:9092", Some("PLAINTEXT://a:1,b:2"), "advertised.listeners=b:2: each of several addresses"),
+            ("PLAINTEXT://:9092", Some("PLAINTEXT://a:1,PLAINTEXT://b:2"), "more than once"),
+            ("PLAINTEXT://:9092,PLAINTEXT://:9093", None, "its own name"),
+            ("PLAINTEXT://:9092,INTERNAL://:9092", None, "its own address"),
+            ("CONTROLLER://:9093", None, "at least one listener"),
         ] {
-            assert!(read(Some(bound), told).is_err(), "{bound} {told:?}");
+            let error = read(Some(bound), told).unwrap_err().to_string();
+            assert!(error.contains(what), "{bound} {told:?}: {error}");
         }
+        // A controller's listener may be advertised since Kafka 3.9 (KIP-853).
+        assert!(read(Some("PLAINTEXT://:9092,CONTROLLER://:9093"), Some("PLAINTEXT://a:9092,CONTROLLER://a:9093")).is_ok());
+        assert!(read(Some("PLAINTEXT://:9092"), Some(" ")).is_ok(), "empty is as good as not set");
+    }
+
+    #[test]
+    fn a_protected_listener_is_open_only_where_that_is_accepted() {
+        let of = |protected| listeners(Some("OUTSIDE://:9092"), None, "OUTSIDE:SASL_SSL", "", protected);
+        assert!(of(Protected::Rejected).unwrap_err().to_string().contains("--ignore-security-settings"));
+        assert_eq!(of(Protected::ServedOpen).unwrap()[0].endpoint.name, "OUTSIDE");
+        // A protocol of a name that no listener has means nothing.
+        assert!(listeners(Some("PLAINTEXT://:9092"), None, "PLAINTEXT:PLAINTEXT,X:SASL_SSL", "", Protected::Rejected).is_ok());
     }
 }

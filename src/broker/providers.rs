@@ -9,7 +9,7 @@ use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
 
-use super::Error;
+use super::{Error, properties};
 
 /// One source, with a name for messages.
 #[derive(Debug, Clone)]
@@ -18,14 +18,31 @@ pub(super) struct Flat {
     values: BTreeMap<String, String>,
 }
 
+/// Our own variables begin with this.
+const OURS: &str = "DLOG_";
 /// The image of Bitnami puts this before Kafka's keys.
 const BITNAMI: &str = "KAFKA_CFG_";
 /// Variables of the images that stand for a key by another name.
 const OTHER_NAMES: &[(&str, &str)] = &[("CLUSTER_ID", "cluster.id"), ("KAFKA_KRAFT_CLUSTER_ID", "cluster.id")];
-/// Variables of the images that are no settings.
+/// Variables of the images that are not settings of the broker.
 const NOT_SETTINGS: &[&str] =
     &["KAFKA_VERSION", "KAFKA_HEAP_OPTS", "KAFKA_OPTS", "KAFKA_JVM_PERFORMANCE_OPTS", "KAFKA_GC_LOG_OPTS", "KAFKA_CREATE_TOPICS"];
 const NOT_SETTINGS_PREFIXES: &[&str] = &["KAFKA_JMX_", "KAFKA_LOG4J_"];
+/// All variables of our own. A test compares them with those that the command line reads.
+pub const VARIABLES: &[&str] = &[
+    "DLOG_BOOTSTRAP_SERVER",
+    "DLOG_DEFAULT_DATA",
+    "DLOG_DEFAULT_LISTENERS",
+    "DLOG_HTTP_LISTEN",
+    "DLOG_HTTP_SERVER",
+    "DLOG_IGNORE_SECURITY_SETTINGS",
+    "DLOG_LOG",
+    "DLOG_LOG_FORMAT",
+    "DLOG_SEED",
+    "DLOG_STRICT",
+];
+/// Names that differ by more are not similar.
+const SIMILARITY_MIN: f64 = 0.85;
 
 impl Flat {
     /// Values of a source.
@@ -33,26 +50,10 @@ impl Flat {
         Flat { source: source.to_string(), values }
     }
 
-    /// A Java properties file: `key=value` or `key: value`, `#` and `!` begin comments, a backslash at the end goes on.
-    pub(super) fn properties(path: &str, text: &str) -> Result<Flat, Error> {
-        let mut values = BTreeMap::new();
-        let mut pending = String::new();
-        for (number, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if pending.is_empty() && (line.is_empty() || line.starts_with(['#', '!'])) {
-                continue;
-            }
-            pending.push_str(line.strip_suffix('\\').unwrap_or(line));
-            if line.ends_with('\\') {
-                continue;
-            }
-            let whole = std::mem::take(&mut pending);
-            let (key, value) = whole
-                .split_once(['=', ':'])
-                .ok_or_else(|| Error::File { path: path.to_string(), what: format!("line {} is no `key=value`", number + 1) })?;
-            values.insert(key.trim().to_string(), value.trim().to_string());
-        }
-        Ok(Flat::new(path, values))
+    /// A Java properties file.
+    pub(super) fn properties(path: &str, bytes: &[u8]) -> Result<Flat, Error> {
+        let values = properties::parse(&properties::decode(bytes));
+        Ok(Flat::new(path, values.map_err(|what| Error::File { path: path.to_string(), what })?))
     }
 
     /// A TOML file: tables and dotted keys are the parts of a name, a list is one text with commas.
@@ -70,7 +71,7 @@ impl Flat {
         let mut values = BTreeMap::new();
         let mut bitnami = BTreeMap::new();
         let key = |rest: &str| rest.to_lowercase().replace("___", "-").replace("__", "\0").replace('_', ".").replace('\0', "_");
-        for (name, value) in variables {
+        for (name, value) in variables.filter(|(name, value)| !is_service_link(name, value)) {
             let excluded = NOT_SETTINGS.contains(&name.as_str()) || NOT_SETTINGS_PREFIXES.iter().any(|p| name.starts_with(p));
             if let Some((_, key)) = OTHER_NAMES.iter().find(|(other, _)| *other == name) {
                 bitnami.insert(key.to_string(), value);
@@ -83,6 +84,26 @@ impl Flat {
         bitnami.extend(values);
         Flat::new("the environment", bitnami)
     }
+}
+
+/// Whether Kubernetes or Docker made this variable from the name of a service, as `KAFKA_PORT=tcp://10.0.0.1:9092` for one called kafka.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let is_link = |word: &str| name.contains(word);
+    ["_SERVICE_HOST", "_SERVICE_PORT"].into_iter().any(is_link)
+        || is_link("_PORT") && (value.contains("://") || is_link("_TCP") || is_link("_UDP"))
+        || ["_ENV_", "_NAME"].into_iter().any(is_link) && value.starts_with('/')
+}
+
+/// Variables that begin with `DLOG_` and are unknown, each with the known name that is most similar to it, if one is similar.
+pub(super) fn unknown_variables(variables: &[(String, String)]) -> Vec<(&str, Option<&'static str>)> {
+    let nearest = |name: &str| {
+        let scored =
+            VARIABLES.iter().map(|known| (strsim::jaro_winkler(known.trim_start_matches(OURS), name.trim_start_matches(OURS)), *known));
+        scored.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|best| best.0 >= SIMILARITY_MIN).map(|best| best.1)
+    };
+    let ours = variables.iter().filter(|(name, value)| name.starts_with(OURS) && !is_service_link(name, value));
+    let unknown = ours.map(|(name, _)| name.as_str()).filter(|name| !VARIABLES.contains(name));
+    unknown.map(|name| (name, nearest(name))).collect()
 }
 
 /// Puts a value under its dotted name.
@@ -127,12 +148,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn properties_are_javas() {
-        let text = "# comment\nnum.partitions=3\nlog.dirs = /a,\\\n  /b\nlisteners: PLAINTEXT://:9092\n\n";
-        let flat = Flat::properties("x", text).unwrap();
-        let expected = [("listeners", "PLAINTEXT://:9092"), ("log.dirs", "/a,/b"), ("num.partitions", "3")];
-        assert!(flat.values.iter().map(|(k, v)| (k.as_str(), v.as_str())).eq(expected));
-        assert!(Flat::properties("x", "nonsense\n").unwrap_err().to_string().contains("line 1"));
+    fn a_bad_file_names_its_path_and_line() {
+        let error = Flat::properties("server.properties", b"a=1\nb=\\u12").unwrap_err().to_string();
+        assert!(error.contains("server.properties: line 2"), "{error}");
+    }
+
+    #[test]
+    fn unknown_variables_of_ours_are_found_with_the_name_that_was_meant() {
+        let variables = [
+            ("DLOG_HTTP_LISTN", "127.0.0.1:1"),
+            ("DLOG_SEED", "/seed"),
+            ("DLOG_XYZ", "1"),
+            ("KAFKA_XYZ", "1"),
+            // Kubernetes makes these for a service called dlog.
+            ("DLOG_SERVICE_HOST", "10.0.0.1"),
+            ("DLOG_SERVICE_PORT_KAFKA", "9092"),
+            ("DLOG_PORT", "tcp://10.0.0.1:9092"),
+            ("DLOG_PORT_9092_TCP_ADDR", "10.0.0.1"),
+        ];
+        let variables: Vec<_> = variables.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        assert_eq!(unknown_variables(&variables), [("DLOG_HTTP_LISTN", Some("DLOG_HTTP_LISTEN")), ("DLOG_XYZ", None)]);
+    }
+
+    #[test]
+    fn variables_that_kubernetes_makes_for_a_service_called_kafka_are_not_settings() {
+        let variables = [("KAFKA_PORT", "tcp://10.0.0.1:9092"), ("KAFKA_SERVICE_HOST", "10.0.0.1"), ("KAFKA_PORT_9092_TCP_PORT", "9092")];
+        let flat = Flat::environment(variables.iter().map(|(k, v)| (k.to_string(), v.to_string())));
+        assert!(flat.values.is_empty(), "{:?}", flat.values);
     }
 
     #[test]

@@ -23,10 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Args)]
 pub(super) struct DoctorOptions {
     /// A listener of the broker, as clients are given it.
-    #[arg(long, value_name = "ADDRESS", env = "DLOG_BOOTSTRAP_SERVER", default_value = "127.0.0.1:9092")]
+    #[arg(short, long, value_name = "ADDRESS", env = "DLOG_BOOTSTRAP_SERVER", default_value = "127.0.0.1:9092")]
     bootstrap_server: String,
     /// Where the broker serves HTTP.
-    #[arg(long, value_name = "ADDRESS", env = "DLOG_HTTP_LISTEN", default_value = "127.0.0.1:9644")]
+    #[arg(long, value_name = "ADDRESS", env = "DLOG_HTTP_SERVER", default_value = "127.0.0.1:9644")]
     http: String,
 }
 
@@ -64,7 +64,7 @@ async fn examine(options: &DoctorOptions) -> Vec<Finding> {
         Err(what) => findings.push(Finding::new(
             "no-http",
             format!("the broker's own view is missing: {what}"),
-            "name where it serves HTTP with --http or DLOG_HTTP_LISTEN".into(),
+            "name where it serves HTTP with --http or DLOG_HTTP_SERVER".into(),
         )),
     }
     findings

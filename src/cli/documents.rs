@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Command};
 use clap_complete::Shell;
 
+use super::output::stdout;
 use crate::env::{Disk, RealDisk};
 
 /// For which shell.
@@ -27,7 +28,7 @@ pub(super) struct ManOptions {
 pub(super) fn completions(options: &CompletionOptions, mut command: Command) -> Result<(), String> {
     let mut text = Vec::new();
     clap_complete::generate(options.shell, &mut command, "dlog", &mut text);
-    std::io::stdout().write_all(&text).map_err(|e| e.to_string())
+    stdout().write_all(&text).map_err(|e| e.to_string())
 }
 
 /// Writes a page of each command: `dlog.1`, `dlog-serve.1` ...

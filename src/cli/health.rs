@@ -16,7 +16,7 @@ const METADATA: i16 = 9;
 #[derive(Debug, Clone, Args)]
 pub(super) struct HealthOptions {
     /// A listener of the broker.
-    #[arg(long, value_name = "ADDRESS", env = "DLOG_BOOTSTRAP_SERVER", default_value = "127.0.0.1:9092")]
+    #[arg(short, long, value_name = "ADDRESS", env = "DLOG_BOOTSTRAP_SERVER", default_value = "127.0.0.1:9092")]
     bootstrap_server: String,
     /// Seconds that the answer may take.
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
+use super::output::stdout;
 use crate::env::{Disk, RealDisk};
 use crate::storage::{self, Depth, Severity};
 
@@ -57,7 +58,7 @@ pub(super) fn verify(options: &VerifyOptions) -> Result<ExitCode, String> {
 /// Prints; the exit code is 3 where something is not sound.
 pub(super) fn dump(options: &DumpOptions) -> Result<ExitCode, String> {
     let depth = if options.records { Depth::Records } else { Depth::Batches };
-    let mut out = BufWriter::new(std::io::stdout().lock());
+    let mut out = BufWriter::new(stdout());
     let mut is_sound = true;
     let files = files(&options.paths)?;
     for (at, path) in files.iter().enumerate() {
@@ -66,8 +67,6 @@ pub(super) fn dump(options: &DumpOptions) -> Result<ExitCode, String> {
         }
         match storage::dump(&RealDisk, path, depth, &mut out).and_then(|sound| out.flush().map(|()| sound)) {
             Ok(sound) => is_sound &= sound,
-            // Whoever reads has seen enough.
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
             Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
         }
     }

@@ -1,5 +1,8 @@
 //! The commands a person types.
 
+#[macro_use]
+mod output;
+
 mod block_on;
 mod commands;
 mod config;
@@ -9,6 +12,7 @@ mod health;
 mod http;
 mod inspect;
 mod kafka;
+mod redpanda;
 mod run;
 mod serve;
 mod wait;

@@ -8,6 +8,7 @@ use clap::Args;
 use tokio::process::Command;
 
 use super::commands::SettingOptions;
+use super::output::go_on_without_a_reader;
 use super::serve::{Ephemeral, sources};
 use crate::broker::{Broker, Config, LogFormat, LogTo, Mode, Seed, init_logging};
 use crate::env::{Env, Signals, ask_to_end, end_signal, raise_open_files};
@@ -35,6 +36,7 @@ pub(super) struct RunOptions {
 
 /// Runs the command; the exit code is its own.
 pub(super) fn run(options: RunOptions) -> Result<ExitCode, String> {
+    go_on_without_a_reader();
     init_logging(&options.log, LogFormat::Text, LogTo::Stderr)?;
     let env = Env { open_files_max: raise_open_files(), ..Env::real() };
     let data = Ephemeral::new(&env);
@@ -61,7 +63,8 @@ async fn beside(config: Config, env: Env, command: &[String]) -> Result<ExitCode
         .args(arguments)
         .env("KAFKA_BOOTSTRAP_SERVERS", &bootstrap)
         .env("BOOTSTRAP_SERVERS", &bootstrap)
-        .env("DLOG_HTTP_LISTEN", broker.http().to_string())
+        .env("DLOG_BOOTSTRAP_SERVER", &bootstrap)
+        .env("DLOG_HTTP_SERVER", broker.http().to_string())
         .spawn();
     let status = match child {
         Err(error) => {

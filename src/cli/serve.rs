@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use tracing::{info, warn};
 
 use super::commands::{Format, ServeOptions, SettingOptions};
+use super::output::go_on_without_a_reader;
 use crate::broker::{Broker, Config, LogTo, Mode, Seed, Sources, init_logging};
 use crate::env::{Env, OPEN_FILES_WANTED, ServiceState, Signals, Workers, raise_open_files, tell_service_manager};
 use crate::model::NodeId;
@@ -42,6 +43,7 @@ impl Drop for Ephemeral {
 
 /// Starts a broker and waits for the signal to stop.
 pub(super) fn serve(mode: Mode, options: ServeOptions) -> Result<(), String> {
+    go_on_without_a_reader();
     let level = options.log.clone().unwrap_or_else(kafkas_log_level);
     init_logging(&level, options.log_format.into(), LogTo::Stdout)?;
     let open_files_max = raise_open_files();
@@ -52,7 +54,7 @@ pub(super) fn serve(mode: Mode, options: ServeOptions) -> Result<(), String> {
         warn!(limit, "few open files are allowed; each partition needs one, and each connection");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| e.to_string())?;
-    runtime.block_on(run(config, env, options.log_format))
+    runtime.block_on(run(config, env, options.log_format, &options.ready_lines))
 }
 
 /// The level that Kafka's images are given, in our words; info without one.
@@ -84,7 +86,14 @@ pub(super) fn sources(options: &SettingOptions, more: BTreeMap<String, String>) 
     let mut flags: BTreeMap<String, String> = options.set.iter().cloned().collect();
     flags.extend(more);
     let environment = std::env::vars().collect();
-    Sources { file: options.config.clone(), strict: options.strict, environment, flags, default_data: default_data() }
+    Sources {
+        file: options.config.clone(),
+        strict: options.strict,
+        ignore_security: options.ignore_security_settings,
+        environment,
+        flags,
+        default_data: default_data(),
+    }
 }
 
 /// `$XDG_DATA_HOME/dlog`, else `~/.local/share/dlog`, else `./dlog-data`.
@@ -97,7 +106,7 @@ fn default_data() -> PathBuf {
     }
 }
 
-async fn run(config: Config, env: Env, format: Format) -> Result<(), String> {
+async fn run(config: Config, env: Env, format: Format, ready_lines: &[String]) -> Result<(), String> {
     let (mode, node, data) = (config.mode, config.node_id, config.data.clone());
     let mut signals = Signals::listen().map_err(|e| e.to_string())?;
     let broker = Broker::start(config, env).await.map_err(|e| e.to_string())?;
@@ -105,6 +114,7 @@ async fn run(config: Config, env: Env, format: Format) -> Result<(), String> {
     if matches!(format, Format::Kafka) {
         announce_as_kafka(node);
     }
+    ready_lines.iter().for_each(|line| println!("{line}"));
     tell(ServiceState::Ready);
     let signal = tokio::select! {
         name = signals.next() => Some(name),

@@ -36,7 +36,7 @@ pub(super) struct WaitOptions {
     #[arg(long, default_value = "10s")]
     timeout: String,
     /// Where the broker serves HTTP.
-    #[arg(long, value_name = "ADDRESS", env = "DLOG_HTTP_LISTEN", default_value = "127.0.0.1:9644")]
+    #[arg(long, value_name = "ADDRESS", env = "DLOG_HTTP_SERVER", default_value = "127.0.0.1:9644")]
     http: String,
 }
 

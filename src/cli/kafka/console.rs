@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::servers::{Server, Servers, refused};
 use crate::cli::block_on::block_on;
+use crate::cli::output::stdout;
 use crate::env::{Clock, SystemClock};
 use crate::protocol::generated::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use crate::protocol::generated::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
@@ -235,7 +236,7 @@ struct Printer {
 impl Printer {
     /// The records of these batches from offset `next` on, which goes to what is to be fetched then.
     fn print(&mut self, partition: i32, fetched: &[u8], next: &mut i64) -> Result<(), String> {
-        let mut out = std::io::stdout().lock();
+        let mut out = stdout();
         for batch in batches(fetched) {
             // The last one may be cut.
             let Ok((header, bytes)) = batch else { break };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use crate::broker::read_properties;
 use crate::client::{Connection, Error};
 use crate::env::{Disk, RealDisk, RealNetwork};
 use crate::protocol::generated::api_versions::ApiVersionsResponse;
@@ -21,10 +22,10 @@ const METADATA: i16 = 12;
 /// Whom to ask.
 #[derive(Debug, Clone, clap::Args)]
 pub(in crate::cli) struct Servers {
-    /// Servers to ask, with commas; the first that answers is asked.
-    #[arg(short, long, value_name = "SERVERS", alias = "broker-list")]
+    /// Brokers to connect to, as host:port, separated by commas; the first that responds is used.
+    #[arg(short, long, value_name = "SERVERS", alias = "broker-list", env = "DLOG_BOOTSTRAP_SERVER")]
     bootstrap_server: String,
-    /// A file of a client's settings; all that is read in it is security.protocol, which must be PLAINTEXT.
+    /// A file of client settings. Only security.protocol is read, and it must be PLAINTEXT.
     #[arg(long, value_name = "FILE", aliases = ["consumer.config", "producer.config"])]
     command_config: Option<PathBuf>,
 }
@@ -37,6 +38,11 @@ pub(super) struct Server {
 }
 
 impl Servers {
+    /// These servers, without a file of settings.
+    pub(in crate::cli) fn at(bootstrap_server: &str) -> Servers {
+        Servers { bootstrap_server: bootstrap_server.to_string(), command_config: None }
+    }
+
     /// Connects and asks for versions; the error names every server.
     pub(super) async fn connect(&self) -> Result<Server, String> {
         self.check_security()?;
@@ -48,17 +54,16 @@ impl Servers {
                 Err(_) => failed.push(format!("{address} does not answer within {} s", REACH.as_secs())),
             }
         }
-        Err(if failed.is_empty() { "no server is named".into() } else { failed.join("; ") })
+        Err(if failed.is_empty() { "no bootstrap server is given".into() } else { failed.join("; ") })
     }
 
     fn check_security(&self) -> Result<(), String> {
         let Some(path) = &self.command_config else { return Ok(()) };
         let text = RealDisk.read(path).map_err(|e| format!("{}: {e}", path.display()))?;
-        let text = String::from_utf8_lossy(&text);
-        let protocol = text.lines().filter_map(|line| line.trim().strip_prefix("security.protocol")?.trim_start().strip_prefix(['=', ':']));
-        match protocol.map(str::trim).next_back() {
+        let settings = read_properties(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+        match settings.get("security.protocol").map(|protocol| protocol.trim()) {
             Some(other) if other != "PLAINTEXT" => {
-                Err(format!("{}: security.protocol is {other}, and only PLAINTEXT is spoken yet", path.display()))
+                Err(format!("{}: security.protocol is {other}, but only PLAINTEXT is supported yet", path.display()))
             }
             _ => Ok(()),
         }
