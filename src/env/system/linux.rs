@@ -5,7 +5,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
@@ -13,10 +13,7 @@ use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-pub use super::unix::{
-    Cursor, Signals, ask_to_end, end_signal, is_device_failure, map, open_files_max, raise_open_files, read_at, set_send_buffer_bytes,
-    space, sync_directory,
-};
+pub use super::unix::{Cursor, Signals, ask_to_end, end_signal, is_device_failure, map, open_files_max, owner_of, raise_open_files, read_at, set_send_buffer_bytes, space, sync_directory, user_and_group};
 use super::{Process, ProcessUse, ServiceState};
 
 /// The kernel reads ahead at least as much: of so many bytes one is looked at.
@@ -126,10 +123,18 @@ pub fn process_use() -> Option<ProcessUse> {
 pub fn listening_process(port: u16) -> Option<Process> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].iter().filter_map(|table| fs::read_to_string(table).ok());
     let inodes: Vec<String> = tables.flat_map(|table| table.lines().filter_map(|line| inode(line, port)).collect::<Vec<_>>()).collect();
-    let sockets: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
+    process_with(&inodes.iter().map(|inode| format!("socket:[{inode}]").into()).collect::<Vec<_>>())
+}
+
+/// The process that has a file open, where Linux lets us see it.
+pub fn process_with_file(path: &Path) -> Option<Process> {
+    process_with(&[fs::canonicalize(path).ok()?])
+}
+
+fn process_with(files: &[PathBuf]) -> Option<Process> {
     let processes = fs::read_dir("/proc").ok()?.flatten();
     processes.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path()))).find_map(|(id, path)| {
-        holds(&path, &sockets).then(|| {
+        holds(&path, files).then(|| {
             let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
             Process { id, name: name.trim().to_string() }
         })
@@ -144,10 +149,10 @@ fn inode(line: &str, port: u16) -> Option<String> {
     (local == port && *fields.get(3)? == LISTENING).then(|| fields.get(9).map(|inode| inode.to_string())).flatten()
 }
 
-/// Whether one of the process' files is one of these sockets.
-fn holds(process: &Path, sockets: &[String]) -> bool {
+/// Whether one of the process' files is one of these.
+fn holds(process: &Path, wanted: &[PathBuf]) -> bool {
     let Ok(files) = fs::read_dir(process.join("fd")) else { return false };
-    files.flatten().filter_map(|file| fs::read_link(file.path()).ok()).any(|to| sockets.iter().any(|socket| to == Path::new(socket)))
+    files.flatten().filter_map(|file| fs::read_link(file.path()).ok()).any(|to| wanted.contains(&to))
 }
 
 /// The gateway of the container that we are in: connections through published ports come from it, where the engine translates their addresses, as
@@ -194,5 +199,8 @@ mod tests {
         assert_eq!(listening_process(port).map(|process| process.id), Some(std::process::id()));
         drop(listener);
         assert_eq!(listening_process(port), None);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(process_with_file(file.path()).map(|process| process.id), Some(std::process::id()));
+        assert_eq!(owner_of(file.path()), user_and_group());
     }
 }

@@ -135,6 +135,21 @@ pub fn listening_process(_port: u16) -> Option<Process> {
     None
 }
 
+/// The process that has a file open; none where the system does not say.
+pub fn process_with_file(_path: &Path) -> Option<Process> {
+    None
+}
+
+/// User and group as which this process runs; none where users have no numbers.
+pub fn user_and_group() -> Option<(u32, u32)> {
+    None
+}
+
+/// The user and group to which a file belongs; none where users have no numbers.
+pub fn owner_of(_path: &Path) -> Option<(u32, u32)> {
+    None
+}
+
 /// The gateway of the container that we are in; none outside of containers.
 pub fn container_gateway() -> Option<IpAddr> {
     None

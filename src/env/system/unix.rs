@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
@@ -14,7 +14,7 @@ use tokio::process::Child;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use super::portable::{
-    Descriptor, container_gateway, is_cached, is_device_failure, listening_process, open_direct, process_use, send_file, send_slices,
+    Descriptor, container_gateway, is_cached, is_device_failure, listening_process, open_direct, process_use, process_with_file, send_file, send_slices,
     sync_directory, sync_file_system, tell_service_manager, write_back,
 };
 use crate::env::Map;
@@ -25,6 +25,17 @@ const MACOS_OPEN_FILES_MAX: u64 = 10_240;
 /// Empty: reads and writes take their position as an argument.
 #[derive(Debug, Default)]
 pub struct Cursor(());
+
+/// User and group as which this process runs.
+pub fn user_and_group() -> Option<(u32, u32)> {
+    Some((rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()))
+}
+
+/// The user and group to which a file belongs.
+pub fn owner_of(path: &Path) -> Option<(u32, u32)> {
+    let facts = fs::metadata(path).ok()?;
+    Some((facts.uid(), facts.gid()))
+}
 
 /// Reads up to `bytes.len()` bytes; fewer only at the end.
 pub fn read_at(file: &fs::File, _cursor: &Cursor, bytes: &mut [u8], position: u64) -> io::Result<usize> {
