@@ -135,6 +135,11 @@ pub(super) fn key_value(text: &str) -> Result<(String, String), String> {
     Ok((key.trim().to_string(), value.trim().to_string()))
 }
 
+/// All commands with their options, in Markdown.
+pub fn reference() -> String {
+    documents::reference(Cli::command())
+}
+
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();

@@ -1,5 +1,6 @@
 //! The commands a person types.
 
+mod banner;
 mod block_on;
 mod commands;
 mod config;
@@ -13,4 +14,4 @@ mod run;
 mod serve;
 mod wait;
 
-pub use commands::run;
+pub use commands::{reference, run};

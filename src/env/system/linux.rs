@@ -13,7 +13,10 @@ use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-pub use super::unix::{Cursor, Signals, ask_to_end, end_signal, is_device_failure, map, open_files_max, owner_of, raise_open_files, read_at, set_send_buffer_bytes, space, sync_directory, user_and_group};
+pub use super::unix::{
+    Cursor, Signals, ask_to_end, end_signal, is_device_failure, map, open_files_max, owner_of, raise_open_files, read_at,
+    set_send_buffer_bytes, space, sync_directory, user_and_group,
+};
 use super::{Process, ProcessUse, ServiceState};
 
 /// The kernel reads ahead at least as much: of so many bytes one is looked at.
