@@ -9,7 +9,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 # Public images; `make docker-base` makes stand-ins where they cannot be pulled.
 RUST_IMAGE ?= $(shell docker image inspect dlog-base/rust >/dev/null 2>&1 && echo dlog-base/rust || echo rust:1.95-bookworm)
 DEBIAN_IMAGE ?= $(shell docker image inspect dlog-base/debian >/dev/null 2>&1 && echo dlog-base/debian || echo debian:bookworm-slim)
-.PHONY: docs compat-docker compat-table deb deb-test install-dev docker docker-base docker-base-clients docker-test docker-up docker-logs docker-down dashboards help build run test check fmt lint protocol compat compat-smoke coverage figures bench traced portable sim fuzz kills bugs
+.PHONY: docs compat-docker compat-table deb deb-test install-dev docker docker-base docker-base-clients docker-test docker-up docker-logs docker-down dashboards lost-clients help build run test check fmt lint protocol compat compat-smoke coverage figures bench traced portable sim fuzz kills bugs
 
 help:           ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -87,3 +87,5 @@ install-dev:    ## what the tests of this project need on a Debian machine, besi
 	cargo install --quiet --locked cargo-deb cargo-fuzz cargo-tarpaulin
 dashboards: build  ## the dashboard and the alert rules against a broker under load
 	python3 compat-tests/dashboards.py
+lost-clients: build  ## dlog doctor and clients that are told an address which leads nowhere
+	python3 compat-tests/lost_clients.py target/release/dlog

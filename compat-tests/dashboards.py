@@ -38,6 +38,10 @@ def main(binary):
         subprocess.run("apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus", shell=True, check=True)
     subprocess.run([ROOT / "compat-tests/install.sh", CLIENT], check=True)
     subprocess.run(["promtool", "check", "rules", ROOT / "docker/prometheus/alerts.yml"], check=True, stdout=subprocess.DEVNULL)
+    with tempfile.TemporaryDirectory() as folder:
+        for file in (ROOT / "docker/prometheus/alerts.yml", ROOT / "compat-tests/alerts.test.yml"):
+            shutil.copy(file, folder)
+        subprocess.run(["promtool", "test", "rules", "alerts.test.yml"], cwd=folder, check=True)
     broker, port = Broker(binary), free_port()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)

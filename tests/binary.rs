@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::path::Path;
+
 use bytes::Bytes;
 use common::process::{Process, command, failure};
 use common::{Client, fetched, produce_request, values};
@@ -130,7 +132,8 @@ fn what_keeps_it_from_starting_is_said_in_a_sentence() {
         assert_eq!(text.lines().count(), 1, "{text}");
         words.iter().for_each(|word| assert!(text.contains(word), "{word}: {text}"));
     };
-    refused(command(folder.path()), &["in use by another broker", "--data"]);
+    let own = format!("process {}", running.child.id());
+    refused(command(folder.path()), &["in use by another broker", &own, "--data", "; stop that, or use this: dlog --data "]);
 
     let fresh = || tempfile::tempdir().unwrap();
     let busy_flag = {
@@ -139,7 +142,7 @@ fn what_keeps_it_from_starting_is_said_in_a_sentence() {
         c.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
         c
     };
-    refused(busy_flag, &["cannot listen on", "--listen"]);
+    refused(busy_flag, &[&format!("{} is in use by {own}", running.address), "use this: dlog --listen 127.0.0.1:", "--data"]);
 
     let foreign = fresh();
     std::fs::write(foreign.path().join("thesis.txt"), "words").unwrap();
@@ -175,6 +178,125 @@ fn what_keeps_it_from_starting_is_said_in_a_sentence() {
         c
     });
     assert_eq!(usage.0, 2);
+}
+
+/// Kafka port, HTTP port and directory at once; the command line that is printed starts a broker beside the other one.
+#[test]
+fn all_that_is_taken_is_named_at_once_with_a_command_line_that_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("with blank");
+    let held: Vec<_> = (0..2).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let ports: Vec<u16> = held.iter().map(|port| port.local_addr().unwrap().port()).collect();
+    let running = Process::start(command(&data));
+    let mut second =
+        dlog(&["serve", "--listen", &format!("127.0.0.1:{}", ports[0]), "--http", &format!("127.0.0.1:{}", ports[1]), "--data"]);
+    second.arg(&data).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    second.args(["--set", &format!("advertised.listeners=PLAINTEXT://localhost:{}", ports[0])]);
+    let (code, text) = failure(second);
+    assert_eq!((code, text.lines().count()), (1, 1), "{text}");
+    let me = format!("process {}", std::process::id());
+    for word in [
+        format!("127.0.0.1:{} is in use by {me}", ports[0]),
+        format!("127.0.0.1:{} (HTTP) is in use by {me}", ports[1]),
+        format!("{} is in use by another broker, process {} (dlog)", data.display(), running.child.id()),
+        format!("--data '{}-2'", data.display()),
+    ] {
+        assert!(text.contains(&word), "{word}: {text}");
+    }
+    let line = text.trim().split("use this: ").nth(1).unwrap().strip_prefix("dlog ").unwrap();
+    let mut works = std::process::Command::new("sh");
+    works.args(["-c", &format!("exec \"$0\" {line}"), env!("CARGO_BIN_EXE_dlog")]);
+    works.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+    let works = Process::start(works);
+    let port = works.address.port();
+    assert!(
+        line.contains(&format!("advertised.listeners=PLAINTEXT://localhost:{port}")),
+        "it does not advertise the port of another: {line}"
+    );
+    assert!(works.terminate() && running.terminate());
+}
+
+#[test]
+fn a_directory_of_somebody_else_is_named_with_the_user_and_the_command_that_gives_it_to_him() {
+    if !Path::new("/usr/bin/setpriv").exists() || dlog::env::user_and_group().is_none_or(|(user, _)| user != 0) {
+        // Only root can become somebody else.
+        return;
+    }
+    let folder = tempfile::Builder::new().permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755)).tempdir().unwrap();
+    let (binary, data) = (folder.path().join("dlog"), folder.path().join("data"));
+    std::fs::copy(env!("CARGO_BIN_EXE_dlog"), &binary).unwrap();
+    std::fs::create_dir(&data).unwrap();
+    for (path, words) in [
+        (
+            data.clone(),
+            [format!("it belongs to user 0, group 0; run `chown -R 65534:65534 {}`", data.display()), "as user 65534, group 65534".into()],
+        ),
+        (data.join("below"), [format!("{} belongs to user 0", data.display()), format!("mkdir -p {0}/below && chown", data.display())]),
+    ] {
+        let mut nobody = std::process::Command::new("setpriv");
+        nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&binary);
+        nobody.args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"]).arg(&path);
+        let (code, text) = failure({
+            nobody.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+            nobody
+        });
+        assert_eq!((code, text.lines().count()), (1, 1), "{text}");
+        words.iter().for_each(|word| assert!(text.contains(word), "{word}: {text}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_debug_each_request_is_a_line_and_at_info_none_is() {
+    for (level, lines) in [("debug", 3), ("info", 0)] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut logging = command(&folder.path().join("data"));
+        let log = folder.path().join("log");
+        logging.args(["--log", level, "--log-format", "json"]).stdout(std::fs::File::create(&log).unwrap());
+        let mut child = logging.spawn().unwrap();
+        // The banner is a line of JSON too.
+        let banner = loop {
+            let text = std::fs::read_to_string(&log).unwrap();
+            let found = text
+                .lines()
+                .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+                .find(|line| line["listeners"].is_array());
+            match found {
+                Some(found) => break found,
+                None if child.try_wait().unwrap().is_some() => panic!("it did not start"),
+                None => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+            }
+        };
+        let address = banner["listeners"][0]["address"].as_str().unwrap().parse().unwrap();
+        let mut client = Client::connect_to(address).await;
+        client.create_topic("t", 1, &[]).await;
+        client.produce("t", 0, &batch(b"x")).await;
+        client.send(&produce_request("none", 0, &batch(b"x"), 1), 9).await;
+        assert_ne!(client.receive::<ProduceRequest>(9).await.1.responses[0].partition_responses[0].error_code, 0);
+        std::process::Command::new("kill").arg(child.id().to_string()).status().unwrap();
+        assert!(child.wait().unwrap().success());
+        let text = std::fs::read_to_string(&log).unwrap();
+        let all: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect();
+        let requests: Vec<_> = all.iter().filter(|line| line["message"] == "request").collect();
+        assert_eq!(requests.len(), lines, "{text}");
+        if let [created, produced, refused] = requests.as_slice() {
+            assert_eq!(
+                (created["api"].as_str(), produced["api"].as_str(), produced["version"].as_i64()),
+                (Some("CreateTopics"), Some("Produce"), Some(9))
+            );
+            assert!(produced["ms"].is_number() && produced["client_id"].is_string() && produced["error"].is_null(), "{produced}");
+            assert_eq!(refused["error"], "UNKNOWN_TOPIC_OR_PARTITION");
+        }
+    }
+}
+
+#[test]
+fn a_level_that_does_not_exist_is_refused_with_those_that_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut verbose = command(folder.path());
+    verbose.args(["--log", "verbose"]);
+    let (code, text) = failure(verbose);
+    assert_eq!(code, 1);
+    assert!(text.contains("\"verbose\" is not a level; levels are off, error, warn, info, debug, trace"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -283,6 +405,45 @@ fn run_passes_the_exit_code_and_keeps_what_a_failure_left() {
     assert_eq!(run("kill -9 $$").status.code(), Some(128 + 9));
     let missing = dlog(&["run", "--", "/no/such/command"]).env("TMPDIR", folder.path()).output().unwrap();
     assert_eq!(missing.status.code(), Some(127));
+}
+
+#[test]
+fn run_reads_settings_of_the_environment_and_keeps_deleted_topics_where_it_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let keep = folder.path().join("kept");
+    let dlog_binary = env!("CARGO_BIN_EXE_dlog");
+    let script = format!(
+        "set -e; b=$KAFKA_BOOTSTRAP_SERVERS; {dlog_binary} kafka-topics --bootstrap-server $b --list >&2
+        for round in 1 2; do
+            echo text-$round | {dlog_binary} kafka-console-producer --bootstrap-server $b --topic made
+            {dlog_binary} kafka-topics --bootstrap-server $b --describe --topic made >&2
+            {dlog_binary} kafka-topics --bootstrap-server $b --delete --topic made
+        done; exit 3"
+    );
+    let run = || {
+        let mut run = dlog(&["run", "--keep", keep.to_str().unwrap(), "--", "sh", "-c", &script]);
+        run.env("KAFKA_CREATE_TOPICS", "first:2:1").env("KAFKA_NUM_PARTITIONS", "3");
+        // Those of another broker do not count.
+        run.env("KAFKA_LISTENERS", "SSL://:1").env("KAFKA_ADVERTISED_LISTENERS", "PLAINTEXT://nowhere:1").env("KAFKA_LOG_DIRS", "/proc");
+        run.env("KAFKA_BOOTSTRAP_SERVERS", "nowhere:1").output().unwrap()
+    };
+    let failed = run();
+    let text = said(&failed.stderr);
+    assert_eq!(failed.status.code(), Some(3), "{text}");
+    assert!(text.lines().any(|line| line == "first") && text.contains("PartitionCount: 3"), "{text}");
+    assert!(text.contains("1 run is kept in") && text.contains("(2 of them of deleted topics)"), "{text}");
+    let one = std::fs::read_dir(&keep).unwrap().next().unwrap().unwrap().path();
+    let mut found: Vec<String> = Vec::new();
+    for entry in std::fs::read_dir(one.join("deleted")).unwrap() {
+        found.push(std::fs::read_to_string(entry.unwrap().path()).unwrap());
+    }
+    for text in ["text-1", "text-2"] {
+        assert!(found.iter().any(|file| file.contains(&format!("\"value\":\"{text}\""))), "{text}: {found:?}");
+    }
+    // What is kept is a seed.
+    let again = dlog(&["run", "--seed", one.to_str().unwrap(), "--", "true"]).output().unwrap();
+    assert!(again.status.success(), "{}", said(&again.stderr));
+    assert!(said(&run().stderr).contains("2 runs are kept in"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dlog::broker::KEYS;
+use dlog::http::ROUTES;
 use dlog::partition::Kind;
 use dlog::server::SERVED;
 
@@ -95,6 +96,8 @@ fn links_lead_somewhere() {
 fn tables_are_what_the_code_says() {
     table("configuration.md", "settings", &settings());
     table("protocol.md", "served", &served());
+    table("commands.md", "commands", &dlog::cli::reference());
+    table("http.md", "routes", &routes());
     for (file, language) in EXAMPLES {
         let text = std::fs::read_to_string(root().join("compat-tests/examples").join(file)).expect("an example");
         table("examples.md", file, &format!("```{language}\n{text}```\n"));
@@ -132,6 +135,22 @@ fn settings() -> String {
         writeln!(lines, "| `{}` | {kind} | {default}{dev} | {} |", key.name, key.doc).expect("memory");
     }
     lines
+}
+
+fn routes() -> String {
+    let mut text = String::new();
+    for route in ROUTES {
+        writeln!(text, "## {} {}\n\n{}\n", route.method, route.path, route.help).expect("memory");
+        if !route.parameters.is_empty() {
+            text.push_str("| parameter | |\n|---|---|\n");
+            route.parameters.iter().for_each(|(name, help)| writeln!(text, "| `{name}` | {help} |").expect("memory"));
+            text.push('\n');
+        }
+        text.push_str("| status | |\n|---|---|\n");
+        route.answers.iter().for_each(|(status, help)| writeln!(text, "| {status} | {help} |").expect("memory"));
+        text.push('\n');
+    }
+    text
 }
 
 fn served() -> String {

@@ -100,16 +100,31 @@ async fn topics_by_the_environment_exist_at_the_start() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_seed_that_is_wrong_is_said_and_nothing_starts() {
     for (name, text, words) in [
-        ("topics.json", "{", "topics.json: "),
+        ("topics.json", "[{", "topics.json:1: is not JSON: "),
+        ("topics.json", "\n{}", "topics.json:2: must be a list, not an object"),
+        ("topics.json", "[5]", "topics.json:1: must be an object, not integer 5"),
+        ("topics.json", r#"[{"partitions": 3}]"#, "topics.json:1: missing field \"name\""),
+        ("topics/t-0.ndjson", "{\"headers\": 5}\n", "t-0.ndjson:1: headers must be an object, or a list of pairs"),
+        ("topics.json", "[{\"name\": \"t\",\n  \"partition\": 3}]", "topics.json:2: unknown field \"partition\"; is \"partitions\" meant?"),
+        (
+            "topics.json",
+            r#"[{"name": "t", "x": 3}]"#,
+            "topics.json:1: unknown field \"x\"; fields are name, partitions, replication_factor, configs",
+        ),
+        ("topics.json", r#"[{"name": 5}]"#, "topics.json:1: must be a string, not integer 5"),
         ("topics.json", r#"[{"name": "bad name"}]"#, "bad name: "),
         ("topics/t.ndjson", "", "must be TOPIC-PARTITION.ndjson"),
-        ("topics/t-0.ndjson", "{\"value\": \"a\"}\nx\n", "t-0.ndjson, line 2: "),
+        ("topics/t-0.ndjson", "{\"value\": \"a\"}\nx\n", "t-0.ndjson:2: is not JSON: "),
+        ("topics/t-0.ndjson", "{\"val\": 1}\n", "t-0.ndjson:1: unknown field \"val\"; is \"value\" meant?"),
+        ("topics/t-0.ndjson", "\n\n{\"value\": 1, \"value_hex\": \"00\"}\n", "t-0.ndjson:3: has both \"value\" and \"value_hex\""),
+        ("groups.json", r#"[{"group": "g", "offset": []}]"#, "groups.json:1: unknown field \"offset\"; is \"offsets\" meant?"),
         ("groups.json", r#"[{"group": "g", "offsets": [{"topic": "t", "partition": 0, "offset": 1}]}]"#, "group g, t-0: "),
     ] {
         let (data, seed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         write(seed.path(), name, text);
         let Err(error) = start(data.path(), None, Some(seed.path())).await else { panic!("{name}: it starts") };
         assert!(error.to_string().starts_with("cannot seed: ") && error.to_string().contains(words), "{error}");
+        assert!(!error.to_string().contains(" column "), "{error}");
     }
     let error = Seed::read(&RealDisk, None, Some(Path::new("/nowhere/at all"))).unwrap_err().to_string();
     assert_eq!(error, "cannot seed: /nowhere/at all: there is no such directory");

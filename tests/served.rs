@@ -520,6 +520,19 @@ async fn administration(client: &mut Client) -> usize {
         },
     )
     .await;
+    // As Kafka answers on a listener without authentication.
+    count += versions::<sasl_handshake::SaslHandshakeRequest>(
+        client,
+        |_| sasl_handshake::SaslHandshakeRequest { mechanism: "PLAIN".into() },
+        |_, response| assert_eq!((response.error_code, response.mechanisms.len()), (ErrorCode::IllegalSaslState.code(), 0)),
+    )
+    .await;
+    count += versions::<sasl_authenticate::SaslAuthenticateRequest>(
+        client,
+        |_| sasl_authenticate::SaslAuthenticateRequest { auth_bytes: Bytes::from_static(b"\0user\0password") },
+        |_, response| assert_eq!(response.error_code, ErrorCode::IllegalSaslState.code()),
+    )
+    .await;
     count += versions::<describe_producers::DescribeProducersRequest>(
         client,
         |_| {
@@ -586,6 +599,6 @@ async fn what_is_not_offered_closes_that_connection_alone() {
     }
     let answer = good.call(&metadata::MetadataRequest { topics: Some(vec![]), ..Default::default() }, 12).await;
     assert_eq!(answer.topics.len(), 0);
-    assert_eq!(ApiKey::ALL.len(), 41);
+    assert_eq!(ApiKey::ALL.len(), 43);
     assert_eq!(metadata::MetadataRequest::MAX_VERSION, 13);
 }

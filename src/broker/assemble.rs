@@ -15,6 +15,8 @@ use tracing::{error, info};
 use super::directories::open_directories;
 use super::maintenance::{commit, compact, maintain};
 use super::planting::{Planted, plant};
+use super::tails::DeletedTails;
+use super::taken::{self, TakenPorts};
 use super::telemetry::metrics_recorder;
 use super::{Config, Error, Seed};
 use crate::client::Connection;
@@ -22,14 +24,14 @@ use crate::cluster::{self, ClusterHandle, Following, LocalMetadataLog, ProducerI
 use crate::coordinator::{
     GroupCoordinator, KnownTopics, NewProducerIds, OFFSETS_TOPIC, Pending, TRANSACTIONS_TOPIC, TransactionCoordinator,
 };
-use crate::env::{Env, FailStop, Listener, Network, container_gateway};
+use crate::env::{Env, FailStop, Listener, container_gateway};
 use crate::http::{self, AllowedHosts, Pages};
 use crate::model::{ProducerId, TopicPartition};
 use crate::partition::{Keeping, Partitions};
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::cluster_metadata::BrokerEndpoint;
 use crate::server::{self, Endpoint, Rooms, ServerMetrics, Services};
-use crate::storage::{Cleaner, Software};
+use crate::storage::{self, Cleaner, Software, Start};
 
 /// The most open files of segments, where the broker may have twice as many in all.
 const FILES_MAX: usize = 10_000;
@@ -44,6 +46,7 @@ const HISTOGRAMS_EVERY: Duration = Duration::from_secs(5);
 /// in which it is found, a dead disk takes its own directories offline, and the others go on.
 pub struct Broker {
     listeners: Vec<(String, SocketAddr)>,
+    advertised: Vec<(String, String)>,
     http: SocketAddr,
     stop: CancellationToken,
     fail_stop: FailStop,
@@ -51,6 +54,7 @@ pub struct Broker {
     pub(super) env: Env,
     pub(super) partitions: Arc<Partitions>,
     pub(super) groups: Arc<GroupCoordinator>,
+    pub(super) deleted: Arc<DeletedTails>,
     controller: JoinHandle<()>,
     /// Go on while anybody may wait for them.
     committing: JoinSet<()>,
@@ -59,11 +63,15 @@ pub struct Broker {
 impl Broker {
     /// Starts a broker; when this returns, clients are served.
     pub async fn start(config: Config, env: Env) -> Result<Broker, Error> {
-        let (directories, lost) = open_directories(&config, &env)?;
+        // Ports first: a directory is changed by opening it, and more so by `reset`.
+        let (bound, http_listener) = bind(&config, &env).await?;
+        let (directories, lost) = match open_directories(&config, &env) {
+            Err(Error::Storage(storage::Error::Locked(_))) => return Err(taken::error(&config, &env, &TakenPorts::default()).await),
+            opened => opened?,
+        };
         let (cluster_id, metadata_path) = (directories[0].cluster_id.clone(), directories[0].path().to_path_buf());
-        let made_by = directories[0].made_by;
+        let (made_by, is_fresh) = (directories[0].made_by, directories[0].start == Start::Fresh);
         let log_dirs = directories.iter().filter_map(|directory| directory.id).collect();
-        let (bound, http_listener) = bind(&config, &*env.network).await?;
         let (log, committed) = match made_by {
             Software::Dlog => LocalMetadataLog::open(&env, &metadata_path, config.node_id)?,
             Software::Kafka => LocalMetadataLog::open_beside_kafka(&env, &metadata_path, config.node_id)?,
@@ -111,6 +119,12 @@ impl Broker {
         let recorder = metrics_recorder();
         let services = Services::new(env.clone(), node, cluster_id, rooms, config.server.clone(), ServerMetrics::new(&recorder));
         let counted = recorder.handle();
+        let deleted = Arc::<DeletedTails>::default();
+        if config.keep_deleted {
+            let deleted = deleted.clone();
+            // Nobody else sets it.
+            let _ = services.before_deletion.set(Box::new(move |replica| deleted.remember(replica)));
+        }
 
         let tasks = TaskTracker::new();
         let loading = (groups.clone(), transactions.clone());
@@ -136,26 +150,35 @@ impl Broker {
             spawn("compaction", Box::pin(compact(partitions.clone(), env.workers.clone(), map, cleaner.clone(), stop.clone())));
         }
         plant_in(&services, &config, loaded, &stop).await.inspect_err(|_| stop.cancel())?;
-        let mut listeners = Vec::new();
+        let (mut listeners, mut advertised) = (Vec::new(), Vec::new());
         for (listener, endpoint) in bound {
+            if let server::Advertised::Address(host, port) = &endpoint.advertised {
+                advertised.push((endpoint.name.clone(), format!("{host}:{port}")));
+            }
             listeners.push((endpoint.name.clone(), listener.local_address().map_err(|e| Error::Close(e.to_string()))?));
             let serving = server::serve(listener, endpoint, services.clone(), stop.clone(), fail_stop.clone());
             spawn("a listener", Box::pin(serving));
         }
+        if !is_fresh {
+            services.visits.expect_old_clients(tokio::time::Instant::now());
+        }
+        tasks.spawn(services.visits.clone().watch(stop.clone()));
         let ready = Arc::new(AtomicBool::new(true));
         let http = http_listener.local_address().map_err(|e| Error::Close(e.to_string()))?;
-        let hosts = advertised_hosts(&config);
+        let hosts = allowed_hosts(&config, &advertised);
         let pages = Pages {
             ready,
             counted,
             node_id: node,
             cluster_id: services.cluster_id.clone(),
             listeners: listeners.clone().into(),
+            advertised: advertised.clone().into(),
             http,
             visits: services.visits.clone(),
             cluster,
             partitions: partitions.clone(),
             groups: groups.clone(),
+            clock: env.clock.clone(),
             hosts,
         };
         let not_ready = pages.ready.clone();
@@ -169,12 +192,17 @@ impl Broker {
             stopping.cancelled().await;
             not_ready.store(false, Ordering::Release);
         });
-        Ok(Broker { listeners, http, stop, fail_stop, tasks, env, partitions, groups, controller, committing })
+        Ok(Broker { listeners, advertised, http, stop, fail_stop, tasks, env, partitions, groups, deleted, controller, committing })
     }
 
     /// Names and addresses of the listeners, as they were bound.
     pub fn listeners(&self) -> &[(String, SocketAddr)] {
         &self.listeners
+    }
+
+    /// Names of the listeners that have a configured address, and what their clients are told: `host:port`.
+    pub fn advertised(&self) -> &[(String, String)] {
+        &self.advertised
     }
 
     /// Where HTTP is served.
@@ -263,26 +291,35 @@ async fn plant_in<T>(services: &Arc<Services>, config: &Config, loaded: JoinHand
     Ok(())
 }
 
-/// Takes the addresses before anything else is done: a port that is taken is known at once.
-async fn bind(config: &Config, network: &dyn Network) -> Result<(Vec<(Listener, Endpoint)>, Listener), Error> {
-    let one = async |host: &str, port: u16, flag: &'static str| {
-        network.bind(host, port).await.map_err(|source| Error::Bind { address: format!("{host}:{port}"), flag, source })
+/// Takes the addresses before anything else is done: a port that is taken is known at once, with all others that are.
+async fn bind(config: &Config, env: &Env) -> Result<(Vec<(Listener, Endpoint)>, Listener), Error> {
+    let one = async |host: &str, port: u16, flag: &'static str| match env.network.bind(host, port).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(source) if source.kind() == std::io::ErrorKind::AddrInUse => Ok(None),
+        Err(source) => Err(Error::Bind { address: format!("{host}:{port}"), flag, source }),
     };
     let gateway = container_gateway();
-    let mut bound = Vec::new();
-    for listener in &config.listeners {
+    let (mut bound, mut others) = (Vec::new(), TakenPorts::default());
+    for (at, listener) in config.listeners.iter().enumerate() {
         let mut endpoint = listener.endpoint.clone();
-        let taken = one(&listener.host, listener.port, "listen").await?;
-        if let (server::Advertised::Address(host, 0), Ok(address)) = (&endpoint.advertised, taken.local_address()) {
+        let Some(own) = one(&listener.host, listener.port, "listen").await? else {
+            others.listeners.push(at);
+            continue;
+        };
+        if let (server::Advertised::Address(host, 0), Ok(address)) = (&endpoint.advertised, own.local_address()) {
             endpoint.advertised = server::Advertised::Address(host.clone(), address.port());
         }
         if let (server::Advertised::AsReached, Some(gateway)) = (&endpoint.advertised, gateway) {
             endpoint.advertised = server::Advertised::AsReachedBehind(gateway);
         }
-        bound.push((taken, endpoint));
+        bound.push((own, endpoint));
     }
     let http = one(&config.http.0, config.http.1, "http").await?;
-    Ok((bound, http))
+    others.http = http.is_none();
+    match http {
+        Some(http) if others.is_empty() => Ok((bound, http)),
+        _ => Err(taken::error(config, env, &others).await),
+    }
 }
 
 /// A listener as the cluster's metadata names it: what is advertised, or what it is bound to where each client is told what it reached.
@@ -298,12 +335,10 @@ fn registered((listener, endpoint): &(Listener, Endpoint)) -> Option<BrokerEndpo
     Some(BrokerEndpoint { name: endpoint.name.clone(), host, port, security_protocol: 0 })
 }
 
-/// Names that clients are told.
-fn advertised_hosts(config: &Config) -> AllowedHosts {
-    AllowedHosts::new(config.listeners.iter().filter_map(|listener| match &listener.endpoint.advertised {
-        server::Advertised::Address(host, _) => Some(host.clone()),
-        server::Advertised::AsReached | server::Advertised::AsReachedBehind(_) => None,
-    }))
+/// Names by which HTTP requests may call us: those that clients are told, and those of `http.allowed.hosts`.
+fn allowed_hosts(config: &Config, advertised: &[(String, String)]) -> AllowedHosts {
+    let host = |(_, told): &(String, String)| told.rsplit_once(':').map_or(told.clone(), |(host, _)| host.to_string());
+    AllowedHosts::new(advertised.iter().map(host).chain(config.http_hosts.iter().cloned()))
 }
 
 /// Observations wait in a list until somebody sorts them into buckets; without this it grows where nobody asks for metrics.

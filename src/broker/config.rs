@@ -63,6 +63,8 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// HTTP's host and port.
     pub http: (String, u16),
+    /// Names by which HTTP requests may call us, besides those that are advertised.
+    pub http_hosts: Vec<String>,
     /// For the controller.
     pub controller: ControllerSettings,
     /// For groups.
@@ -83,6 +85,8 @@ pub struct Config {
     pub seed: Seed,
     /// Whether what lies in the directories is thrown away first; from no setting either.
     pub reset: bool,
+    /// Whether the last records of topics that are deleted are remembered, for [`super::Broker::keep_tails`]; from no setting either.
+    pub keep_deleted: bool,
 }
 
 /// Values by key, each with where it comes from.
@@ -151,6 +155,7 @@ impl Config {
                 if sources.ignore_security { listeners::Protected::ServedOpen } else { listeners::Protected::Rejected },
             )?,
             http: http_address(http)?,
+            http_hosts: set("http.allowed.hosts").unwrap_or_default().split(',').map(|name| name.trim().to_string()).collect(),
             controller: ControllerSettings {
                 num_partitions: values.long("num.partitions") as i32,
                 default_replication_factor: values.long("default.replication.factor") as i16,
@@ -170,6 +175,7 @@ impl Config {
             }),
             seed: Seed::default(),
             reset: false,
+            keep_deleted: false,
         })
     }
 }

@@ -1,12 +1,12 @@
 //! Opens the log directories of a broker.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tracing::error;
 
 use super::{Config, Error};
 use crate::cluster::METADATA_TOPIC;
-use crate::env::Env;
+use crate::env::{Env, owner_of, user_and_group};
 use crate::model::TopicPartition;
 use crate::storage::{self, LogDirectory};
 
@@ -29,8 +29,27 @@ pub(super) fn open_directories(config: &Config, env: &Env) -> Result<(Vec<LogDir
                 error!(%error, directory = %path.display(), "the log directory is offline: its partitions are not served until the next start");
                 lost.push(path.clone());
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(not_writable(path, &error).unwrap_or_else(|| error.into())),
         }
     }
     Ok((open, lost))
+}
+
+/// The sentence for a directory, or for where it would be made, that belongs to somebody else; none for another error.
+fn not_writable(path: &Path, error: &storage::Error) -> Option<Error> {
+    let is_denied = matches!(error, storage::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied);
+    let (user, group) = user_and_group().filter(|_| is_denied)?;
+    let shown = path.display();
+    let owner = path.ancestors().find_map(|above| Some((above, owner_of(above)?)));
+    let (owner, remedy) = match owner {
+        Some((above, (owner, of))) if above == path => {
+            (format!("it belongs to user {owner}, group {of}"), format!("chown -R {user}:{group} {shown}"))
+        }
+        Some((above, (owner, of))) => (
+            format!("{} belongs to user {owner}, group {of}", above.display()),
+            format!("mkdir -p {shown} && chown -R {user}:{group} {shown}"),
+        ),
+        None => ("its owner is not known".to_string(), format!("chown -R {user}:{group} {shown}")),
+    };
+    Some(Error::NotWritable { path: shown.to_string(), user, group, owner, remedy })
 }

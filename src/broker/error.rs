@@ -43,8 +43,32 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
+    /// Ports or directories that others use.
+    #[error("cannot start: {}; stop that, or use this: {command}", what.join("; "))]
+    Taken {
+        /// Each of them with who uses it.
+        what: Vec<String>,
+        /// A command line with addresses and directories that are free.
+        command: String,
+    },
+    /// A directory that the user of this process may not write to.
+    #[error(
+        "cannot write to {path} as user {user}, group {group}: {owner}; run `{remedy}` as root (for a volume of a container: on the host), or choose another directory with --data"
+    )]
+    NotWritable {
+        /// Where.
+        path: String,
+        /// As whom the process runs.
+        user: u32,
+        /// And of which group.
+        group: u32,
+        /// Whose it is.
+        owner: String,
+        /// The command that changes that.
+        remedy: String,
+    },
     /// An address that cannot be listened on.
-    #[error("cannot listen on {address}: {source}; stop what uses it, or choose another address with --{flag}")]
+    #[error("cannot listen on {address}: {source}; choose another address with --{flag}")]
     Bind {
         /// Host and port.
         address: String,

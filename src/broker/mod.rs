@@ -14,6 +14,7 @@ mod seed;
 mod settings;
 mod standing;
 mod tails;
+mod taken;
 mod telemetry;
 
 pub use assemble::Broker;

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::Error;
-use super::seed::{OwnedRecord, Seed, SeedGroup, SeedTopic};
+use super::seed::{OwnedRecord, Seed, SeedGroup, SeedTopic, read_records};
 use crate::client::{self, Connection};
 use crate::env::Disk;
 use crate::model::TopicPartition;
@@ -122,12 +122,7 @@ impl Planter<'_> {
     }
 
     async fn records(&mut self, id: &TopicPartition, path: &Path) -> Result<(), Error> {
-        let shown = path.display().to_string();
-        let bytes = self.disk.read(path).map_err(|e| refuse(&shown, e))?;
-        let text = std::str::from_utf8(&bytes).map_err(|e| refuse(&shown, e))?;
-        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-        let parsed = lines.map(|(at, line)| OwnedRecord::parse(line).map_err(|e| refuse(&format!("{shown}, line {}", at + 1), e)));
-        let records: Vec<OwnedRecord> = parsed.collect::<Result<_, _>>()?;
+        let records = read_records(self.disk, path)?;
         let mut rest = records.get(self.end(id).await?..).unwrap_or_default();
         while !rest.is_empty() {
             let mut size = 0;

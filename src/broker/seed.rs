@@ -6,21 +6,24 @@
 //! | `topics/NAME-NUMBER.ndjson` | the records of a partition, an object in each line |
 //! | `groups.json` | `[{"group": "billing", "offsets": [{"topic": "orders", "partition": 0, "offset": 5}]}]`; may be missing |
 //!
-//! A record has `key` and `value`: text, null, or any other JSON, which is written out; or `key_hex` and `value_hex`. It may have `headers` (an
-//! object, or a list of pairs where names come twice) and `timestamp_ms`. What `dlog run` keeps of a broker has the same form: offsets and
-//! whatever else is in those files is passed over.
+//! A record has `key` and `value`: text, null, or any other JSON, which is stored as its text; or `key_hex` and `value_hex`. It may have `headers`
+//! (an object, or a list of pairs where names repeat) and `timestamp_ms`. What `dlog run` keeps of a broker has the same form, with more fields:
+//! those are accepted and ignored. Any other field is an error, because a field with a typing error would be lost without a word.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
 use super::Error;
 use crate::env::Disk;
 use crate::model::TopicPartition;
 use crate::records::NewRecord;
+
+/// Names that differ by more are not like each other; what is compared is mostly short.
+const LIKENESS_MIN: f64 = 0.75;
 
 /// What is to be there. The default is nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,6 +36,7 @@ pub struct Seed {
 
 /// A topic that is to exist.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct SeedTopic {
     pub(super) name: String,
     /// -1 is the broker's default.
@@ -50,13 +54,30 @@ fn unsaid<N: From<i8>>() -> N {
 }
 
 /// A group with offsets that it is to have committed.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct SeedGroup {
     pub(super) group: String,
     pub(super) offsets: Vec<SeedOffset>,
+    /// What `dlog run` keeps of a group beside its offsets.
+    #[serde(rename = "state")]
+    _state: Option<IgnoredAny>,
+    #[serde(rename = "members")]
+    _members: Option<IgnoredAny>,
+    #[serde(rename = "history")]
+    _history: Option<IgnoredAny>,
 }
 
+impl PartialEq for SeedGroup {
+    fn eq(&self, other: &SeedGroup) -> bool {
+        (&self.group, &self.offsets) == (&other.group, &other.offsets)
+    }
+}
+
+impl Eq for SeedGroup {}
+
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct SeedOffset {
     pub(super) topic: String,
     pub(super) partition: i32,
@@ -77,6 +98,10 @@ impl Seed {
         }
         seed.groups = read_json(disk, &directory.join("groups.json"))?;
         seed.records = record_files(disk, &directory.join("topics"))?;
+        // All of it is checked before the broker starts; each file is read again when its records are written, so that memory holds one at a time.
+        for (_, path) in &seed.records {
+            read_records(disk, path)?;
+        }
         for (id, _) in &seed.records {
             match seed.topics.iter_mut().find(|topic| *topic.name == *id.topic) {
                 Some(topic) if topic.partitions >= 0 => topic.partitions = topic.partitions.max(id.partition + 1),
@@ -125,7 +150,60 @@ fn read_json<T: DeserializeOwned + Default>(disk: &dyn Disk, path: &Path) -> Res
         return Ok(T::default());
     }
     let bytes = disk.read(path).map_err(|e| refuse(path, e.to_string()))?;
-    serde_json::from_slice(&bytes).map_err(|e| refuse(path, e.to_string()))
+    serde_json::from_slice(&bytes).map_err(|e| refuse_line(path, e.line(), in_words(&e)))
+}
+
+/// The records of a file, in order; lines without text are ignored.
+pub(super) fn read_records(disk: &dyn Disk, path: &Path) -> Result<Vec<OwnedRecord>, Error> {
+    let bytes = disk.read(path).map_err(|e| refuse(path, e.to_string()))?;
+    let text = std::str::from_utf8(&bytes).map_err(|e| {
+        let line = bytes.get(..e.valid_up_to()).unwrap_or_default().iter().filter(|byte| **byte == b'\n').count() + 1;
+        refuse_line(path, line, "is not UTF-8; write bytes as key_hex or value_hex".into())
+    })?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines.map(|(at, line)| OwnedRecord::parse(line).map_err(|what| refuse_line(path, at + 1, what))).collect()
+}
+
+fn refuse_line(path: &Path, line: usize, what: String) -> Error {
+    Error::Seed { path: format!("{}:{line}", path.display()), what }
+}
+
+/// What serde says, without the position within the text (the caller names file and line), and with the nearest known name for an unknown field.
+fn in_words(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+    let mut quoted = text.split('`').skip(1).step_by(2);
+    match quoted.next().filter(|_| text.starts_with("unknown field")) {
+        Some(field) => {
+            let fields: Vec<&str> = quoted.collect();
+            let like = fields.iter().max_by(|a, b| strsim::jaro_winkler(a, field).total_cmp(&strsim::jaro_winkler(b, field)));
+            let meant = like.filter(|like| strsim::jaro_winkler(like, field) >= LIKENESS_MIN);
+            let meant = meant.map_or_else(|| format!("; fields are {}", fields.join(", ")), |meant| format!("; is \"{meant}\" meant?"));
+            format!("unknown field \"{field}\"{meant}")
+        }
+        None => match error.classify() {
+            serde_json::error::Category::Data => plain(text),
+            _ => format!("is not JSON: {text}"),
+        },
+    }
+}
+
+/// What serde says of a value of the wrong type, in words of JSON and without names of Rust.
+fn plain(text: &str) -> String {
+    let word = |word: &str| match word {
+        "map" => "an object".to_string(),
+        "sequence" | "a sequence" => "a list".to_string(),
+        "null" => "null".to_string(),
+        "i16" | "i32" | "i64" => "a whole number in range".to_string(),
+        rust if rust.starts_with("struct ") => "an object".to_string(),
+        other => other.replace('`', ""),
+    };
+    let typed = text.strip_prefix("invalid type: ").or_else(|| text.strip_prefix("invalid value: "));
+    match typed.and_then(|rest| rest.split_once(", expected ")) {
+        Some((found, wanted)) => format!("must be {}, not {}", word(wanted), word(found)),
+        None if text.contains("untagged enum Headers") => "headers must be an object, or a list of pairs of a name and a value".to_string(),
+        None => text.replace('`', "\""),
+    }
 }
 
 fn record_files(disk: &dyn Disk, folder: &Path) -> Result<Vec<(TopicPartition, PathBuf)>, Error> {
@@ -146,7 +224,11 @@ fn record_files(disk: &dyn Disk, folder: &Path) -> Result<Vec<(TopicPartition, P
 
 /// A line of a file of records.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct SeedRecord {
+    /// What `dlog run` keeps of a record beside the rest.
+    #[serde(rename = "offset")]
+    _offset: Option<IgnoredAny>,
     timestamp_ms: Option<i64>,
     key: Option<Value>,
     key_hex: Option<String>,
@@ -180,7 +262,12 @@ pub(super) struct OwnedRecord {
 
 impl OwnedRecord {
     pub(super) fn parse(line: &str) -> Result<OwnedRecord, String> {
-        let record: SeedRecord = serde_json::from_str(line).map_err(|e| e.to_string())?;
+        let record: SeedRecord = serde_json::from_str(line).map_err(|e| in_words(&e))?;
+        for (name, plain, hex) in [("key", &record.key, &record.key_hex), ("value", &record.value, &record.value_hex)] {
+            if plain.is_some() && hex.is_some() {
+                return Err(format!("has both \"{name}\" and \"{name}_hex\"; only one is possible"));
+            }
+        }
         let headers: Vec<(String, Value)> = match record.headers {
             Headers::Pairs(pairs) => pairs,
             Headers::Object(object) => object.into_iter().collect(),

@@ -39,6 +39,7 @@ pub const KEYS: &[Key] = &[
     key("group.max.session.timeout.ms", Kind::Int, "1800000", None, i64::MIN, "The longest session timeout that a member may request."),
     key("group.max.size", Kind::Int, "2147483647", None, 1, "The limit of members of a group."),
     key("group.min.session.timeout.ms", Kind::Int, "6000", None, i64::MIN, "The shortest session timeout that a member may request."),
+    key("http.allowed.hosts", Kind::List, "", None, i64::MIN, "Host names by which HTTP requests may call the broker, besides IP addresses, names without a dot and advertised hosts; * allows any. Not a setting of Kafka's."),
     key("listener.security.protocol.map", Kind::String, "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT", None, i64::MIN, "The security protocol of each listener; only PLAINTEXT is supported yet."),
     key("listeners", Kind::List, "PLAINTEXT://127.0.0.1:9092", None, i64::MIN, "The addresses that the broker listens on: NAME://host:port, separated by commas."),
     key("log.cleaner.backoff.ms", Kind::Long, "15000", None, 0, "How long the log cleaner sleeps when no log needs compaction."),

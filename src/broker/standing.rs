@@ -25,7 +25,7 @@ const IN_SILENCE: &[&str] = &[
     "transaction.state.log.replication.factor",
 ];
 /// Settings that Kafka does not have.
-const OURS: &[&str] = &["durability.profile"];
+const OURS: &[&str] = &["durability.profile", "http.allowed.hosts"];
 /// Names that differ by more are not like each other.
 const LIKENESS_MIN: f64 = 0.85;
 

@@ -1,11 +1,13 @@
 //! What a broker holds in its last moment, for people who ask why a test failed.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Map, Value, json};
 
 use super::Broker;
-use crate::model::{Offset, is_internal_topic};
+use crate::model::{Offset, TopicPartition, is_internal_topic};
 use crate::partition::{self, FirstBatch, Replica};
 use crate::records::{self, batches};
 
@@ -16,18 +18,51 @@ const BYTES: usize = 1 << 20;
 /// Bytes that a batch may decompress to.
 const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
 
+/// Partitions of deleted topics whose records are remembered; those that were deleted first are forgotten.
+const DELETED_MAX: usize = 1000;
+/// And bytes of their records.
+const DELETED_BYTES_MAX: usize = 64 << 20;
+
 /// What was kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Kept {
     /// Partitions with records.
     pub partitions: usize,
+    /// Partitions of deleted topics, with records.
+    pub deleted: usize,
     /// Groups.
     pub groups: usize,
 }
 
+/// The last records of partitions that were deleted, each as the lines of a file, the latest last.
+#[derive(Debug, Default)]
+pub(super) struct DeletedTails(Mutex<VecDeque<(TopicPartition, String)>>);
+
+impl DeletedTails {
+    /// Remembers a partition that is about to be deleted. Blocks while it reads.
+    pub(super) fn remember(&self, replica: &Replica) {
+        if is_internal_topic(&replica.id().topic) {
+            return;
+        }
+        let text = text_of(replica);
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if text.is_empty() {
+            return;
+        }
+        all.push_back((replica.id().clone(), text));
+        let is_too_much = |all: &VecDeque<(TopicPartition, String)>| {
+            all.len() > DELETED_MAX || all.iter().map(|(_, text)| text.len()).sum::<usize>() > DELETED_BYTES_MAX
+        };
+        while is_too_much(&all) {
+            all.pop_front();
+        }
+    }
+}
+
 impl Broker {
-    /// Writes the last records of every partition (`topics/NAME-NUMBER.ndjson`) and the state and history of every group (`groups.json`)
-    /// into a folder. Blocks.
+    /// Writes the last records of every partition (`topics/NAME-NUMBER.ndjson`), those of partitions that were deleted, where the configuration says so
+    /// (`deleted/NAME-NUMBER.ndjson`, and `.2.ndjson` and so on where a topic of the name was deleted again), and the state and history of every
+    /// group (`groups.json`) into a folder. Blocks.
     pub fn keep_tails(&self, folder: &Path) -> Result<Kept, String> {
         let topics = folder.join("topics");
         self.env.disk.create_dir(&topics).map_err(|e| format!("cannot make {}: {e}", topics.display()))?;
@@ -36,17 +71,34 @@ impl Broker {
         };
         let mut kept = Kept::default();
         for replica in self.partitions.all().iter().filter(|replica| !is_internal_topic(&replica.id().topic)) {
-            let lines = tail(replica).unwrap_or_else(|error| vec![json!({ "error": error.to_string() })]);
-            if !lines.is_empty() {
-                let text = lines.iter().map(|line| format!("{line}\n")).collect();
+            let text = text_of(replica);
+            if !text.is_empty() {
                 write(&topics.join(format!("{}.ndjson", replica.id())), text)?;
                 kept.partitions += 1;
             }
         }
+        kept.deleted = self.keep_deleted(folder, &write)?;
         let groups: Vec<Value> = self.groups.list().unwrap_or_default().iter().map(|view| self.group(&view.id)).collect();
         kept.groups = groups.len();
         write(&folder.join("groups.json"), format!("{:#}\n", Value::from(groups)))?;
         Ok(kept)
+    }
+
+    fn keep_deleted(&self, folder: &Path, write: &impl Fn(&Path, String) -> Result<(), String>) -> Result<usize, String> {
+        let all = self.deleted.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.is_empty() {
+            return Ok(0);
+        }
+        let deleted = folder.join("deleted");
+        self.env.disk.create_dir(&deleted).map_err(|e| format!("cannot make {}: {e}", deleted.display()))?;
+        let mut times: BTreeMap<&TopicPartition, usize> = BTreeMap::new();
+        for (id, text) in all.iter() {
+            let time = times.entry(id).or_default();
+            *time += 1;
+            let name = if *time == 1 { format!("{id}.ndjson") } else { format!("{id}.{time}.ndjson") };
+            write(&deleted.join(name), text.clone())?;
+        }
+        Ok(all.len())
     }
 
     fn group(&self, id: &str) -> Value {
@@ -63,6 +115,12 @@ impl Broker {
             history.iter().flatten().map(|h| json!({ "time_ms": h.wall_ms, "kind": h.kind.name(), "text": h.text })).collect();
         json!({ "group": id, "state": view.map(|v| v.state.name()), "members": members, "offsets": offsets, "history": history })
     }
+}
+
+/// The last records as lines; a line with an error where they cannot be read.
+fn text_of(replica: &Replica) -> String {
+    let lines = tail(replica).unwrap_or_else(|error| vec![json!({ "error": error.to_string() })]);
+    lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
 /// The last records, oldest first.

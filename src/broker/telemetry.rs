@@ -36,9 +36,13 @@ pub enum LogTo {
     Stderr,
 }
 
-/// Logs from `level` on: `error`, `warn`, `info`, `debug`, `trace`, or a filter as of tracing.
+/// What may be logged, the least first.
+const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
+
+/// Logs from `level` on: `off`, `error`, `warn`, `info`, `debug`, `trace`, or a filter of those for parts of the broker
+/// (`warn,dlog::server=debug`).
 pub fn init_logging(level: &str, format: LogFormat, to: LogTo) -> Result<(), String> {
-    let filter = EnvFilter::try_new(level).map_err(|e| format!("the log level {level}: {e}"))?;
+    let filter = filter(level)?;
     let writer = match to {
         LogTo::Stdout => BoxMakeWriter::new(std::io::stdout),
         LogTo::Stderr => BoxMakeWriter::new(std::io::stderr),
@@ -51,6 +55,22 @@ pub fn init_logging(level: &str, format: LogFormat, to: LogTo) -> Result<(), Str
         LogFormat::Kafka => lines.event_format(KafkaPattern).try_init(),
     };
     Ok(())
+}
+
+/// The filter that a text means. tracing takes a word that is no level for the name of a part, of which it would then log everything, and nothing else.
+fn filter(text: &str) -> Result<EnvFilter, String> {
+    let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word.trim()));
+    let is_sound = |word: &str| match word.rsplit_once('=') {
+        Some((_, level)) => is_level(level),
+        None => is_level(word),
+    };
+    let refuse = |what: &str| {
+        format!("--log {text}: {what}; levels are {}, and a filter names parts, as in warn,dlog::server=debug", LEVELS.join(", "))
+    };
+    match text.split(',').find(|word| !is_sound(word)) {
+        Some(word) => Err(refuse(&format!("{word:?} is not a level"))),
+        None => EnvFilter::try_new(text).map_err(|error| refuse(&error.to_string())),
+    }
 }
 
 /// `[2026-11-23 10:11:12,131] INFO message fields (target)`.
@@ -97,6 +117,17 @@ pub(super) fn metrics_recorder() -> PrometheusRecorder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_level_is_one_of_a_list() {
+        for fine in ["info", "WARN", "warn,dlog::server=debug", "dlog=trace", "off"] {
+            assert!(filter(fine).is_ok(), "{fine}");
+        }
+        for wrong in ["verbose", "", "info,verbose", "dlog=verbose", "dlog::server", "dlog="] {
+            let said = filter(wrong).unwrap_err();
+            assert!(said.contains("levels are off, error, warn, info, debug, trace"), "{said}");
+        }
+    }
 
     #[test]
     fn kafkas_time_has_a_comma() {

@@ -183,6 +183,11 @@ fn arranged(words: Vec<OsString>) -> Vec<OsString> {
     [program, commands, options, rest].concat()
 }
 
+/// All commands with their options, in Markdown.
+pub fn reference() -> String {
+    documents::reference(Cli::command())
+}
+
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
     let words = redpanda::one_word_each(std::env::args_os().collect());

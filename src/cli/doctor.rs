@@ -1,14 +1,16 @@
 //! `dlog doctor`: what is wrong with a broker, or with what its clients are told, in sentences.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Args;
+use axum::http::Method;
+use clap::{Args, ValueEnum};
 use tokio::time::timeout;
 
 use super::block_on::block_on;
 use super::health;
-use super::http::{get, reach};
+use super::http::{ask as http_ask, get, reach};
 use crate::client::Error;
 use crate::env::listening_process;
 use crate::http::{Diagnosis, Finding};
@@ -28,27 +30,59 @@ pub(super) struct DoctorOptions {
     /// Where the broker serves HTTP.
     #[arg(long, value_name = "ADDRESS", env = "DLOG_HTTP_SERVER", default_value = "127.0.0.1:9644")]
     http: String,
+    /// Forget what was seen of clients so far, so that only new findings are shown from now on.
+    #[arg(long)]
+    clear: bool,
+    /// What is printed: text, or JSON with the same findings.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+/// For whom findings are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
 }
 
 /// Prints what is wrong, each with what helps; exit code 1 where there is something.
 pub(super) fn doctor(options: &DoctorOptions) -> Result<ExitCode, String> {
+    if options.clear {
+        let (status, body) = block_on(async { within(&options.http, http_ask(Method::DELETE, &options.http, "/v1/doctor")).await })?;
+        if !status.is_success() {
+            return Err(format!("{} answers {status}: {}", options.http, String::from_utf8_lossy(&body).trim()));
+        }
+    }
     let findings = block_on(async { Ok(examine(options).await) })?;
-    for Finding { kind, text, remedy } in &findings {
-        println!("{kind}: {text}\n    {remedy}");
+    print(&findings, options).map_err(|e| e.to_string())?;
+    Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FOUND) })
+}
+
+fn print(findings: &[Finding], options: &DoctorOptions) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if options.output == Output::Json {
+        return writeln!(out, "{:#}", serde_json::json!({ "bootstrap_server": options.bootstrap_server, "findings": findings }));
+    }
+    for Finding { kind, text, remedy, seen } in findings {
+        let seen = seen.as_ref().map_or_else(String::new, |seen| format!("\n    seen {seen}"));
+        writeln!(out, "{kind}: {text}{seen}\n    {remedy}")?;
     }
     if findings.is_empty() {
-        println!("nothing is wrong with {}", options.bootstrap_server);
-        return Ok(ExitCode::SUCCESS);
+        writeln!(out, "nothing is wrong with {}", options.bootstrap_server)?;
     }
-    Ok(ExitCode::from(FOUND))
+    Ok(())
+}
+
+/// An answer of the broker over HTTP, in time.
+async fn within<T>(http: &str, answer: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err(format!("{http} does not answer within {} s", PATIENCE.as_secs())))
 }
 
 async fn examine(options: &DoctorOptions) -> Vec<Finding> {
     let (bootstrap, http) = (&options.bootstrap_server, &options.http);
-    let diagnosis = match timeout(PATIENCE, diagnosis(http)).await {
-        Ok(diagnosis) => diagnosis,
-        Err(_) => Err(format!("{http} does not answer within {} s", PATIENCE.as_secs())),
-    };
+    let diagnosis = within(http, diagnosis(http)).await;
     let metadata = ask(bootstrap).await;
     let mut findings = Vec::new();
     match (&metadata, &diagnosis) {

@@ -3,6 +3,7 @@
 #[macro_use]
 mod output;
 
+mod banner;
 mod block_on;
 mod commands;
 mod config;
@@ -17,4 +18,4 @@ mod run;
 mod serve;
 mod wait;
 
-pub use commands::run;
+pub use commands::{reference, run};

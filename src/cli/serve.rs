@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::{info, warn};
 
+use super::banner::announce;
 use super::commands::{Format, ServeOptions, SettingOptions};
 use super::output::go_on_without_a_reader;
 use crate::broker::{Broker, Config, LogTo, Mode, Seed, Sources, init_logging};
@@ -110,7 +111,7 @@ async fn run(config: Config, env: Env, format: Format, ready_lines: &[String]) -
     let (mode, node, data) = (config.mode, config.node_id, config.data.clone());
     let mut signals = Signals::listen().map_err(|e| e.to_string())?;
     let broker = Broker::start(config, env).await.map_err(|e| e.to_string())?;
-    announce(&broker, mode, &data);
+    announce(&broker, mode, &data, format);
     if matches!(format, Format::Kafka) {
         announce_as_kafka(node);
     }
@@ -144,21 +145,5 @@ fn announce_as_kafka(node: NodeId) {
 fn tell(state: ServiceState) {
     if let Err(error) = tell_service_manager(state) {
         warn!(%error, "the service manager cannot be told");
-    }
-}
-
-fn announce(broker: &Broker, mode: Mode, data: &[PathBuf]) {
-    let words = match mode {
-        Mode::Dev => "dev mode",
-        Mode::Serve => "standard defaults",
-    };
-    println!("dlog {} ({words})", env!("CARGO_PKG_VERSION"));
-    for (name, address) in broker.listeners() {
-        println!("  {:<9} {address}", name.to_lowercase());
-    }
-    println!("  http      http://{}", broker.http());
-    data.iter().for_each(|path| println!("  data      {}", path.display()));
-    if let Some((_, address)) = broker.listeners().first() {
-        println!("  try       echo hello | kcat -b {address} -P -t test && kcat -b {address} -C -t test -e");
     }
 }

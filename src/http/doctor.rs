@@ -1,17 +1,20 @@
 //! `GET /v1/doctor`: what is wrong, as far as the broker itself can see, in sentences.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::Pages;
+use super::time::{span, utc};
 use crate::env::{OPEN_FILES_WANTED, ProcessUse, process_use};
 use crate::partition::DirectoryView;
-use crate::server::{Lost, Sent, Stranger};
+use crate::server::{Loss, Lost, Seen, Sent, Stranger};
 
 /// A disk of which less is free is nearly full: this share, or so many bytes.
 const FREE_SHARE_MIN: f64 = 0.03;
@@ -22,19 +25,44 @@ const OPEN_FILES_SHARE: f64 = 0.8;
 /// What is wrong, and what helps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// A word for machines: `client-never-came`, `tls`, `http`, `frame`, `api`, `version`, `disk-full`, `disk-offline`, `open-files`, and those of
-    /// `dlog doctor` itself.
+    /// A word for machines: `client-never-came`, `group-protocol`, `sasl`, `tls`, `http`, `frame`, `api`, `version`, `disk-full`, `disk-offline`,
+    /// `open-files`, and those of `dlog doctor` itself.
     pub kind: String,
     /// A sentence.
     pub text: String,
     /// What to do.
     pub remedy: String,
+    /// When it was seen; none for what holds now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<FindingSeen>,
+}
+
+/// When a finding was seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FindingSeen {
+    /// How often.
+    pub count: u32,
+    /// The first time, in UTC (RFC 3339).
+    pub first: String,
+    /// The last time.
+    pub last: String,
+    /// Seconds since the last time.
+    pub age_seconds: u64,
 }
 
 impl Finding {
-    /// Puts one together.
+    /// Puts one together that holds now.
     pub fn new(kind: &str, text: String, remedy: String) -> Finding {
-        Finding { kind: kind.into(), text, remedy }
+        Finding { kind: kind.into(), text, remedy, seen: None }
+    }
+}
+
+impl fmt::Display for FindingSeen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.count {
+            1 => write!(f, "once, {} ago ({})", span(self.age_seconds), self.last),
+            count => write!(f, "{count} times, the last {} ago ({}), the first at {}", span(self.age_seconds), self.last, self.first),
+        }
     }
 }
 
@@ -49,49 +77,60 @@ pub struct Diagnosis {
     pub findings: Vec<Finding>,
 }
 
+/// Both clocks at one moment: what was seen is kept by the monotonic one, and people read the other.
+#[derive(Clone, Copy)]
+struct Now {
+    instant: Instant,
+    wall_ms: i64,
+}
+
+impl Now {
+    fn seen(self, seen: Seen) -> FindingSeen {
+        let at = |instant: Instant| utc(self.wall_ms - self.instant.duration_since(instant).as_millis() as i64);
+        let age_seconds = self.instant.duration_since(seen.last).as_secs();
+        FindingSeen { count: seen.count, first: at(seen.first), last: at(seen.last), age_seconds }
+    }
+}
+
+/// `GET /v1/doctor`.
 pub(super) async fn doctor(State(pages): State<Pages>) -> Json<Diagnosis> {
-    let mut findings: Vec<Finding> = pages.visits.lost(Instant::now()).iter().map(never_came).collect();
-    findings.extend(of_strangers(&pages.visits.strangers(), pages.http));
+    let now = Now { instant: Instant::now(), wall_ms: pages.clock.wall_ms() };
+    let mut findings: Vec<Finding> = pages.visits.lost(now.instant).iter().map(|lost| of_lost(lost, now)).collect();
+    findings.extend(pages.visits.strangers(now.instant).iter().map(|stranger| of_stranger(stranger, pages.http, now)));
     findings.extend(pages.partitions.directories().iter().filter_map(of_directory));
     findings.extend(process_use().as_ref().and_then(of_open_files));
     Json(Diagnosis { cluster_id: pages.cluster_id.clone(), listeners: pages.listeners.iter().cloned().collect(), findings })
 }
 
-fn never_came(lost: &Lost) -> Finding {
-    let Lost { ip, client_id, told, visits, asking } = lost;
-    let (listener, address, seconds) = (&told.listener, &told.address, asking.as_secs());
-    let text = format!(
-        "client {client_id:?} at {ip} asked listener {listener} where the broker is ({visits} connection(s), first {seconds} s ago), was told \
-         {address}, and never came there: from {ip} that address seems not to lead here"
-    );
-    let remedy = format!(
-        "advertise an address that {ip} can reach: advertised.listeners={listener}://HOST:PORT (KAFKA_ADVERTISED_LISTENERS); clients in other networks, \
-         as inside and outside of Docker, need a listener each. A tool that only lists topics needs nothing"
-    );
-    Finding::new("client-never-came", text, remedy)
+/// `DELETE /v1/doctor`: forgets what was seen of clients. A page of another site cannot send this without asking first (CORS), and is refused then.
+pub(super) async fn clear(State(pages): State<Pages>) -> StatusCode {
+    pages.visits.clear();
+    StatusCode::NO_CONTENT
 }
 
-fn of_strangers(strangers: &[Stranger], http: SocketAddr) -> Vec<Finding> {
-    let mut counts: Vec<(String, &str, Sent, usize)> = Vec::new();
-    for Stranger { peer, listener, sent } in strangers {
-        let ip = peer.ip().to_canonical().to_string();
-        match counts.iter_mut().find(|(of, at, what, _)| (of.as_str(), *at, *what) == (&ip, listener, *sent)) {
-            Some((_, _, _, count)) => *count += 1,
-            None => counts.push((ip, listener, *sent, 1)),
-        }
-    }
-    let finding = |(ip, listener, sent, count): (String, &str, Sent, usize)| {
-        let (kind, remedy) = match sent {
-            Sent::Tls => ("tls", "let the client speak without TLS: security.protocol=PLAINTEXT, no ssl option".to_string()),
-            Sent::Http => ("http", format!("HTTP is served at http://{http}; Kafka clients take the Kafka port")),
-            Sent::Length(_) => ("frame", "is this a Kafka client? If its requests are so long, raise socket.request.max.bytes".to_string()),
-            Sent::Api(_) => ("api", "what is offered is listed in docs/protocol.md; ApiVersions tells clients".to_string()),
-            Sent::Version(..) => ("version", "take a newer client: one that was made for Kafka 0.11 or later".to_string()),
-        };
-        let times = if count == 1 { String::new() } else { format!(" ({count} times)") };
-        Finding::new(kind, format!("{ip} sent listener {listener} {sent}{times}"), remedy)
+fn of_lost(lost: &Lost, now: Now) -> Finding {
+    let kind = match lost.loss {
+        Loss::NeverCame => "client-never-came",
+        Loss::GroupProtocol => "group-protocol",
     };
-    counts.into_iter().map(finding).collect()
+    Finding { seen: Some(now.seen(lost.seen)), ..Finding::new(kind, lost.text(), lost.remedy()) }
+}
+
+fn of_stranger(stranger: &Stranger, http: SocketAddr, now: Now) -> Finding {
+    let Stranger { ip, listener, sent, seen } = stranger;
+    let (kind, remedy) = match sent {
+        Sent::Tls => ("tls", "set security.protocol=PLAINTEXT in the client, and no ssl option".to_string()),
+        Sent::Sasl => {
+            ("sasl", "set security.protocol=PLAINTEXT in the client, and no sasl option: this broker has no authentication yet".to_string())
+        }
+        Sent::Http => ("http", format!("HTTP is served at http://{http}; this port is for Kafka clients")),
+        Sent::Length(_) => {
+            ("frame", "check that this is a Kafka client; if its requests are so long, raise socket.request.max.bytes".to_string())
+        }
+        Sent::Api(_) => ("api", "docs/protocol.md lists what is served".to_string()),
+        Sent::Version(..) => ("version", "use a newer client: one made for Kafka 0.11 or later".to_string()),
+    };
+    Finding { seen: Some(now.seen(*seen)), ..Finding::new(kind, format!("{ip} sent listener {listener} {sent}"), remedy) }
 }
 
 fn of_directory(directory: &DirectoryView) -> Option<Finding> {
@@ -123,20 +162,22 @@ fn of_open_files(process: &ProcessUse) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
-    fn strangers_of_one_kind_are_one_finding() {
-        let stranger = |port: u16, sent| Stranger { peer: ([10, 0, 0, 1], port).into(), listener: "PLAINTEXT".into(), sent };
-        let all = [stranger(1, Sent::Tls), stranger(2, Sent::Tls), stranger(3, Sent::Http)];
-        let texts: Vec<_> = of_strangers(&all, ([127, 0, 0, 1], 9644).into()).into_iter().map(|f| f.text).collect();
-        assert_eq!(
-            texts,
-            [
-                "10.0.0.1 sent listener PLAINTEXT a TLS handshake, and the listener is without TLS (2 times)",
-                "10.0.0.1 sent listener PLAINTEXT HTTP, and this is a Kafka listener",
-            ]
-        );
+    fn a_finding_has_a_time_a_count_and_an_age() {
+        let instant = Instant::now() + Duration::from_secs(1000);
+        let now = Now { instant, wall_ms: 1_700_000_000_000 };
+        let seen = Seen { count: 3, first: instant - Duration::from_secs(700), last: instant - Duration::from_secs(130) };
+        let stranger = Stranger { ip: [10, 0, 0, 1].into(), listener: "PLAINTEXT".into(), sent: Sent::Tls, seen };
+        let finding = of_stranger(&stranger, ([127, 0, 0, 1], 9644).into(), now);
+        assert_eq!(finding.text, "10.0.0.1 sent listener PLAINTEXT a TLS handshake, and the listener is without TLS");
+        let shown = finding.seen.unwrap().to_string();
+        assert_eq!(shown, "3 times, the last 2 min ago (2023-11-14T22:11:10Z), the first at 2023-11-14T22:01:40Z");
+        let once = FindingSeen { count: 1, first: String::new(), last: "now".into(), age_seconds: 0 };
+        assert_eq!(once.to_string(), "once, 0 s ago (now)");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-/// Names by which requests may call us, besides addresses, `localhost` and names without a dot, which no other site can own.
+/// Names by which requests may call us, besides addresses, `localhost` and names without a dot, which no other site can own. `*` is any name.
 #[derive(Debug, Clone, Default)]
 pub struct AllowedHosts(Arc<Vec<String>>);
 
@@ -24,17 +24,25 @@ impl AllowedHosts {
             None => host.rsplit_once(':').map_or(host, |(name, _)| name),
         };
         let name = name.to_ascii_lowercase();
-        name.parse::<IpAddr>().is_ok() || !name.contains('.') || self.0.contains(&name)
+        name.parse::<IpAddr>().is_ok() || !name.contains('.') || self.0.iter().any(|allowed| *allowed == name || allowed == "*")
     }
 }
 
+/// The longest name that DNS has.
+const NAME_MAX: usize = 253;
+
 /// Answers 403 to requests that call us by a foreign name.
 pub(super) async fn refuse_foreign(State(hosts): State<AllowedHosts>, request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).map(|value| value.to_str().unwrap_or(".")).unwrap_or_default();
-    if hosts.allows(host) {
+    let host = request.headers().get(header::HOST).map(|value| value.to_str().unwrap_or(".")).unwrap_or_default().to_string();
+    if hosts.allows(&host) {
         return next.run(request).await;
     }
-    (StatusCode::FORBIDDEN, "this host name is not ours; advertise it in advertised.listeners, or use an address\n").into_response()
+    let host = host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name);
+    // The name is the client's: what is no letter of a name is left out of the answer.
+    let name: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')).take(NAME_MAX).collect();
+    let text =
+        format!("the Host {name:?} is not allowed: set http.allowed.hosts={name} (KAFKA_HTTP_ALLOWED_HOSTS), or use an IP address\n");
+    (StatusCode::FORBIDDEN, text).into_response()
 }
 
 #[cfg(test)]
@@ -50,5 +58,6 @@ mod tests {
         for foreign in ["evil.example", "evil.example:9644", "127.0.0.1.evil.example", "."] {
             assert!(!hosts.allows(foreign), "{foreign}");
         }
+        assert!(AllowedHosts::new(["*".to_string()]).allows("evil.example"));
     }
 }

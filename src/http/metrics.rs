@@ -62,6 +62,8 @@ pub const METRICS: &[Metric] = &[
     metric("dlog_build_info", Gauge, &["version"], "Always 1; the version is in the label."),
     metric("dlog_connections", Gauge, &[], "Open connections of clients."),
     metric("dlog_connections_accepted_total", Counter, &[], "Connections that were accepted."),
+    metric("dlog_log_directory_bytes", Gauge, &["directory"], "Bytes of the file system of a log directory."),
+    metric("dlog_log_directory_free_bytes", Gauge, &["directory"], "Bytes of that file system that are free for the broker."),
     metric("dlog_request_seconds", Histogram, &["request"], "Time from a request's arrival to its answer, by API."),
     metric("kafka_brokers", Gauge, &[], "Brokers of the cluster."),
     metric("kafka_consumergroup_current_offset", Gauge, GROUP_PARTITION, "The offset that a group has committed."),
@@ -138,6 +140,7 @@ pub(super) fn exposition(pages: &Pages) -> String {
     replicas.sort_by(|a, b| a.id().cmp(b.id()));
     samples.add("dlog_build_info", &[env!("CARGO_PKG_VERSION")], 1.0);
     topics(pages, &mut samples);
+    directories(pages, &mut samples);
     storage(&replicas, &mut samples);
     groups(pages, &mut samples);
     process(&mut samples);
@@ -182,6 +185,16 @@ fn topics(pages: &Pages, samples: &mut Samples) {
     samples.add("kafka_server_replicamanager_underreplicatedpartitions", &[], f64::from(under));
     samples.add("kafka_server_replicamanager_leadercount", &[], f64::from(led));
     samples.add("kafka_server_replicamanager_partitioncount", &[], f64::from(ours));
+}
+
+/// A directory whose space cannot be read has none of these.
+fn directories(pages: &Pages, samples: &mut Samples) {
+    for directory in pages.partitions.directories() {
+        let Some((total, free)) = directory.space else { continue };
+        let path = directory.path.display().to_string();
+        samples.add("dlog_log_directory_bytes", &[&path], total as f64);
+        samples.add("dlog_log_directory_free_bytes", &[&path], free as f64);
+    }
 }
 
 fn storage(replicas: &[Arc<Replica>], samples: &mut Samples) {

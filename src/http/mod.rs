@@ -1,13 +1,19 @@
-//! Health, readiness, metrics, and what tests wait for, over HTTP.
+//! Health, readiness, metrics, lists of what there is, and what tests wait for, over HTTP.
 
 mod doctor;
 mod groups;
+mod home;
 mod hosts;
+mod lists;
 mod metrics;
 mod pages;
+mod routes;
+mod time;
 mod wait;
 
-pub use doctor::{Diagnosis, Finding};
+pub use doctor::{Diagnosis, Finding, FindingSeen};
 pub use hosts::AllowedHosts;
 pub use metrics::{METRICS, Metric, MetricKind};
 pub use pages::{Pages, serve};
+pub use routes::{ROUTES, Route};
+pub use time::utc;

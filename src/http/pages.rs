@@ -16,10 +16,10 @@ use tracing::warn;
 
 use super::hosts::{AllowedHosts, refuse_foreign};
 use super::metrics::exposition;
-use super::{doctor, groups, wait};
+use super::{doctor, groups, home, lists, wait};
 use crate::cluster::ClusterHandle;
 use crate::coordinator::GroupCoordinator;
-use crate::env::{ByteStream, Listener};
+use crate::env::{ByteStream, Clock, Listener};
 use crate::partition::Partitions;
 use crate::server::Visits;
 
@@ -39,6 +39,8 @@ pub struct Pages {
     pub cluster_id: String,
     /// Names and addresses of the listeners, as they were bound.
     pub listeners: Arc<[(String, SocketAddr)]>,
+    /// Listeners with a configured address, and what their clients are told: `host:port`.
+    pub advertised: Arc<[(String, String)]>,
     /// Where this is served.
     pub http: SocketAddr,
     /// What recent connections did.
@@ -49,22 +51,30 @@ pub struct Pages {
     pub partitions: Arc<Partitions>,
     /// Groups.
     pub groups: Arc<GroupCoordinator>,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
     /// By which names requests may call us.
     pub hosts: AllowedHosts,
 }
 
-/// Serves `/health` (the process answers), `/ready` (clients are served), `/metrics` (Prometheus' text format), `/v1/wait`,
-/// `/v1/doctor` and `/v1/groups/{group}/explain` until told to stop. Nothing here writes.
+/// Serves [`ROUTES`](super::ROUTES) until told to stop. None of them changes data: `DELETE /v1/doctor` only clears what was seen of clients.
 pub async fn serve(listener: Listener, pages: Pages, stop: CancellationToken) -> std::io::Result<()> {
     let hosts = pages.hosts.clone();
     let router = Router::new()
+        .route("/", get(home::home))
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(ready))
-        .route("/metrics", get(metrics))
-        .route("/v1/wait", get(wait::wait))
-        .route("/v1/doctor", get(doctor::doctor))
+        .route("/v1/brokers", get(lists::brokers))
+        .route("/v1/topics", get(lists::topics))
+        .route("/v1/topics/{topic}", get(lists::topic))
+        .route("/v1/groups", get(lists::groups))
         .route("/v1/groups/{group}/explain", get(groups::explain))
+        .route("/v1/wait", get(wait::wait))
+        .route("/v1/doctor", get(doctor::doctor).delete(doctor::clear))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "there is no such path; / lists those that there are\n") })
         .layer(axum::middleware::from_fn_with_state(hosts, refuse_foreign))
+        // Prometheus in Kubernetes asks by names that are not ours, and metrics hold nothing that a page of another site could misuse.
+        .route("/metrics", get(metrics))
         .with_state(pages);
     axum::serve(Listening(listener), router).with_graceful_shutdown(stop.cancelled_owned()).await
 }

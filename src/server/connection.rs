@@ -20,7 +20,7 @@ use tracing::{debug, error, warn};
 use super::dispatch::{Answer, Refusal, Running, Waits, dispatch};
 use super::limits::{BUFFER_IDLE, LAST_ANSWERS, PENDING_ANSWERS_MAX, STALLED_ANSWER, STALLED_FRAME};
 use super::services::Caller;
-use super::visits::{Sent, Stranger};
+use super::visits::Sent;
 use crate::env::{ReadHalf, WriteHalf, panic_message};
 
 /// Room that a read is given at least.
@@ -162,14 +162,14 @@ pub(super) async fn run(read: ReadHalf, mut write: WriteHalf, caller: Caller, st
         End::Length(length) => {
             let sent = Sent::of_length(length);
             warn!(%peer, listener = %endpoint.name, "connection closed: it sent {sent}");
-            visits.note(Stranger { peer, listener: endpoint.name.clone(), sent });
+            visits.note(peer, &endpoint.name, sent, tokio::time::Instant::now());
         }
         End::Stalled(what) => warn!(%peer, "connection closed: {what}"),
         End::Undecodable(panic) => error!(%peer, panic, "connection closed: decoding a request panicked"),
         End::Refused(refusal) => {
             warn!(%peer, %refusal, "connection closed");
             if let Some(sent) = Sent::of_refusal(&refusal) {
-                visits.note(Stranger { peer, listener: endpoint.name.clone(), sent });
+                visits.note(peer, &endpoint.name, sent, tokio::time::Instant::now());
             }
         }
     }

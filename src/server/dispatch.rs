@@ -1,17 +1,22 @@
 //! From a frame to its handler and back to an answer.
 
+use std::fmt::{self, Write as _};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use tracing::{Level, debug, enabled};
 
 use super::handlers;
 use super::services::Caller;
+use super::visits::Ask;
 use crate::env::Part;
 use crate::partition::RecordsSlice;
 use crate::protocol::generated::headers::{RequestHeader, ResponseHeader};
+use crate::protocol::generated::metadata::MetadataRequest;
 use crate::protocol::generated::produce::ProduceRequest;
-use crate::protocol::{ApiKey, Message, Request, request_header_version, response_header_version};
+use crate::protocol::{ApiKey, ErrorCode, Message, Request, request_header_version, response_header_version};
 use crate::wire::{self, Cursor, Frame, Writer};
 
 /// An API with the versions that are served.
@@ -40,6 +45,7 @@ pub const SERVED: &[Served] = &[
     Served { key: ApiKey::SyncGroup, min: 0, max: 5 },
     Served { key: ApiKey::DescribeGroups, min: 0, max: 6 },
     Served { key: ApiKey::ListGroups, min: 0, max: 5 },
+    Served { key: ApiKey::SaslHandshake, min: 0, max: 1 },
     Served { key: ApiKey::ApiVersions, min: 0, max: 4 },
     Served { key: ApiKey::CreateTopics, min: 2, max: 7 },
     Served { key: ApiKey::DeleteTopics, min: 1, max: 6 },
@@ -54,6 +60,7 @@ pub const SERVED: &[Served] = &[
     Served { key: ApiKey::DescribeConfigs, min: 1, max: 4 },
     Served { key: ApiKey::AlterConfigs, min: 0, max: 2 },
     Served { key: ApiKey::DescribeLogDirs, min: 1, max: 4 },
+    Served { key: ApiKey::SaslAuthenticate, min: 0, max: 2 },
     Served { key: ApiKey::CreatePartitions, min: 0, max: 3 },
     Served { key: ApiKey::DeleteGroups, min: 0, max: 2 },
     Served { key: ApiKey::ElectLeaders, min: 0, max: 2 },
@@ -108,6 +115,29 @@ pub(super) struct Call<R> {
     pub(super) request: R,
 }
 
+impl<R> Call<R> {
+    /// Notes for `dlog doctor` what this asks for before its client connects to where it is told to.
+    pub(super) fn asks(&self, ask: Ask) {
+        self.caller.visit.asks(ask, &self.client_id, || self.caller.told());
+    }
+}
+
+impl Call<MetadataRequest> {
+    /// Notes for `dlog doctor` whether none of the topics exists that this names.
+    pub(super) fn looks_for_topics(&self, misses: Misses) {
+        self.caller.visit.looks_for_topics(&self.client_id, misses == Misses::All, || self.caller.told());
+    }
+}
+
+/// Whether topics that were asked for exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Misses {
+    /// None of them does.
+    All,
+    /// At least one does.
+    NotAll,
+}
+
 /// A request on its way: decoded, and run as far as it is polled.
 pub(super) type Running = Pin<Box<dyn Future<Output = Result<Answer, Refusal>> + Send>>;
 
@@ -135,7 +165,7 @@ pub(super) fn dispatch(caller: Caller, bytes: Bytes) -> Result<(Running, Waits),
         }
         return Err(Refusal::Version(key, version));
     }
-    caller.visit.request(key, header.client_id.as_deref(), || caller.told());
+    caller.visit.request(key, header.client_id.as_deref());
     route(key, caller, version, header, body)
 }
 
@@ -157,19 +187,23 @@ macro_rules! handle {
         let waits = $waits(&call);
         let services = call.caller.services.clone();
         let running: Running = Box::pin(async move {
-            let begin = Instant::now();
+            let reply = Reply::begin($key, $version, $header, call.caller.peer);
+            let begin = reply.begin;
             let handler = $handler;
-            let answer = handler(call, $key, $header.correlation_id).await;
+            let answer = handler(call, reply).await;
             services.metrics.request_seconds($key).record(begin.elapsed().as_secs_f64());
             answer
         });
         Ok((running, waits))
     }};
-    ($module:ident: $key:ident, $caller:ident, $version:ident, $header:ident, $body:ident, $waits:expr) => {
-        handle!($key, $caller, $version, $header, $body, |_: &Call<_>| $waits, async |call, key, correlation_id| {
-            let response = handlers::$module::handle(call).await;
-            Ok(encode(key, $version, correlation_id, &response, &[]))
+    ($module:ident.$function:ident: $key:ident, $caller:ident, $version:ident, $header:ident, $body:ident, $waits:expr) => {
+        handle!($key, $caller, $version, $header, $body, |_: &Call<_>| $waits, async |call, reply: Reply| {
+            let response = handlers::$module::$function(call).await;
+            Ok(reply.with(&response, &[]))
         })
+    };
+    ($module:ident: $key:ident, $caller:ident, $version:ident, $header:ident, $body:ident, $waits:expr) => {
+        handle!($module.handle: $key, $caller, $version, $header, $body, $waits)
     };
     ($module:ident: $key:ident, $caller:ident, $version:ident, $header:ident, $body:ident) => {
         handle!($module: $key, $caller, $version, $header, $body, Waits::Apart)
@@ -179,13 +213,13 @@ macro_rules! handle {
 fn route(key: ApiKey, caller: Caller, version: i16, header: RequestHeader, body: Cursor<'_>) -> Result<(Running, Waits), Refusal> {
     let in_line = |call: &Call<ProduceRequest>| if call.request.transactional_id.is_some() { Waits::InLine } else { Waits::Apart };
     match key {
-        ApiKey::Produce => handle!(key, caller, version, header, body, in_line, async |call, key, correlation_id| {
+        ApiKey::Produce => handle!(key, caller, version, header, body, in_line, async |call, reply: Reply| {
             let response = handlers::produce::handle(call).await?;
-            Ok(response.map_or(Answer::None, |response| encode(key, version, correlation_id, &response, &[])))
+            Ok(response.map_or_else(|| reply.without(), |response| reply.with(&response, &[])))
         }),
-        ApiKey::Fetch => handle!(key, caller, version, header, body, |_: &Call<_>| Waits::Apart, async |call, key, correlation_id| {
+        ApiKey::Fetch => handle!(key, caller, version, header, body, |_: &Call<_>| Waits::Apart, async |call, reply: Reply| {
             let (response, slices) = handlers::fetch::handle(call).await;
-            Ok(encode(key, version, correlation_id, &response, &slices))
+            Ok(reply.with(&response, &slices))
         }),
         ApiKey::ListOffsets => handle!(list_offsets: key, caller, version, header, body),
         ApiKey::Metadata => handle!(metadata: key, caller, version, header, body),
@@ -198,6 +232,8 @@ fn route(key: ApiKey, caller: Caller, version: i16, header: RequestHeader, body:
         ApiKey::SyncGroup => handle!(sync_group: key, caller, version, header, body, Waits::InLine),
         ApiKey::DescribeGroups => handle!(describe_groups: key, caller, version, header, body),
         ApiKey::ListGroups => handle!(list_groups: key, caller, version, header, body),
+        ApiKey::SaslHandshake => handle!(sasl.handshake: key, caller, version, header, body, Waits::Apart),
+        ApiKey::SaslAuthenticate => handle!(sasl.authenticate: key, caller, version, header, body, Waits::Apart),
         ApiKey::ApiVersions => handle!(api_versions: key, caller, version, header, body),
         ApiKey::CreateTopics => handle!(create_topics: key, caller, version, header, body),
         ApiKey::DeleteTopics => handle!(delete_topics: key, caller, version, header, body),
@@ -229,6 +265,100 @@ fn route(key: ApiKey, caller: Caller, version: i16, header: RequestHeader, body:
     }
 }
 
+/// What the answer to a request needs of it, and at debug level a line of the log about both.
+struct Reply {
+    key: ApiKey,
+    version: i16,
+    correlation_id: i32,
+    begin: Instant,
+    /// Whose request it is; none where the level is above debug, so that nothing is computed for a line that nobody reads.
+    logged: Option<(Option<String>, SocketAddr)>,
+}
+
+impl Reply {
+    fn begin(key: ApiKey, version: i16, header: RequestHeader, peer: SocketAddr) -> Reply {
+        let logged = enabled!(Level::DEBUG).then_some((header.client_id, peer));
+        Reply { key, version, correlation_id: header.correlation_id, begin: Instant::now(), logged }
+    }
+
+    fn with<M: Message + fmt::Debug>(&self, response: &M, slices: &[RecordsSlice]) -> Answer {
+        if self.logged.is_some() {
+            self.log(first_error(response));
+        }
+        encode(self.key, self.version, self.correlation_id, response, slices)
+    }
+
+    fn without(&self) -> Answer {
+        self.log(None);
+        Answer::None
+    }
+
+    fn log(&self, error: Option<i16>) {
+        let Some((client_id, peer)) = &self.logged else { return };
+        let error = error.map(|code| ErrorCode::from_code(code).map_or_else(|| code.to_string(), |error| error.name().to_string()));
+        let ms = self.begin.elapsed().as_micros() as f64 / 1000.0;
+        debug!(api = self.key.name(), version = self.version, client_id, %peer, ms, error, "request");
+    }
+}
+
+/// The first error code of a response that is not 0, of whatever part of it. It is read off what Debug writes, so that each API's response can be
+/// asked without code of its own; only requests that are logged pay for it.
+fn first_error(response: &impl fmt::Debug) -> Option<i16> {
+    let mut scan = ErrorScan::default();
+    // Writing ends with an error once a code is found.
+    let _ = write!(scan, "{response:?} ");
+    scan.found
+}
+
+/// Finds `error_code: N` outside of quotes.
+#[derive(Default)]
+struct ErrorScan {
+    found: Option<i16>,
+    in_quotes: bool,
+    is_escaped: bool,
+    /// How much of [`Self::NAME`] came last.
+    matched: usize,
+    number: Option<i16>,
+}
+
+impl ErrorScan {
+    const NAME: &'static [u8] = b"error_code: ";
+
+    fn byte(&mut self, byte: u8) {
+        if let Some(number) = self.number {
+            match byte {
+                b'0'..=b'9' => self.number = Some(number.saturating_mul(10).saturating_add(i16::from(byte - b'0'))),
+                // UNKNOWN_SERVER_ERROR is the only negative one.
+                b'-' => self.found = Some(-1),
+                _ => (self.found, self.number) = ((number != 0).then_some(number), None),
+            }
+        } else if self.in_quotes {
+            self.in_quotes = byte != b'"' || self.is_escaped;
+            self.is_escaped = byte == b'\\' && !self.is_escaped;
+        } else if byte == b'"' {
+            (self.in_quotes, self.matched) = (true, 0);
+        } else {
+            let goes_on = Self::NAME.get(self.matched) == Some(&byte);
+            self.matched = if goes_on { self.matched + 1 } else { usize::from(byte == b'e') };
+            if self.matched == Self::NAME.len() {
+                (self.matched, self.number) = (0, Some(0));
+            }
+        }
+    }
+}
+
+impl fmt::Write for ErrorScan {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            self.byte(byte);
+            if self.found.is_some() {
+                return Err(fmt::Error);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The frame of a response; `slices` fill its holes in order.
 fn encode<M: Message>(key: ApiKey, version: i16, correlation_id: i32, response: &M, slices: &[RecordsSlice]) -> Answer {
     let mut writer = Writer::with_capacity(128);
@@ -253,5 +383,24 @@ fn encode<M: Message>(key: ApiKey, version: i16, correlation_id: i32, response: 
 fn push(parts: &mut Vec<Part>, bytes: BytesMut) {
     if !bytes.is_empty() {
         parts.push(Part::Bytes(bytes.freeze()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::generated::delete_topics::{DeletableTopicResult, DeleteTopicsResponse};
+
+    #[test]
+    fn the_first_error_of_a_response_is_found_and_text_is_not_taken_for_one() {
+        let of = |names_and_codes: &[(&str, i16)]| {
+            let one =
+                |(name, code): &(&str, i16)| DeletableTopicResult { name: Some(name.to_string()), error_code: *code, ..Default::default() };
+            first_error(&DeleteTopicsResponse { responses: names_and_codes.iter().map(one).collect(), ..Default::default() })
+        };
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[("a", 0), ("error_code: 5", 0), ("\\\"error_code: 6 ", 0)]), None);
+        assert_eq!(of(&[("a", 0), ("b", 3), ("c", 36)]), Some(3));
+        assert_eq!(of(&[("a", -1)]), Some(-1));
     }
 }

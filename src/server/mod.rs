@@ -18,5 +18,5 @@ pub use dispatch::{SERVED, Served, served};
 pub use limits::ServerLimits;
 pub use listener::{serve, serve_stream};
 pub use metrics::ServerMetrics;
-pub use services::{Advertised, BrokerSetting, Endpoint, Rooms, ServerSettings, Services, SettingSource};
-pub use visits::{Lost, Sent, Stranger, Told, Visits};
+pub use services::{Advertised, BeforeDeletion, BrokerSetting, Endpoint, Rooms, ServerSettings, Services, SettingSource};
+pub use visits::{Loss, Lost, Seen, Sent, Stranger, Told, Visits};

@@ -1,8 +1,8 @@
 //! What handlers work with.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use super::fetch_sessions::FetchSessions;
 use super::limits::{Budgets, ServerLimits};
@@ -11,7 +11,7 @@ use super::visits::{Told, Visit, Visits};
 use crate::cluster::{ClusterHandle, ProducerIds};
 use crate::coordinator::{GroupCoordinator, TransactionCoordinator};
 use crate::env::Env;
-use crate::partition::{Kind, Partitions};
+use crate::partition::{Kind, Partitions, Replica};
 
 /// What clients of a listener are told to connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +99,9 @@ pub struct Rooms {
     pub producer_ids: Arc<ProducerIds>,
 }
 
+/// See [`Services::before_deletion`].
+pub type BeforeDeletion = Box<dyn Fn(&Replica) + Send + Sync>;
+
 /// The rooms below, as the handlers see them.
 pub struct Services {
     /// The world.
@@ -122,6 +125,8 @@ pub struct Services {
     /// What recent connections did.
     pub visits: Arc<Visits>,
     pub(super) metrics: ServerMetrics,
+    /// Called with each replica of a topic that a client is about to delete; it may block for a short time.
+    pub before_deletion: OnceLock<BeforeDeletion>,
     pub(super) sessions: FetchSessions,
     pub(super) budgets: Budgets,
     /// Set once it was said that replication factors are lowered.
@@ -153,6 +158,7 @@ impl Services {
             settings,
             visits: Arc::default(),
             metrics,
+            before_deletion: OnceLock::new(),
             sessions,
             budgets,
             clamping_said: AtomicBool::new(false),

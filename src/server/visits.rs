@@ -1,54 +1,180 @@
-//! What recent connections did, for `dlog doctor`: who asked where the broker is and never came there, and what came that is not Kafka's
-//! protocol, or not a version of it that is served.
+//! What recent connections did, for `dlog doctor`: clients that learnt where the broker is and never connected there, members that look for a group
+//! protocol that is not served, and bytes that are not Kafka's protocol or not a version of it that is served.
+//!
+//! A broker sees only what reaches it. What clients do while the advertised address leads nowhere, observed with kafka-python 3.0, aiokafka 0.14,
+//! librdkafka 2.0 (kcat) and 2.16 (confluent-kafka), and the Java clients 4.3:
+//!
+//! | client | on the bootstrap connection | then | rule |
+//! |---|---|---|---|
+//! | kafka-python, aiokafka | Metadata of no topics, closed at once | nothing | 3 |
+//! | kcat -C | Metadata of a topic that it may not create, closed | nothing | 3 |
+//! | librdkafka 2.0 | Metadata of topics or FindCoordinator, again every second | stays open | 1 |
+//! | librdkafka 2.16 | Metadata or FindCoordinator, closed within a second | bootstraps again at once | 2 |
+//! | Java | Metadata, once or several times a second | stays open | 1 |
+//!
+//! And where the address is right:
+//!
+//! | client | what shows that it arrived |
+//! |---|---|
+//! | any that works | a request that is more than asking ([`ASKING`]), on any connection |
+//! | an idle Java client | a second connection while the first is open |
+//! | an idle kafka-python, librdkafka 2.16 | a connection after the first, which stays open |
+//! | kcat -L, admin tools | they ask for all topics or for the cluster, have their answer, and leave |
+//!
+//! An aiokafka producer that has not sent anything yet cannot be told from one that is lost; its first record settles that. Rule 1 takes a client
+//! that asks once and stays only where it cannot be one that came back to its broker and is idle: one that has not arrived before, at a broker whose
+//! directory was new or that has run for [`OLD_CLIENTS`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::dispatch::{Refusal, served};
 use crate::protocol::ApiKey;
 
 /// Clients that are remembered; the one that was seen longest ago is forgotten for a new one.
 const CLIENTS_MAX: usize = 1000;
-/// Strangers that are remembered, the latest.
+/// Kinds of strangers (peer, listener, what it sent) that are remembered.
 const STRANGERS_MAX: usize = 100;
-/// How long a client may take from asking to coming. librdkafka and the Java client take milliseconds.
-const COMING: Duration = Duration::from_secs(5);
-/// Who asks so often and closes each time at once has come back in vain, unless it is a tool that only lists.
+/// Connections of a client that are followed at a time; more of them are not looked at.
+const OPEN_MAX: usize = 64;
+/// How long a client may take from asking to arriving. All that were observed take milliseconds.
+const ARRIVING: Duration = Duration::from_secs(5);
+/// A client that bootstraps so often, one time right after the other, does so in vain.
 const VISITS_IN_VAIN: u32 = 3;
+/// A longer pause between two bootstraps is that of a tool or health check which runs every few seconds.
+const PAUSE_MAX: Duration = Duration::from_secs(3);
+/// A client that goes on to ask, with pauses no longer than [`PAUSE_MAX`], so often and for this long, waits for something.
+const ASKS_IN_VAIN: u32 = 4;
+const ASKING_IN_VAIN: Duration = Duration::from_secs(3);
+/// After this time clients that knew the broker before it started have come back: they look for changes every 5 minutes.
+const OLD_CLIENTS: Duration = Duration::from_secs(600);
+/// Two connections that are open together for so long are two.
+const BESIDE: Duration = Duration::from_secs(1);
+/// How long a finding stays after the client was last seen.
+const FINDING_KEPT: Duration = Duration::from_secs(3600);
+/// How often the log is told of new findings.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// `dlog health` and `dlog doctor` call themselves so; they only look.
 const OWN_TOOLS: &str = "dlog-";
 /// What a client may ask of any broker before it connects to the one that it was told of.
 const ASKING: [ApiKey; 5] =
     [ApiKey::ApiVersions, ApiKey::Metadata, ApiKey::DescribeCluster, ApiKey::FindCoordinator, ApiKey::InitProducerId];
-
 /// Recent clients and strangers.
 #[derive(Debug, Default)]
-pub struct Visits(Mutex<Recent>);
+pub struct Visits {
+    recent: Mutex<Recent>,
+    /// Numbers connections.
+    connections: AtomicU64,
+    /// How often all was forgotten by [`Visits::clear`].
+    clears: AtomicU64,
+    /// Whether there are seekers, for requests of groups to pass without a lock.
+    has_seekers: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct Recent {
+    /// Until when a client may know the broker from before it started.
+    old_clients_until: Option<Instant>,
+    /// When clients arrived last.
+    arrived: BTreeMap<(IpAddr, String), Instant>,
     clients: BTreeMap<(IpAddr, String), Client>,
-    strangers: VecDeque<Stranger>,
+    /// Clients of which it is not known that they send requests of groups.
+    seekers: BTreeMap<(IpAddr, String), Seeker>,
+    strangers: BTreeMap<(IpAddr, String, Sent), Seen>,
 }
 
 #[derive(Debug)]
+struct Seeker {
+    told: Told,
+    /// How often it asked for the coordinator of a group.
+    seen: Seen,
+    /// Whether none of the topics that it named last exists, or it looks for such that match a pattern: librdkafka does not join its group then.
+    misses_topics: bool,
+    is_said: bool,
+}
+
+/// What a client did since it bootstrapped. One that has arrived is forgotten.
+#[derive(Debug)]
 struct Client {
     told: Told,
-    /// Since when it asks without coming.
-    asks_since: Instant,
-    seen: Instant,
-    /// Connections in which it asked and that are open, and since when there is one.
-    open: u32,
-    open_since: Instant,
-    /// Times that it asked, of which none led to a second connection beside the first.
+    seen: Seen,
+    /// The connection that began the present attempt, and its visits one after the other: a pause without a connection ends an attempt.
+    first_connection: u64,
     visits: u32,
-    came: bool,
+    /// What was asked in this attempt, of all connections together.
+    asked: Asked,
+    /// Connections that are open, by number.
+    open: BTreeMap<u64, Open>,
+    /// Whether another connection began while the first one was open.
+    has_second: bool,
+    closed: Option<Instant>,
+    /// The requests of its present run without a pause, and when that began.
+    asks: u32,
+    asks_since: Instant,
+    /// Whether one ask and silence are a finding too.
+    is_new: bool,
+    /// Whether it is a finding.
+    is_lost: bool,
+    is_said: bool,
+}
+
+/// An open connection.
+#[derive(Debug)]
+struct Open {
+    since: Instant,
+    /// That of its [`Visit`].
+    stage: Arc<AtomicU8>,
+}
+
+/// Whether a client has asked for this.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Asked {
+    /// Metadata of no topic.
+    brokers: bool,
+    /// Metadata of some topics, which may be created.
+    topics: bool,
+    /// Metadata of some topics, which may not be created.
+    topics_to_read: bool,
+    /// All topics, or the cluster: what a tool shows.
+    listing: bool,
+    /// A coordinator or a producer id: nobody needs these alone.
+    more: bool,
+}
+
+/// What a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// Metadata of no topic.
+    Brokers,
+    /// Metadata of some topics, which may be created.
+    Topics,
+    /// Metadata of some topics, which may not be created.
+    TopicsToRead,
+    /// All topics, or the cluster.
+    Listing,
+    /// The coordinator of a group.
+    GroupCoordinator,
+    /// Another coordinator, or a producer id.
+    More,
+}
+
+/// How often something was seen, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// How often.
+    pub count: u32,
+    /// The first time.
+    pub first: Instant,
+    /// The last time.
+    pub last: Instant,
 }
 
 /// What a client was told to connect to.
@@ -60,9 +186,20 @@ pub struct Told {
     pub address: String,
 }
 
-/// A client that asked where the broker is and did not come there.
+/// Why a client gets no further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// It asked where the broker is and did not connect there.
+    NeverCame,
+    /// It found a group's coordinator and sends no request of the classic group protocol.
+    GroupProtocol,
+}
+
+/// A client that gets no further.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
+    /// Why.
+    pub loss: Loss,
     /// Where it asks from.
     pub ip: IpAddr,
     /// What it calls itself.
@@ -70,29 +207,61 @@ pub struct Lost {
     /// What it was told.
     pub told: Told,
     /// Connections in which it asked.
-    pub visits: u32,
-    /// How long ago it asked first.
-    pub asking: Duration,
+    pub seen: Seen,
 }
 
-/// A connection that was closed because it could not be served.
+impl Lost {
+    /// What is wrong, in a sentence.
+    pub fn text(&self) -> String {
+        let Lost { ip, client_id, told: Told { listener, address }, .. } = self;
+        match self.loss {
+            Loss::NeverCame => format!(
+                "client {client_id:?} at {ip} asked listener {listener} where the broker is, was told {address}, and never connected to it: \
+                 {address} does not lead to this broker from where the client runs"
+            ),
+            Loss::GroupProtocol => format!(
+                "client {client_id:?} at {ip} found the coordinator of its group and sends no request of the classic group protocol: it is set to \
+                 group.protocol=consumer or is a share consumer, which this broker does not serve"
+            ),
+        }
+    }
+
+    /// What to change.
+    pub fn remedy(&self) -> String {
+        let listener = &self.told.listener;
+        match self.loss {
+            Loss::NeverCame => format!(
+                "set advertised.listeners={listener}://HOST:PORT (KAFKA_ADVERTISED_LISTENERS) to the address at which this client reaches the broker, \
+                 most often its bootstrap server: for a port published as 29092:9092 that is localhost:29092. Clients in other networks, as inside and \
+                 outside of Docker, need a listener each. An aiokafka producer that has sent nothing yet looks the same"
+            ),
+            Loss::GroupProtocol => "set group.protocol=classic in the client, and use a consumer in place of a share consumer".to_string(),
+        }
+    }
+}
+
+/// A peer whose connections were closed because they could not be served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stranger {
     /// Where it came from.
-    pub peer: SocketAddr,
+    pub ip: IpAddr,
     /// The listener to which it came.
     pub listener: String,
     /// What it sent.
     pub sent: Sent,
+    /// When.
+    pub seen: Seen,
 }
 
 /// What cannot be served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sent {
     /// A TLS handshake on a listener without TLS.
     Tls,
     /// HTTP.
     Http,
+    /// SASL on a listener without authentication.
+    Sasl,
     /// A frame of a length that is not allowed.
     Length(i32),
     /// An API that is not offered.
@@ -126,6 +295,7 @@ impl fmt::Display for Sent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Sent::Tls => write!(f, "a TLS handshake, and the listener is without TLS"),
+            Sent::Sasl => write!(f, "a SASL handshake, and the listener is without authentication"),
             Sent::Http => write!(f, "HTTP, and this is a Kafka listener"),
             Sent::Length(length) => write!(f, "a frame of {length} bytes, which is not allowed"),
             Sent::Api(key) => write!(f, "a request of API {key}, which is not offered"),
@@ -138,125 +308,366 @@ impl fmt::Display for Sent {
 }
 
 impl Visits {
-    /// Clients that asked where the broker is and, after a while in which others would have come, did not.
+    /// Clients that get no further, and what they were told.
     pub fn lost(&self, now: Instant) -> Vec<Lost> {
-        let recent = self.recent();
-        let lost = recent.clients.iter().filter(|(_, client)| {
-            let stays = client.open > 0 && now.duration_since(client.open_since) >= COMING;
-            !client.came && (stays || client.visits >= VISITS_IN_VAIN)
-        });
-        lost.map(|((ip, client_id), client)| Lost {
+        let mut recent = self.recent();
+        recent.judge(now);
+        recent.findings(now).map(|(lost, _)| lost).collect()
+    }
+
+    /// The latest strangers.
+    pub fn strangers(&self, now: Instant) -> Vec<Stranger> {
+        let mut recent = self.recent();
+        recent.strangers.retain(|_, seen| now.duration_since(seen.last) < FINDING_KEPT);
+        let stranger = |((ip, listener, sent), seen): (&(IpAddr, String, Sent), &Seen)| Stranger {
             ip: *ip,
-            client_id: client_id.clone(),
-            told: client.told.clone(),
-            visits: client.visits,
-            asking: now.duration_since(client.asks_since),
-        })
-        .collect()
+            listener: listener.clone(),
+            sent: *sent,
+            seen: *seen,
+        };
+        recent.strangers.iter().map(stranger).collect()
     }
 
-    /// The latest strangers, oldest first.
-    pub fn strangers(&self) -> Vec<Stranger> {
-        self.recent().strangers.iter().cloned().collect()
-    }
-
-    pub(super) fn note(&self, stranger: Stranger) {
+    /// Forgets all findings.
+    pub fn clear(&self) {
+        self.clears.fetch_add(1, Ordering::Relaxed);
         let mut recent = self.recent();
-        if recent.strangers.len() == STRANGERS_MAX {
-            recent.strangers.pop_front();
-        }
-        recent.strangers.push_back(stranger);
+        let Recent { old_clients_until, arrived, .. } = std::mem::take(&mut *recent);
+        *recent = Recent { old_clients_until, arrived, ..Recent::default() };
     }
 
-    fn asked(&self, ip: IpAddr, client_id: &str, told: Told, now: Instant) {
+    /// The broker has been there before: some of its clients come back to the address that they know, and may be idle then.
+    pub fn expect_old_clients(&self, now: Instant) {
+        self.recent().old_clients_until = Some(now + OLD_CLIENTS);
+    }
+
+    /// Says each new finding once in the log, until told to stop.
+    pub async fn watch(self: Arc<Visits>, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(LOOK_EVERY);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            for lost in self.unsaid(Instant::now()) {
+                warn!("{}; {}", lost.text(), lost.remedy());
+            }
+        }
+    }
+
+    /// Findings that this did not return before.
+    fn unsaid(&self, now: Instant) -> Vec<Lost> {
         let mut recent = self.recent();
-        let client = recent.client(ip, client_id, told, now);
-        if client.open == 0 {
-            (client.visits, client.open_since) = (client.visits + 1, now);
-        } else {
-            // As kafka-topics.sh does, which lists over a connection to the address that it was told.
-            client.visits = client.visits.saturating_sub(1);
-        }
-        (client.open, client.seen) = (client.open + 1, now);
+        recent.judge(now);
+        recent.findings(now).filter_map(|(lost, is_said)| (!std::mem::replace(is_said, true)).then_some(lost)).collect()
     }
 
-    fn came(&self, ip: IpAddr, client_id: &str, told: Told, now: Instant) {
+    /// Notes what a peer sent; true where it is the first time that this is remembered.
+    pub(super) fn note(&self, peer: SocketAddr, listener: &str, sent: Sent, now: Instant) -> bool {
         let mut recent = self.recent();
-        let client = recent.client(ip, client_id, told, now);
-        (client.came, client.seen) = (true, now);
-    }
-
-    fn left(&self, ip: IpAddr, client_id: &str) {
-        if let Some(client) = self.recent().clients.get_mut(&(ip, client_id.to_string())) {
-            client.open = client.open.saturating_sub(1);
-        }
+        let key = (peer.ip().to_canonical(), listener.to_string(), sent);
+        make_room(&mut recent.strangers, &key, STRANGERS_MAX, |seen| seen.last);
+        let seen = recent.strangers.entry(key).or_insert_with(|| Seen::none(now));
+        seen.again(now);
+        seen.count == 1
     }
 
     fn recent(&self) -> MutexGuard<'_, Recent> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seen {
+    fn none(now: Instant) -> Seen {
+        Seen { count: 0, first: now, last: now }
+    }
+
+    fn again(&mut self, now: Instant) {
+        (self.count, self.last) = (self.count.saturating_add(1), now);
+    }
+}
+
+/// Forgets what was seen longest ago where `key` would be one too many.
+fn make_room<K: Ord + Clone, V>(map: &mut BTreeMap<K, V>, key: &K, max: usize, last: impl Fn(&V) -> Instant) {
+    if map.len() >= max && !map.contains_key(key) {
+        let oldest = map.iter().min_by_key(|(_, value)| last(value)).map(|(key, _)| key.clone());
+        oldest.map(|key| map.remove(&key));
     }
 }
 
 impl Recent {
-    fn client(&mut self, ip: IpAddr, client_id: &str, told: Told, now: Instant) -> &mut Client {
-        let key = (ip, client_id.to_string());
-        if self.clients.len() >= CLIENTS_MAX && !self.clients.contains_key(&key) {
-            let oldest = self.clients.iter().min_by_key(|(_, client)| client.seen).map(|(key, _)| key.clone());
-            oldest.map(|key| self.clients.remove(&key));
+    /// The entry of a client that asks; a new attempt begins where none is under way.
+    fn asking(&mut self, key: &(IpAddr, String), connection: u64, told: &Told, now: Instant) -> &mut Client {
+        make_room(&mut self.clients, key, CLIENTS_MAX, |client| client.seen.last);
+        let is_new = !self.arrived.contains_key(key) && self.old_clients_until.is_none_or(|until| now >= until);
+        let client = self.clients.entry(key.clone()).or_insert_with(|| Client {
+            told: told.clone(),
+            seen: Seen::none(now),
+            first_connection: connection,
+            visits: 0,
+            asked: Asked::default(),
+            open: BTreeMap::new(),
+            has_second: false,
+            closed: None,
+            asks: 0,
+            asks_since: now,
+            is_new,
+            is_lost: false,
+            is_said: false,
+        });
+        let has_others = client.open.keys().any(|open| *open != connection);
+        if !has_others && client.closed.is_some_and(|closed| now.duration_since(closed) > PAUSE_MAX) {
+            (client.first_connection, client.visits, client.asked, client.has_second) = (connection, 0, Asked::default(), false);
+            // What is open is no pause.
+            client.closed = None;
         }
-        self.clients.entry(key).or_insert(Client { told, asks_since: now, seen: now, open: 0, open_since: now, visits: 0, came: false })
+        if now.duration_since(client.seen.last) > PAUSE_MAX {
+            (client.asks, client.asks_since) = (0, now);
+        }
+        client.asks = client.asks.saturating_add(1);
+        client
+    }
+
+    /// A client has reached the broker: it is forgotten, and what it asks over the connections that it has is of no interest any more.
+    fn arrives(&mut self, key: &(IpAddr, String), now: Instant) {
+        if let Some(client) = self.clients.remove(key) {
+            client.open.values().for_each(|open| open.stage.store(WORKS, Ordering::Relaxed));
+        }
+        make_room(&mut self.arrived, key, CLIENTS_MAX, |last| *last);
+        self.arrived.insert(key.clone(), now);
+    }
+
+    fn seeker(&mut self, key: &(IpAddr, String), told: &Told, now: Instant) -> &mut Seeker {
+        make_room(&mut self.seekers, key, CLIENTS_MAX, |seeker| seeker.seen.last);
+        let new = || Seeker { told: told.clone(), seen: Seen::none(now), misses_topics: false, is_said: false };
+        self.seekers.entry(key.clone()).or_insert_with(new)
+    }
+
+    /// Draws conclusions from the time that has passed, and forgets what is old.
+    fn judge(&mut self, now: Instant) {
+        self.seekers.retain(|_, seeker| now.duration_since(seeker.seen.last) < FINDING_KEPT);
+        let silent: Vec<_> =
+            self.clients.iter().filter(|(_, client)| client.has_arrived_in_silence(now)).map(|(key, _)| key.clone()).collect();
+        silent.iter().for_each(|key| self.arrives(key, now));
+        self.clients.retain(|_, client| !client.is_old(now));
+        self.clients.values_mut().for_each(|client| client.is_lost |= client.is_in_vain(now));
+    }
+
+    /// Findings, each with whether it was said.
+    fn findings(&mut self, now: Instant) -> impl Iterator<Item = (Lost, &mut bool)> {
+        let Recent { clients, seekers, .. } = self;
+        // Who did not arrive could not send requests of groups.
+        let has_arrived = |key: &&(IpAddr, String)| clients.get(*key).is_none_or(|client| client.has_second && !client.is_lost);
+        let has_arrived: Vec<_> = seekers.keys().filter(has_arrived).cloned().collect();
+        let lost = |loss, (ip, client_id): &(IpAddr, String), told: &Told, seen: Seen| Lost {
+            loss,
+            ip: *ip,
+            client_id: client_id.clone(),
+            told: told.clone(),
+            seen,
+        };
+        let never_came = clients.iter_mut().filter(|(_, client)| client.is_lost);
+        let never_came = never_came.map(move |(key, client)| (lost(Loss::NeverCame, key, &client.told, client.seen), &mut client.is_said));
+        let no_group = seekers.iter_mut().filter(move |(key, seeker)| has_arrived.contains(key) && seeker.is_in_vain(now));
+        let no_group = no_group.map(move |(key, seeker)| (lost(Loss::GroupProtocol, key, &seeker.told, seeker.seen), &mut seeker.is_said));
+        never_came.chain(no_group)
+    }
+}
+
+impl Seeker {
+    fn is_in_vain(&self, now: Instant) -> bool {
+        self.seen.count > 0 && !self.misses_topics && now.duration_since(self.seen.first) >= ARRIVING
+    }
+}
+
+impl Client {
+    /// Rules 1 to 3 of the table above.
+    fn is_in_vain(&self, now: Instant) -> bool {
+        let waited = |since: Option<Instant>| since.is_some_and(|since| now.duration_since(since) >= ARRIVING);
+        let waits = self.is_new || self.asks >= ASKS_IN_VAIN && self.seen.last.duration_since(self.asks_since) >= ASKING_IN_VAIN;
+        let stays = waits && waited(self.open.get(&self.first_connection).map(|open| open.since));
+        let repeats = self.visits >= VISITS_IN_VAIN;
+        let Asked { brokers, topics, topics_to_read, listing, more } = self.asked;
+        let wanted_more = !listing && (more || brokers && !topics || topics_to_read);
+        let left = self.visits == 1 && !self.has_second && self.open.is_empty() && waited(self.closed) && wanted_more;
+        stays || repeats || left
+    }
+
+    /// It opened a connection after its first one, and that stays open though it asks nothing more there: for [`ARRIVING`], or beside the first one for
+    /// [`BESIDE`]. That of one which bootstraps anew may begin before the end of the last one is seen.
+    fn has_arrived_in_silence(&self, now: Instant) -> bool {
+        let long = if self.open.contains_key(&self.first_connection) { BESIDE } else { ARRIVING };
+        self.open.iter().any(|(number, open)| *number != self.first_connection && now.duration_since(open.since) >= long)
+    }
+
+    /// Nothing is expected of it any more.
+    fn is_old(&self, now: Instant) -> bool {
+        let kept = if self.is_lost { FINDING_KEPT } else { 2 * ARRIVING };
+        self.open.is_empty() && now.duration_since(self.closed.unwrap_or(self.seen.last).max(self.seen.last)) >= kept
+    }
+
+    fn opened(&mut self, connection: u64, stage: &Arc<AtomicU8>, now: Instant) {
+        if self.open.len() < OPEN_MAX {
+            self.has_second |= connection != self.first_connection && self.open.contains_key(&self.first_connection);
+            self.open.entry(connection).or_insert_with(|| Open { since: now, stage: stage.clone() });
+        }
     }
 }
 
 const NEW: u8 = 0;
-const ASKS: u8 = 1;
-const CAME: u8 = 2;
+const GREETED: u8 = 1;
+const ASKS: u8 = 2;
+const WORKS: u8 = 3;
 
 /// One connection, until it ends.
 #[derive(Debug)]
 pub(super) struct Visit {
     visits: Arc<Visits>,
     ip: IpAddr,
-    stage: AtomicU8,
-    /// As which it asked.
+    number: u64,
+    stage: Arc<AtomicU8>,
+    /// [`Visits::clears`] when it last asked.
+    clears: AtomicU64,
     client_id: Mutex<Option<String>>,
 }
 
 impl Visit {
     pub(super) fn new(visits: Arc<Visits>, ip: IpAddr) -> Visit {
-        Visit { visits, ip, stage: AtomicU8::new(NEW), client_id: Mutex::default() }
+        let number = visits.connections.fetch_add(1, Ordering::Relaxed);
+        Visit { visits, ip, number, stage: Arc::new(AtomicU8::new(NEW)), clears: AtomicU64::new(0), client_id: Mutex::default() }
     }
 
-    /// Notes a request; `told` is what its client is told to connect to. After the first that is more than asking this is one load.
-    pub(super) fn request(&self, key: ApiKey, client_id: Option<&str>, told: impl FnOnce() -> Told) {
-        let stage = self.stage.load(Ordering::Relaxed);
+    /// Notes a request. After the first that is more than asking this is one load.
+    pub(super) fn request(&self, key: ApiKey, client_id: Option<&str>) {
         let client_id = client_id.unwrap_or_default();
-        let next = match key {
-            _ if stage == CAME || client_id.starts_with(OWN_TOOLS) => return,
-            // Every connection begins with it.
-            ApiKey::ApiVersions => return,
-            key if ASKING.contains(&key) => ASKS,
-            _ => CAME,
-        };
-        if next == stage {
-            return;
+        if is_of_groups(key) && self.visits.has_seekers.load(Ordering::Relaxed) {
+            self.visits.recent().seekers.remove(&self.key(client_id));
         }
         // Requests of a connection are read one after the other.
-        self.stage.store(next, Ordering::Relaxed);
-        if next == CAME {
-            return self.visits.came(self.ip, client_id, told(), Instant::now());
+        let stage = self.stage.load(Ordering::Relaxed);
+        if stage == WORKS || client_id.starts_with(OWN_TOOLS) {
+            return;
         }
-        self.visits.asked(self.ip, client_id, told(), Instant::now());
-        *self.client_id.lock().unwrap_or_else(PoisonError::into_inner) = Some(client_id.to_string());
+        match key {
+            ApiKey::ApiVersions if stage == NEW => self.greets(client_id),
+            key if ASKING.contains(&key) || matches!(key, ApiKey::SaslHandshake | ApiKey::SaslAuthenticate) => {}
+            _ => self.works(client_id),
+        }
+    }
+
+    /// Notes what a request of [`ASKING`] asks for; `told` is what its client is told to connect to.
+    pub(super) fn asks(&self, ask: Ask, client_id: &str, told: impl FnOnce() -> Told) {
+        let stage = self.stage.load(Ordering::Relaxed);
+        if client_id.starts_with(OWN_TOOLS) || stage == WORKS && ask != Ask::GroupCoordinator {
+            return;
+        }
+        let (now, told, key) = (Instant::now(), told(), self.key(client_id));
+        let mut recent = self.visits.recent();
+        if ask == Ask::GroupCoordinator {
+            self.visits.has_seekers.store(true, Ordering::Relaxed);
+            recent.seeker(&key, &told, now).seen.again(now);
+        }
+        let clears = self.visits.clears.load(Ordering::Relaxed);
+        let is_first = stage < ASKS || self.clears.load(Ordering::Relaxed) != clears;
+        // One that asked before and is not remembered has arrived over another connection, and goes on to ask over this one.
+        if stage == WORKS || !is_first && !recent.clients.contains_key(&key) {
+            return;
+        }
+        let client = recent.asking(&key, self.number, &told, now);
+        client.opened(self.number, &self.stage, now);
+        if is_first {
+            self.stage.store(ASKS, Ordering::Relaxed);
+            self.clears.store(clears, Ordering::Relaxed);
+            // Only a bootstrap in place of another one is in vain: librdkafka connects to its coordinator beside the leader, and asks there too.
+            client.visits += u32::from(client.open.len() == 1);
+            client.seen.again(now);
+        }
+        client.seen.last = now;
+        let asked = &mut client.asked;
+        match ask {
+            Ask::Brokers => asked.brokers = true,
+            Ask::Topics => asked.topics = true,
+            Ask::TopicsToRead => asked.topics_to_read = true,
+            Ask::Listing => asked.listing = true,
+            Ask::GroupCoordinator | Ask::More => asked.more = true,
+        }
+        drop(recent);
+        self.keep_name(client_id);
+    }
+
+    /// Notes whether none of the topics exists that a client named.
+    pub(super) fn looks_for_topics(&self, client_id: &str, misses: bool, told: impl FnOnce() -> Told) {
+        let (key, mut recent) = (self.key(client_id), self.visits.recent());
+        // A producer that works seeks no group.
+        if self.stage.load(Ordering::Relaxed) != WORKS || recent.seekers.contains_key(&key) {
+            recent.seeker(&key, &told(), Instant::now()).misses_topics = misses;
+        }
+    }
+
+    /// A connection begins, perhaps that to which its client was told to come.
+    fn greets(&self, client_id: &str) {
+        self.stage.store(GREETED, Ordering::Relaxed);
+        let mut recent = self.visits.recent();
+        let Some(client) = recent.clients.get_mut(&self.key(client_id)) else { return };
+        client.opened(self.number, &self.stage, Instant::now());
+        drop(recent);
+        self.keep_name(client_id);
+    }
+
+    /// A request that is more than asking: the client has arrived, wherever it asked, if that was a moment ago.
+    fn works(&self, client_id: &str) {
+        self.stage.store(WORKS, Ordering::Relaxed);
+        let now = Instant::now();
+        // Behind a balancer it may have asked from another address.
+        let is_meant = |at: IpAddr, client: &Client| at == self.ip || !client.is_lost && now.duration_since(client.seen.last) < ARRIVING;
+        let mut recent = self.visits.recent();
+        recent.clients.retain(|(at, id), client| id != client_id || !is_meant(*at, client));
+        recent.arrives(&self.key(client_id), now);
+    }
+
+    fn key(&self, client_id: &str) -> (IpAddr, String) {
+        (self.ip, client_id.to_string())
+    }
+
+    fn keep_name(&self, client_id: &str) {
+        self.client_id.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| client_id.to_string());
     }
 }
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        if let Some(client_id) = self.client_id.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
-            self.visits.left(self.ip, &client_id);
+        let Some(client_id) = self.client_id.get_mut().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let key = self.key(&client_id);
+        let mut recent = self.visits.recent();
+        let Some(client) = recent.clients.get_mut(&key) else { return };
+        let Some(since) = client.open.get(&self.number).map(|open| open.since) else { return };
+        let now = Instant::now();
+        if client.has_arrived_in_silence(now) {
+            return recent.arrives(&key, now);
+        }
+        client.is_lost |= client.is_in_vain(now);
+        client.open.remove(&self.number);
+        client.closed = Some(now);
+        // Who asked for a list and left at once has what it wanted.
+        if !client.is_lost && client.asked.listing && now.duration_since(since) < ARRIVING {
+            recent.clients.remove(&key);
         }
     }
+}
+
+/// What a client that asked for a group's coordinator does next.
+fn is_of_groups(key: ApiKey) -> bool {
+    matches!(
+        key,
+        ApiKey::JoinGroup
+            | ApiKey::SyncGroup
+            | ApiKey::Heartbeat
+            | ApiKey::LeaveGroup
+            | ApiKey::OffsetCommit
+            | ApiKey::OffsetFetch
+            | ApiKey::OffsetDelete
+            | ApiKey::DescribeGroups
+            | ApiKey::DeleteGroups
+            | ApiKey::ListGroups
+            | ApiKey::TxnOffsetCommit
+            | ApiKey::AddOffsetsToTxn
+    )
 }
 
 #[cfg(test)]
@@ -269,45 +680,209 @@ mod tests {
         Told { listener: "PLAINTEXT".into(), address: "nowhere:9092".into() }
     }
 
-    fn visit(visits: &Arc<Visits>, client_id: &str, keys: &[ApiKey]) -> Visit {
+    /// A new connection that asks for this.
+    fn asks(visits: &Arc<Visits>, client_id: &str, all: &[Ask]) -> Visit {
         let visit = Visit::new(visits.clone(), IP);
-        keys.iter().for_each(|key| visit.request(*key, Some(client_id), told));
+        visit.request(ApiKey::ApiVersions, Some(client_id));
+        all.iter().for_each(|ask| visit.asks(*ask, client_id, told));
         visit
     }
 
+    async fn pass(ms: u64) {
+        tokio::time::advance(Duration::from_millis(ms)).await;
+    }
+
+    /// Names and losses of the findings.
+    fn found(visits: &Visits) -> Vec<(String, Loss)> {
+        visits.lost(Instant::now()).into_iter().map(|lost| (lost.client_id, lost.loss)).collect()
+    }
+
+    fn never_came(names: &[&str]) -> Vec<(String, Loss)> {
+        names.iter().map(|name| (name.to_string(), Loss::NeverCame)).collect()
+    }
+
+    /// What the clients of the table at the top do while the advertised address leads nowhere.
     #[tokio::test(start_paused = true)]
-    async fn who_asks_and_never_comes_is_lost() {
+    async fn clients_that_bootstrap_in_vain_are_found_while_they_try_and_for_an_hour() {
         let visits = Arc::<Visits>::default();
-        let names = |visits: &Visits| visits.lost(Instant::now()).into_iter().map(|l| l.client_id).collect::<Vec<_>>();
-        let bootstrap = [ApiKey::ApiVersions, ApiKey::Metadata];
-        let _stays = visit(&visits, "stays", &bootstrap);
-        let _asks_more = visit(&visits, "asks more", &[ApiKey::Metadata, ApiKey::FindCoordinator, ApiKey::Metadata]);
-        let _comes = visit(&visits, "comes", &bootstrap);
-        let _there = visit(&visits, "comes", &[ApiKey::ApiVersions, ApiKey::Produce]);
-        let _same = visit(&visits, "over the same", &[ApiKey::Metadata, ApiKey::Fetch, ApiKey::Metadata]);
-        let _versions = visit(&visits, "only versions", &[ApiKey::ApiVersions]);
-        drop(visit(&visits, "lists", &bootstrap));
-        (0..3).for_each(|_| drop(visit(&visits, "tries again", &bootstrap)));
-        (0..3).for_each(|_| drop((visit(&visits, "lists elsewhere", &bootstrap), visit(&visits, "lists elsewhere", &bootstrap))));
-        (0..3).for_each(|_| drop(visit(&visits, "dlog-health", &bootstrap)));
-        assert_eq!(names(&visits), ["tries again"], "the others may still come");
-        tokio::time::advance(COMING).await;
-        assert_eq!(names(&visits), ["asks more", "stays", "tries again"]);
-        let _at_last = visit(&visits, "stays", &[ApiKey::ListOffsets]);
-        assert_eq!(names(&visits), ["asks more", "tries again"]);
+        drop(asks(&visits, "aiokafka", &[Ask::Brokers]));
+        drop(asks(&visits, "kcat -C", &[Ask::TopicsToRead, Ask::TopicsToRead]));
+        let java = asks(&visits, "java", &[Ask::Topics, Ask::More]);
+        let kcat = asks(&visits, "kcat", &[Ask::Topics]);
+        for _ in 0..4 {
+            let connection = asks(&visits, "rdkafka", &[Ask::Topics]);
+            pass(900).await;
+            drop(connection);
+            pass(1000).await;
+            java.asks(Ask::Topics, "java", told);
+        }
+        drop(kcat);
+        let all = ["aiokafka", "java", "kcat", "kcat -C", "rdkafka"];
+        assert_eq!(found(&visits), never_came(&all));
+        drop(java);
+        pass(600_000).await;
+        assert_eq!(found(&visits), never_came(&all), "after ten minutes");
+        let counts: Vec<u32> = visits.lost(Instant::now()).iter().map(|lost| lost.seen.count).collect();
+        assert_eq!(counts, [1, 1, 1, 1, 4]);
+        let works = Visit::new(visits.clone(), IP);
+        works.request(ApiKey::Produce, Some("java"));
+        assert_eq!(found(&visits), never_came(&["aiokafka", "kcat", "kcat -C", "rdkafka"]), "java has arrived at last");
+        pass(3_000_000).await;
+        assert_eq!(found(&visits), [], "after an hour");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_that_work_idle_or_list_are_not_found() {
+        let visits = Arc::<Visits>::default();
+        // They send something.
+        let same = asks(&visits, "over the same", &[Ask::Topics, Ask::More]);
+        same.request(ApiKey::Produce, Some("over the same"));
+        drop(asks(&visits, "over another", &[Ask::Brokers]));
+        let another = asks(&visits, "over another", &[Ask::Topics]);
+        another.request(ApiKey::Fetch, Some("over another"));
+        // They are idle: Java, kafka-python, librdkafka.
+        let first = asks(&visits, "idle java", &[Ask::Brokers, Ask::More]);
+        let second = asks(&visits, "idle java", &[]);
+        drop(asks(&visits, "idle kafka-python", &[Ask::Brokers]));
+        let _later = asks(&visits, "idle kafka-python", &[Ask::More]);
+        drop(asks(&visits, "idle rdkafka", &[Ask::Brokers]));
+        pass(1000).await;
+        let _much_later = asks(&visits, "idle rdkafka", &[Ask::Brokers]);
+        // A consumer of librdkafka without a topic: bootstrap, leader and coordinator.
+        drop(asks(&visits, "rdkafka", &[Ask::Brokers, Ask::GroupCoordinator]));
+        let _leader = asks(&visits, "rdkafka", &[Ask::TopicsToRead]);
+        let _coordinator = asks(&visits, "rdkafka", &[Ask::Brokers, Ask::GroupCoordinator]);
+        // They look, every second, and at each turn anew.
+        for _ in 0..10 {
+            drop(asks(&visits, "kcat -L", &[Ask::Brokers, Ask::Listing]));
+            let admin = asks(&visits, "kafka-topics", &[Ask::Brokers]);
+            drop((asks(&visits, "kafka-topics", &[Ask::Listing]), admin));
+            drop(asks(&visits, "dlog-health", &[Ask::Brokers]));
+            drop(asks(&visits, "only greets", &[]));
+            pass(1000).await;
+            assert_eq!(found(&visits), []);
+        }
+        for _ in 0..10 {
+            drop(asks(&visits, "kcat -L -t", &[Ask::Topics, Ask::Topics]));
+            pass(5000).await;
+        }
+        // What arrived goes on to ask over its connections.
+        for _ in 0..10 {
+            second.asks(Ask::Topics, "idle java", told);
+            pass(1000).await;
+        }
+        first.asks(Ask::Topics, "idle java", told);
+        pass(5000).await;
+        assert_eq!(found(&visits), []);
+        let remembered = visits.recent().clients.len();
+        assert!(remembered <= 1, "{remembered}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_came_once_may_lose_its_way_later_and_one_that_works_does_not_hide_another() {
+        let visits = Arc::<Visits>::default();
+        let works = asks(&visits, "rdkafka", &[Ask::Topics]);
+        works.request(ApiKey::Fetch, Some("rdkafka"));
+        for _ in 0..3 {
+            drop(asks(&visits, "rdkafka", &[Ask::Topics]));
+            pass(1000).await;
+            works.request(ApiKey::Fetch, Some("rdkafka"));
+        }
+        let java = asks(&visits, "java", &[Ask::Topics]);
+        pass(5000).await;
+        assert_eq!(found(&visits), never_came(&["java", "rdkafka"]));
+        visits.clear();
+        assert_eq!(found(&visits), []);
+        java.asks(Ask::Topics, "java", told);
+        pass(5000).await;
+        assert_eq!(found(&visits), never_came(&["java"]), "it goes on to try");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_of_a_group_protocol_that_is_not_served_is_found_and_others_are_not() {
+        let visits = Arc::<Visits>::default();
+        for (name, next) in [("classic", Some(ApiKey::JoinGroup)), ("assigns", Some(ApiKey::OffsetFetch)), ("consumer", None)] {
+            let _bootstrap = asks(&visits, name, &[Ask::Topics, Ask::GroupCoordinator]);
+            let coordinator = asks(&visits, name, &[]);
+            coordinator.looks_for_topics(name, false, told);
+            if let Some(next) = next {
+                coordinator.request(next, Some(name));
+            }
+        }
+        // librdkafka, as long as no topic exists.
+        let bootstrap = asks(&visits, "no topic", &[Ask::Topics, Ask::GroupCoordinator]);
+        bootstrap.looks_for_topics("no topic", true, told);
+        let _coordinator = asks(&visits, "no topic", &[]);
+        let _lost = asks(&visits, "lost", &[Ask::Topics, Ask::GroupCoordinator]);
+        pass(5000).await;
+        assert_eq!(found(&visits), [("lost".into(), Loss::NeverCame), ("consumer".into(), Loss::GroupProtocol)]);
+        let later = asks(&visits, "consumer", &[]);
+        later.request(ApiKey::JoinGroup, Some("consumer"));
+        assert_eq!(found(&visits), never_came(&["lost"]));
+    }
+
+    /// kcat -G with a topic that does not exist: it reaches the coordinator, has its answer, and ends.
+    #[tokio::test(start_paused = true)]
+    async fn who_reached_the_broker_over_a_second_connection_may_ask_there_and_leave() {
+        let visits = Arc::<Visits>::default();
+        let first = asks(&visits, "kcat", &[Ask::Brokers, Ask::GroupCoordinator]);
+        let second = asks(&visits, "kcat", &[Ask::Brokers]);
+        first.asks(Ask::TopicsToRead, "kcat", told);
+        drop((second, first));
+        pass(6000).await;
+        assert_eq!(found(&visits), []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_clients_of_before_a_start_or_that_arrived_before_are_not_found_and_others_are() {
+        let visits = Arc::<Visits>::default();
+        visits.expect_old_clients(Instant::now());
+        let idle = asks(&visits, "idle", &[Ask::Brokers, Ask::Topics]);
+        let waits = asks(&visits, "waits", &[Ask::Topics]);
+        for _ in 0..6 {
+            pass(1000).await;
+            waits.asks(Ask::Topics, "waits", told);
+        }
+        assert_eq!(found(&visits), never_came(&["waits"]));
+        pass(300_000).await;
+        idle.asks(Ask::Topics, "idle", told);
+        assert_eq!(found(&visits), never_came(&["waits"]));
+        pass(300_000).await;
+        let works = asks(&visits, "worked", &[Ask::Topics]);
+        works.request(ApiKey::Produce, Some("worked"));
+        drop(works);
+        let _back = asks(&visits, "worked", &[Ask::Topics]);
+        let _new = asks(&visits, "new", &[Ask::Brokers]);
+        pass(5000).await;
+        assert_eq!(found(&visits), never_came(&["new", "waits"]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_finding_is_said_once() {
+        let visits = Arc::<Visits>::default();
+        let _java = asks(&visits, "java", &[Ask::Topics]);
+        assert_eq!(visits.unsaid(Instant::now()), []);
+        pass(5000).await;
+        assert_eq!(visits.unsaid(Instant::now()).len(), 1);
+        pass(5000).await;
+        assert_eq!(visits.unsaid(Instant::now()), []);
     }
 
     #[tokio::test(start_paused = true)]
     async fn no_more_are_remembered_than_there_is_room_for() {
         let visits = Arc::<Visits>::default();
         for at in 0..CLIENTS_MAX + 10 {
-            tokio::time::advance(Duration::from_millis(1)).await;
-            drop(visit(&visits, &format!("{at}"), &[ApiKey::Metadata]));
-            visits.note(Stranger { peer: (IP, 1).into(), listener: "PLAINTEXT".into(), sent: Sent::Length(at as i32) });
+            pass(1).await;
+            drop(asks(&visits, &format!("{at}"), &[Ask::GroupCoordinator]));
+            visits.note((IP, 1).into(), "PLAINTEXT", Sent::Length(at as i32), Instant::now());
         }
-        assert_eq!(visits.recent().clients.len(), CLIENTS_MAX);
-        assert!(!visits.recent().clients.contains_key(&(IP, "9".into())), "the oldest went");
-        assert_eq!(visits.strangers().len(), STRANGERS_MAX);
+        let recent = visits.recent();
+        assert_eq!((recent.clients.len(), recent.seekers.len()), (CLIENTS_MAX, CLIENTS_MAX));
+        assert!(!recent.clients.contains_key(&(IP, "9".into())), "the oldest went");
+        drop(recent);
+        assert_eq!(visits.strangers(Instant::now()).len(), STRANGERS_MAX);
+        let _open: Vec<Visit> = (0..OPEN_MAX + 10).map(|_| asks(&visits, "one", &[Ask::Topics])).collect();
+        assert!(visits.recent().clients.values().all(|client| client.open.len() <= OPEN_MAX));
     }
 
     #[test]

@@ -116,6 +116,17 @@ fn lines_of<'a>(offsets: impl Iterator<Item = (&'a TopicPartition, &'a Offset)>)
 }
 
 impl LogDirectory {
+    /// The file that a broker locks while it uses a directory.
+    pub fn lock_path(path: &Path) -> PathBuf {
+        path.join(LOCK)
+    }
+
+    /// Whether a broker uses a directory. This changes nothing on the disk.
+    pub fn is_locked(disk: &dyn Disk, path: &Path) -> bool {
+        let lock = LogDirectory::lock_path(path);
+        disk.exists(&lock) && matches!(disk.lock(&lock), Ok(None))
+    }
+
     /// Opens or makes the directory for a node. A configured cluster id must be the directory's; without one the directory's is taken, or a
     /// new one made.
     pub fn open(

@@ -204,6 +204,6 @@ mod tests {
         assert_eq!(listening_process(port), None);
         let file = tempfile::NamedTempFile::new().unwrap();
         assert_eq!(process_with_file(file.path()).map(|process| process.id), Some(std::process::id()));
-        assert_eq!(owner_of(file.path()), Some(user_and_group()));
+        assert_eq!(owner_of(file.path()), user_and_group());
     }
 }

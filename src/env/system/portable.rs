@@ -140,9 +140,9 @@ pub fn process_with_file(_path: &Path) -> Option<Process> {
     None
 }
 
-/// User and group of this process; 0 and 0 where the system has none of these numbers, and then no file has an owner.
-pub fn user_and_group() -> (u32, u32) {
-    (0, 0)
+/// User and group of this process; none where the system has no such numbers.
+pub fn user_and_group() -> Option<(u32, u32)> {
+    None
 }
 
 /// The user and group that own a file; none where the system has none of these numbers.

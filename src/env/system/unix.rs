@@ -26,6 +26,17 @@ const MACOS_OPEN_FILES_MAX: u64 = 10_240;
 #[derive(Debug, Default)]
 pub struct Cursor(());
 
+/// User and group as which this process runs.
+pub fn user_and_group() -> Option<(u32, u32)> {
+    Some((rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()))
+}
+
+/// The user and group to which a file belongs.
+pub fn owner_of(path: &Path) -> Option<(u32, u32)> {
+    let facts = fs::metadata(path).ok()?;
+    Some((facts.uid(), facts.gid()))
+}
+
 /// Reads up to `bytes.len()` bytes; fewer only at the end.
 pub fn read_at(file: &fs::File, _cursor: &Cursor, bytes: &mut [u8], position: u64) -> io::Result<usize> {
     let mut done = 0;
@@ -82,17 +93,6 @@ pub fn raise_open_files() -> Option<u64> {
     let raise = |wanted: &Option<u64>| setrlimit(Resource::Nofile, Rlimit { current: *wanted, maximum: limit.maximum }).is_ok();
     let reached = [limit.maximum, Some(MACOS_OPEN_FILES_MAX)].into_iter().filter(|wanted| is_less(*wanted)).find(raise);
     reached.unwrap_or(limit.current)
-}
-
-/// User and group of this process.
-pub fn user_and_group() -> (u32, u32) {
-    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
-}
-
-/// The user and group that own a file.
-pub fn owner_of(path: &Path) -> Option<(u32, u32)> {
-    let facts = fs::metadata(path).ok()?;
-    Some((facts.uid(), facts.gid()))
 }
 
 /// The signals that ask the process to end: SIGTERM and SIGINT.

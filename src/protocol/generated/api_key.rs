@@ -30,6 +30,8 @@ pub enum ApiKey {
     DescribeGroups = 15,
     /// Lists the groups that a broker coordinates.
     ListGroups = 16,
+    /// Chooses a SASL mechanism.
+    SaslHandshake = 17,
     /// Tells which APIs, versions and features a broker offers.
     ApiVersions = 18,
     /// Creates topics.
@@ -58,6 +60,8 @@ pub enum ApiKey {
     AlterConfigs = 33,
     /// Shows where partitions lie and how big they are.
     DescribeLogDirs = 35,
+    /// Exchanges tokens of a SASL mechanism.
+    SaslAuthenticate = 36,
     /// Adds partitions to topics.
     CreatePartitions = 37,
     /// Deletes empty groups with their offsets.
@@ -104,6 +108,7 @@ impl ApiKey {
         ApiKey::SyncGroup,
         ApiKey::DescribeGroups,
         ApiKey::ListGroups,
+        ApiKey::SaslHandshake,
         ApiKey::ApiVersions,
         ApiKey::CreateTopics,
         ApiKey::DeleteTopics,
@@ -118,6 +123,7 @@ impl ApiKey {
         ApiKey::DescribeConfigs,
         ApiKey::AlterConfigs,
         ApiKey::DescribeLogDirs,
+        ApiKey::SaslAuthenticate,
         ApiKey::CreatePartitions,
         ApiKey::DeleteGroups,
         ApiKey::ElectLeaders,
@@ -150,6 +156,7 @@ impl ApiKey {
             14 => ApiKey::SyncGroup,
             15 => ApiKey::DescribeGroups,
             16 => ApiKey::ListGroups,
+            17 => ApiKey::SaslHandshake,
             18 => ApiKey::ApiVersions,
             19 => ApiKey::CreateTopics,
             20 => ApiKey::DeleteTopics,
@@ -164,6 +171,7 @@ impl ApiKey {
             32 => ApiKey::DescribeConfigs,
             33 => ApiKey::AlterConfigs,
             35 => ApiKey::DescribeLogDirs,
+            36 => ApiKey::SaslAuthenticate,
             37 => ApiKey::CreatePartitions,
             42 => ApiKey::DeleteGroups,
             43 => ApiKey::ElectLeaders,
@@ -198,6 +206,7 @@ impl ApiKey {
             ApiKey::SyncGroup => "SyncGroup",
             ApiKey::DescribeGroups => "DescribeGroups",
             ApiKey::ListGroups => "ListGroups",
+            ApiKey::SaslHandshake => "SaslHandshake",
             ApiKey::ApiVersions => "ApiVersions",
             ApiKey::CreateTopics => "CreateTopics",
             ApiKey::DeleteTopics => "DeleteTopics",
@@ -212,6 +221,7 @@ impl ApiKey {
             ApiKey::DescribeConfigs => "DescribeConfigs",
             ApiKey::AlterConfigs => "AlterConfigs",
             ApiKey::DescribeLogDirs => "DescribeLogDirs",
+            ApiKey::SaslAuthenticate => "SaslAuthenticate",
             ApiKey::CreatePartitions => "CreatePartitions",
             ApiKey::DeleteGroups => "DeleteGroups",
             ApiKey::ElectLeaders => "ElectLeaders",
@@ -245,6 +255,7 @@ impl ApiKey {
             ApiKey::SyncGroup => 4,
             ApiKey::DescribeGroups => 5,
             ApiKey::ListGroups => 3,
+            ApiKey::SaslHandshake => i16::MAX,
             ApiKey::ApiVersions => 3,
             ApiKey::CreateTopics => 5,
             ApiKey::DeleteTopics => 4,
@@ -259,6 +270,7 @@ impl ApiKey {
             ApiKey::DescribeConfigs => 4,
             ApiKey::AlterConfigs => 2,
             ApiKey::DescribeLogDirs => 2,
+            ApiKey::SaslAuthenticate => 2,
             ApiKey::CreatePartitions => 2,
             ApiKey::DeleteGroups => 2,
             ApiKey::ElectLeaders => 2,
@@ -295,6 +307,7 @@ macro_rules! each_api {
             sync_group, SyncGroup, SyncGroupRequest, SyncGroupResponse;
             describe_groups, DescribeGroups, DescribeGroupsRequest, DescribeGroupsResponse;
             list_groups, ListGroups, ListGroupsRequest, ListGroupsResponse;
+            sasl_handshake, SaslHandshake, SaslHandshakeRequest, SaslHandshakeResponse;
             api_versions, ApiVersions, ApiVersionsRequest, ApiVersionsResponse;
             create_topics, CreateTopics, CreateTopicsRequest, CreateTopicsResponse;
             delete_topics, DeleteTopics, DeleteTopicsRequest, DeleteTopicsResponse;
@@ -309,6 +322,7 @@ macro_rules! each_api {
             describe_configs, DescribeConfigs, DescribeConfigsRequest, DescribeConfigsResponse;
             alter_configs, AlterConfigs, AlterConfigsRequest, AlterConfigsResponse;
             describe_log_dirs, DescribeLogDirs, DescribeLogDirsRequest, DescribeLogDirsResponse;
+            sasl_authenticate, SaslAuthenticate, SaslAuthenticateRequest, SaslAuthenticateResponse;
             create_partitions, CreatePartitions, CreatePartitionsRequest, CreatePartitionsResponse;
             delete_groups, DeleteGroups, DeleteGroupsRequest, DeleteGroupsResponse;
             elect_leaders, ElectLeaders, ElectLeadersRequest, ElectLeadersResponse;

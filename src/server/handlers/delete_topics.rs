@@ -29,6 +29,17 @@ pub(in crate::server) async fn handle(call: Call<DeleteTopicsRequest>) -> Delete
         }
     }
     let services = &call.caller.services;
+    if let Some(remember) = services.before_deletion.get() {
+        let image = services.cluster.image();
+        let found = refs.iter().filter_map(|(_, topic)| match topic {
+            TopicRef::Name(name) => image.topic(name),
+            TopicRef::Id(id) => image.topic_by_id(*id),
+        });
+        for topic in found {
+            let replicas = (0..topic.partitions.len() as i32).filter_map(|number| services.partitions.get(&topic.name, number));
+            replicas.for_each(|replica| remember(&replica));
+        }
+    }
     let event = Event::DeleteTopics(refs.iter().map(|(_, topic)| topic.clone()).collect());
     let results = match services.cluster.submit(event).await {
         Ok(Response::Deleted(results)) => results,

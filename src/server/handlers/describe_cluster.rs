@@ -3,12 +3,14 @@
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::describe_cluster::{DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse};
 use crate::server::dispatch::Call;
+use crate::server::visits::Ask;
 
 /// Kinds of endpoints.
 const BROKERS: i8 = 1;
 const CONTROLLERS: i8 = 2;
 
 pub(in crate::server) async fn handle(call: Call<DescribeClusterRequest>) -> DescribeClusterResponse {
+    call.asks(Ask::Listing);
     let services = &call.caller.services;
     let refused = match call.request.endpoint_type {
         BROKERS => None,

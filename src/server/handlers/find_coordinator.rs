@@ -4,6 +4,7 @@ use super::topics::{ensure_offsets_topic, ensure_transactions_topic};
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::find_coordinator::{Coordinator, FindCoordinatorRequest, FindCoordinatorResponse};
 use crate::server::dispatch::Call;
+use crate::server::visits::Ask;
 
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
@@ -16,6 +17,7 @@ pub(in crate::server) async fn handle(call: Call<FindCoordinatorRequest>) -> Fin
         TRANSACTION => ensure_transactions_topic(&call.caller.services).await.map_err(|error| (error, None)),
         other => Err((ErrorCode::InvalidRequest, Some(format!("there is no coordinator of type {other}")))),
     };
+    call.asks(if outcome.is_ok() && call.request.key_type == GROUP { Ask::GroupCoordinator } else { Ask::More });
     let coordinator = |key: String| match &outcome {
         Ok(()) => {
             let (host, port) = call.caller.advertised();

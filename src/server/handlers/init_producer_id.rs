@@ -5,6 +5,7 @@ use crate::protocol::ErrorCode;
 use crate::protocol::generated::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 use crate::server::dispatch::Call;
 use crate::server::errors;
+use crate::server::visits::Ask;
 
 /// The first version that knows of fenced producers.
 const FENCED_FROM: i16 = 4;
@@ -14,6 +15,7 @@ const NO_ID: i64 = -1;
 const NO_EPOCH: i16 = -1;
 
 pub(in crate::server) async fn handle(call: Call<InitProducerIdRequest>) -> InitProducerIdResponse {
+    call.asks(Ask::More);
     let failed =
         |error: ErrorCode| InitProducerIdResponse { error_code: error.code(), producer_id: -1, producer_epoch: -1, ..Default::default() };
     match init(&call).await {

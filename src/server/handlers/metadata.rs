@@ -9,16 +9,23 @@ use crate::protocol::ErrorCode;
 use crate::protocol::generated::metadata::{
     MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
-use crate::server::dispatch::Call;
+use crate::server::dispatch::{Call, Misses};
+use crate::server::visits::Ask;
 
 /// The first version that may ask by id.
 const BY_ID_FROM: i16 = 12;
 
 pub(in crate::server) async fn handle(call: Call<MetadataRequest>) -> MetadataResponse {
     let services = &call.caller.services;
-    let wanted = call.request.topics.as_ref().filter(|topics| call.version > 0 || !topics.is_empty());
+    let wanted = call.request.topics.as_deref().filter(|topics| call.version > 0 || !topics.is_empty());
+    call.asks(match wanted {
+        None => Ask::Listing,
+        Some([]) => Ask::Brokers,
+        Some(_) if call.version >= 4 && !call.request.allow_auto_topic_creation => Ask::TopicsToRead,
+        Some(_) => Ask::Topics,
+    });
     let by_id = |topic: &MetadataRequestTopic| topic.topic_id != Uuid::ZERO;
-    let topics = match wanted {
+    let topics: Vec<MetadataResponseTopic> = match wanted {
         None => services.cluster.image().topics().map(|topic| described(topic)).collect(),
         Some(topics) if call.version < BY_ID_FROM && topics.iter().any(|t| by_id(t) || t.name.is_none()) => {
             let refused = |t: &MetadataRequestTopic| missing(t.name.clone().or(Some(String::new())), t.topic_id, ErrorCode::InvalidRequest);
@@ -37,6 +44,10 @@ pub(in crate::server) async fn handle(call: Call<MetadataRequest>) -> MetadataRe
             by_name(&call, &names).await
         }
     };
+    if !wanted.is_some_and(<[_]>::is_empty) {
+        let is_there = wanted.is_some() && topics.iter().any(|topic| topic.error_code == ErrorCode::None.code());
+        call.looks_for_topics(if is_there { Misses::NotAll } else { Misses::All });
+    }
     let (host, port) = call.caller.advertised();
     MetadataResponse {
         brokers: vec![MetadataResponseBroker { node_id: services.node_id, host, port, rack: services.settings.rack.clone() }],

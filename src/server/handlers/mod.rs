@@ -38,6 +38,7 @@ pub(super) mod offset_delete;
 pub(super) mod offset_fetch;
 pub(super) mod offset_for_leader_epoch;
 pub(super) mod produce;
+pub(super) mod sasl;
 pub(super) mod sync_group;
 mod topics;
 pub(super) mod txn_offset_commit;

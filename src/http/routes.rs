@@ -1,0 +1,51 @@
+//! What is served over HTTP, as docs/http.md and the page at `/` list it. A test asks each of these.
+
+/// A path with a method.
+#[derive(Debug, Clone, Copy)]
+pub struct Route {
+    /// `GET` or `DELETE`.
+    pub method: &'static str,
+    /// The path; parts in braces are names.
+    pub path: &'static str,
+    /// Parameters, each with what it means.
+    pub parameters: &'static [(&'static str, &'static str)],
+    /// Status codes, each with when it is answered.
+    pub answers: &'static [(u16, &'static str)],
+    /// One sentence.
+    pub help: &'static str,
+    /// Whether it can be opened as it is.
+    pub is_link: bool,
+}
+
+const PAGED: &[(&str, &str)] = &[("after", "the `next` of the page before"), ("limit", "entries of a page, 1 to 1000; the default is 100")];
+const WHOLE: &[(u16, &str)] = &[(200, "JSON")];
+const LIST: &[(u16, &str)] = &[(200, "JSON"), (400, "a parameter that is not known or not a number")];
+
+const fn get(path: &'static str, help: &'static str, answers: &'static [(u16, &'static str)]) -> Route {
+    Route { method: "GET", path, parameters: &[], answers, help, is_link: true }
+}
+
+/// All of them.
+#[rustfmt::skip]
+pub const ROUTES: &[Route] = &[
+    get("/", "The broker at a glance: version, addresses, topics, groups with lag. A page where `Accept` has `text/html`, else JSON.", &[(200, "HTML or JSON")]),
+    get("/health", "Whether the process answers, for liveness probes.", &[(200, "`ok`")]),
+    get("/ready", "Whether clients are served, for readiness probes.", &[(200, "`ready`"), (503, "the broker is starting or stopping, or its log directory is offline")]),
+    get("/metrics", "Metrics in Prometheus' text format; [what there is](metrics.md). Served to any `Host`.", &[(200, "text")]),
+    get("/v1/brokers", "The brokers of the cluster, and the listeners of this one with what they advertise.", WHOLE),
+    Route { parameters: PAGED, ..get("/v1/topics", "Topics by name, with partitions, replicas, offsets and bytes.", LIST) },
+    Route { parameters: &[("after", "the number of the last partition of the page before"), ("limit", "partitions of a page, 1 to 1000; the default is 100")], is_link: false,
+        ..get("/v1/topics/{topic}", "A topic's settings, and its partitions with leader, replicas, offsets and bytes.", &[(200, "JSON"), (400, "a parameter that is not known or not a number"), (404, "there is no such topic")]) },
+    Route { parameters: PAGED, ..get("/v1/groups", "Groups by name, with state, members and lag.", &[(200, "JSON"), (400, "a parameter that is not known or not a number"), (503, "groups are being loaded")]) },
+    Route { is_link: false, ..get("/v1/groups/{group}/explain", "The history of a group since this broker coordinates it: joins, leaves, time-outs, rebalances with their cause.", &[(200, "JSON"), (404, "there is no such group"), (503, "groups are being loaded")]) },
+    Route { is_link: false, parameters: &[
+        ("topic", "the topic exists, and is served; with `lag` the one that is counted"),
+        ("group", "the group of `state`, `members` and `lag`"),
+        ("state", "the group is in this state: `stable`, `empty` ..."),
+        ("members", "the group has exactly so many members"),
+        ("lag", "the group has at most so many records still to read"),
+        ("timeout", "how long to wait: `500ms`, `10s` (the default), `2m`, at most 10 min"),
+    ], ..get("/v1/wait", "Answers when all that is asked for holds, so that tests need no sleep.", &[(200, "it holds"), (400, "it cannot be waited for"), (408, "the time is over; `missing` says what does not hold")]) },
+    get("/v1/doctor", "What is wrong, as far as the broker can see: what `dlog doctor` shows.", WHOLE),
+    Route { method: "DELETE", is_link: false, ..get("/v1/doctor", "Forgets what was seen of clients: `dlog doctor --clear`.", &[(204, "nothing")]) },
+];
