@@ -33,7 +33,7 @@ pub const SERVED: &[Served] = &[
     Served { key: ApiKey::Metadata, min: 0, max: 13 },
     Served { key: ApiKey::OffsetCommit, min: 2, max: 10 },
     Served { key: ApiKey::OffsetFetch, min: 1, max: 10 },
-    Served { key: ApiKey::FindCoordinator, min: 0, max: 5 },
+    Served { key: ApiKey::FindCoordinator, min: 0, max: 6 },
     Served { key: ApiKey::JoinGroup, min: 0, max: 9 },
     Served { key: ApiKey::Heartbeat, min: 0, max: 4 },
     Served { key: ApiKey::LeaveGroup, min: 0, max: 5 },
@@ -53,7 +53,7 @@ pub const SERVED: &[Served] = &[
     Served { key: ApiKey::TxnOffsetCommit, min: 0, max: 5 },
     Served { key: ApiKey::DescribeConfigs, min: 1, max: 4 },
     Served { key: ApiKey::AlterConfigs, min: 0, max: 2 },
-    Served { key: ApiKey::DescribeLogDirs, min: 1, max: 4 },
+    Served { key: ApiKey::DescribeLogDirs, min: 1, max: 5 },
     Served { key: ApiKey::CreatePartitions, min: 0, max: 3 },
     Served { key: ApiKey::DeleteGroups, min: 0, max: 2 },
     Served { key: ApiKey::ElectLeaders, min: 0, max: 2 },
@@ -65,6 +65,7 @@ pub const SERVED: &[Served] = &[
     Served { key: ApiKey::DescribeProducers, min: 0, max: 0 },
     Served { key: ApiKey::DescribeTransactions, min: 0, max: 0 },
     Served { key: ApiKey::ListTransactions, min: 0, max: 2 },
+    Served { key: ApiKey::ListConfigResources, min: 0, max: 1 },
     Served { key: ApiKey::DescribeTopicPartitions, min: 0, max: 0 },
 ];
 
@@ -221,6 +222,7 @@ fn route(key: ApiKey, caller: Caller, version: i16, header: RequestHeader, body:
         ApiKey::TxnOffsetCommit => handle!(txn_offset_commit: key, caller, version, header, body),
         ApiKey::DescribeTransactions => handle!(describe_transactions: key, caller, version, header, body),
         ApiKey::ListTransactions => handle!(list_transactions: key, caller, version, header, body),
+        ApiKey::ListConfigResources => handle!(list_config_resources: key, caller, version, header, body),
         ApiKey::UpdateFeatures => handle!(update_features: key, caller, version, header, body),
         other => Err(Refusal::Api(other as i16)),
     }
