@@ -30,8 +30,8 @@ figures: build  ## measure ready time, memory, partitions, groups and CPU per GB
 	cargo test --release --test figures -- --ignored --nocapture --test-threads 1
 bench: build    ## dlog and Apache Kafka in turn under the same load; ARGS=--quick for less
 	python3 benches/compare.py $(ARGS)
-compat: build   ## real clients against the broker; CLIENT=name runs one
-	python3 compat-tests/run.py $(CLIENT)
+compat: build   ## real clients against the broker; CLIENT=name runs one; CLIENT=edges compares edge cases with Apache Kafka
+	python3 compat-tests/run.py $(CLIENT) $(ARGS)
 compat-docker: docker  ## the same in containers, one per client; CLIENT=name runs one, ARGS="--kills 5 --seconds 20" makes it short
 	DLOG_IMAGE=$(IMAGE) compat-tests/docker.sh $(if $(CLIENT),--client $(CLIENT)) $(ARGS)
 compat-table:   ## docs/clients.md from what the last runs of the suite left

@@ -18,7 +18,7 @@ case ${1:-} in
       mvn -q -B -f tools/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$PWD/target/tools"
       javac -cp 'target/libs/*' -d target src/main/java/*.java
     }) ;;
-  ecosystem | examples) ;; # they install what they need
+  ecosystem | examples | edges) ;; # they install what they need
   franz-go | sarama) (cd "$1" && go build -o target/driver .) ;;
   rust-rdkafka) (cd rust-rdkafka && cargo build --quiet --release) ;;
   kafkajs) (cd kafkajs && npm install --silent --no-audit --no-fund) ;;

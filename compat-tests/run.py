@@ -16,6 +16,8 @@ DATA = "kafka-data"
 # Suites that are a script of their own, NAME.py.
 SCRIPTS = ["ecosystem", "examples"]
 EXAMPLES = "examples"
+EDGES = "edges"
+EVERYTHING = [*CLIENTS, TOOLS, DATA, *SCRIPTS, EDGES]
 SMOKE = ["kcat", "confluent-kafka", "kafka-python"]
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 PATIENCE = 90
@@ -204,6 +206,14 @@ def case_create_topic(client, broker, options):
     create(client, broker, topic, 3)
     lines = run(client, "metadata", bootstrap=broker.address)
     assert ["topic", topic, "3"] in lines, lines
+
+
+def case_create_plainly(client, broker, options):
+    """kafkajs sends version 2 or 3 of CreateTopics with -1 partitions, unless a number is given."""
+    if client != "kafkajs":
+        raise NotApplicable("the other clients' topics are created with a number of partitions")
+    create(client, broker, "plain", -1)
+    assert ["topic", "plain", "1"] in run(client, "metadata", bootstrap=broker.address)
 
 
 def case_codec(codec):
@@ -485,7 +495,7 @@ def case_kafkas_tools(client, _, options):
         return f"{len(files)} files dumped"
 
 
-CASES = [("metadata", case_metadata), ("create topic", case_create_topic)]
+CASES = [("metadata", case_metadata), ("create topic", case_create_topic), ("create a topic by its name alone", case_create_plainly)]
 CASES += [(f"produce and read back, {codec}", case_codec(codec)) for codec in CODECS]
 CASES += [("read from an offset and a timestamp", case_from_offset_and_time), ("a record of 5 MB, limits raised", case_five_megabytes),
           ("a group of three, one leaves", case_group_of_three), ("commit, restart the broker, go on", case_commit_and_restart),
@@ -554,6 +564,23 @@ def compare_tools(options):
         theirs.remove()
 
 
+def compare_edges(options):
+    """Illegal, empty, null, repeated and extreme requests to our broker and to Apache Kafka."""
+    sys.path.insert(0, str(HERE / EDGES))
+    from comparison import compare
+    from kafka_peer import Kafka
+    def say(verdict, name, seconds, note):
+        print(f"{EDGES:<16} {verdict:<7} {name:<28} {seconds:6.1f} s  {note}", flush=True)
+    theirs = Kafka()
+    # Kafka decompresses every compressed batch; so does our broker with this setting, which is the default in dev mode.
+    ours = Broker(options.binary, "group.initial.rebalance.delay.ms=0", "compressed.batches.check=full", command=["serve"])
+    try:
+        return compare(ours.address, theirs.address, say, options.case)
+    finally:
+        ours.remove()
+        theirs.remove()
+
+
 def take_over_data(options):
     """A directory that Apache Kafka wrote."""
     subprocess.run([str(HERE / "install.sh"), "confluent-kafka"], stdout=subprocess.DEVNULL, check=True)
@@ -577,10 +604,10 @@ def main():
     options = parser.parse_args()
     options.kills = options.kills or (3 if options.smoke else 20)
     options.seconds = options.seconds or (15 if options.smoke else 300)
-    clients = options.clients or (SMOKE if options.smoke else [*CLIENTS, TOOLS, DATA, *SCRIPTS])
-    unknown = [c for c in clients if c not in [*CLIENTS, TOOLS, DATA, *SCRIPTS]]
+    clients = options.clients or (SMOKE if options.smoke else EVERYTHING)
+    unknown = [c for c in clients if c not in EVERYTHING]
     if unknown:
-        sys.exit(f"no such client: {', '.join(unknown)}; there are {', '.join([*CLIENTS, TOOLS, DATA, *SCRIPTS])}")
+        sys.exit(f"no such client: {', '.join(unknown)}; there are {', '.join(EVERYTHING)}")
     failures = 0
     for client in clients:
         done = subprocess.run([str(HERE / "install.sh"), client], stdout=subprocess.DEVNULL)
@@ -588,7 +615,7 @@ def main():
             print(f"{client:<16} FAILED  install", flush=True)
             failures += 1
             continue
-        suites = {TOOLS: compare_tools, DATA: take_over_data, **{name: lambda options: run_script(client, options) for name in SCRIPTS}}
+        suites = {TOOLS: compare_tools, EDGES: compare_edges, DATA: take_over_data, **{name: lambda options: run_script(client, options) for name in SCRIPTS}}
         failures += suites.get(client, lambda options: run_client(client, options))(options)
     print(f"{'no case failed' if failures == 0 else f'{failures} cases failed'}")
     sys.exit(1 if failures else 0)

@@ -261,3 +261,150 @@ async fn topics_are_described_page_by_page() {
     assert_eq!(client.call(&bad, 0).await.topics[0].error_code, ErrorCode::InvalidRequest.code());
     broker.stop().await.unwrap();
 }
+
+/// librdkafka fails the whole batch where a bad record is not named, and sends the good ones again where all are.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_batch_names_all_bad_records_and_the_start_of_its_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = start(folder.path(), &[]).await;
+    let client = &mut Client::connect(&broker).await;
+    client.create_topic("compacted", 1, &[("cleanup.policy", "compact,delete")]).await;
+    client.create_topic("recent", 1, &[("message.timestamp.after.max.ms", "1")]).await;
+    let good = BatchBuilder::new().record(NewRecord::keyed(b"k", Some(b"v"))).build(NOW);
+    assert_eq!(client.produce("compacted", 0, &good).await.error_code, 0);
+    assert_eq!(delete_records(client, "compacted", 1).await, (ErrorCode::None, 1));
+
+    let keys = BatchBuilder::new().record(NewRecord::value(b"a")).record(NewRecord::keyed(b"k", Some(b"b")));
+    let refused = client.produce("compacted", 0, &keys.record(NewRecord::value(b"c")).build(NOW)).await;
+    let named = |response: &produce::PartitionProduceResponse| -> Vec<i32> {
+        assert!(response.record_errors.iter().all(|error| error.batch_index_error_message.is_some()));
+        response.record_errors.iter().map(|error| error.batch_index).collect()
+    };
+    assert_eq!((refused.error_code, refused.base_offset, refused.log_start_offset), (ErrorCode::InvalidRecord.code(), -1, 1));
+    assert_eq!(named(&refused), [0, 2]);
+
+    let late = client.produce("recent", 0, &batch(&[b"a", b"b"])).await;
+    assert_eq!(late.error_code, 0, "2023 is long ago");
+    let future = BatchBuilder::new().record(NewRecord::value(b"a")).record(NewRecord::value(b"b")).build(4_000_000_000_000);
+    let refused = client.produce("recent", 0, &future).await;
+    assert_eq!((refused.error_code, named(&refused)), (ErrorCode::InvalidTimestamp.code(), vec![0, 1]));
+    // What is no batch at all is refused before its partition is looked at.
+    let refused = client.produce("compacted", 0, &good.slice(..good.len() - 1)).await;
+    assert_eq!((refused.error_code, refused.log_start_offset), (ErrorCode::InvalidRecord.code(), -1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_record_of_a_compressed_batch_is_checked_where_the_setting_says_so() {
+    let lying = |codec: dlog::records::Codec| {
+        let good = BatchBuilder::new().codec(codec).record(NewRecord::value(b"one")).build(NOW);
+        let (mut header, body) = (dlog::records::BatchHeader::read(&good).unwrap(), good.slice(61..));
+        (header.records_count, header.last_offset_delta) = (2, 1);
+        header.crc = header.compute_crc(&body);
+        Bytes::from([&header.to_bytes()[..], &body].concat())
+    };
+    for (check, expected) in [("frame", ErrorCode::None), ("full", ErrorCode::InvalidRecord)] {
+        let folder = tempfile::tempdir().unwrap();
+        let broker = start(folder.path(), &[("compressed.batches.check", check)]).await;
+        let client = &mut Client::connect(&broker).await;
+        client.create_topic("t", 1, &[]).await;
+        let refused = client.produce("t", 0, &lying(dlog::records::Codec::Gzip)).await;
+        assert_eq!(ErrorCode::from_code(refused.error_code), Some(expected), "{check}");
+        // Uncompressed records are walked in any case.
+        let refused = client.produce("t", 0, &lying(dlog::records::Codec::None)).await;
+        assert_eq!(ErrorCode::from_code(refused.error_code), Some(ErrorCode::InvalidRecord), "{check}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn authorized_operations_are_all_where_they_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = start(folder.path(), &[]).await;
+    let client = &mut Client::connect(&broker).await;
+    client.create_topic("t", 1, &[]).await;
+    for (ask, topic, cluster, group) in [(true, 3576, 8096, 3400), (false, i32::MIN, i32::MIN, i32::MIN)] {
+        let request = metadata::MetadataRequest {
+            topics: None,
+            include_topic_authorized_operations: ask,
+            include_cluster_authorized_operations: ask,
+            ..Default::default()
+        };
+        for version in 8..=10 {
+            let described = client.call(&request, version).await;
+            let operations = (described.topics[0].topic_authorized_operations, described.cluster_authorized_operations);
+            assert_eq!(operations, (topic, cluster), "Metadata {version}");
+        }
+        let request = describe_cluster::DescribeClusterRequest { include_cluster_authorized_operations: ask, ..Default::default() };
+        assert_eq!(client.call(&request, 1).await.cluster_authorized_operations, cluster);
+        let groups = vec!["none".to_string()];
+        let request = describe_groups::DescribeGroupsRequest { groups: groups.clone(), include_authorized_operations: ask };
+        assert_eq!(client.call(&request, 5).await.groups[0].authorized_operations, i32::MIN, "of a group that does not exist");
+        let found = find_coordinator::FindCoordinatorRequest { coordinator_keys: vec!["g".into()], ..Default::default() };
+        assert_eq!(client.call(&found, 6).await.coordinators[0].error_code, 0);
+        let partition = offset_commit::OffsetCommitRequestPartition { committed_offset: 1, ..Default::default() };
+        let topic = offset_commit::OffsetCommitRequestTopic { name: "t".into(), partitions: vec![partition], ..Default::default() };
+        let commit = offset_commit::OffsetCommitRequest { group_id: "g".into(), topics: vec![topic], ..Default::default() };
+        assert_eq!(client.call(&commit, 8).await.topics[0].partitions[0].error_code, 0);
+        let request = describe_groups::DescribeGroupsRequest { groups: vec!["g".into()], ..request };
+        assert_eq!(client.call(&request, 5).await.groups[0].authorized_operations, group);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_of_kafkas_broker_settings_are_described_and_passwords_are_not_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = start(folder.path(), &[("num.io.threads", "3")]).await;
+    let client = &mut Client::connect(&broker).await;
+    let resource = describe_configs::DescribeConfigsResource { resource_type: BROKER, resource_name: "1".into(), configuration_keys: None };
+    let request =
+        describe_configs::DescribeConfigsRequest { resources: vec![resource], include_synonyms: true, include_documentation: true };
+    let described = client.call(&request, 4).await;
+    let configs = &described.results[0].configs;
+    let config = |name: &str| configs.iter().find(|c| c.name == name).unwrap_or_else(|| panic!("{name} is not described"));
+    for known in dlog::partition::kafka_settings() {
+        let config = config(known.setting.name);
+        assert!(config.documentation.as_ref().is_some_and(|text| !text.is_empty()), "{}", config.name);
+    }
+    assert!(configs.is_sorted_by(|a, b| a.name < b.name), "each once");
+    let password = config("ssl.keystore.password");
+    assert_eq!((password.value.as_deref(), password.is_sensitive, password.config_type), (None, true, 9));
+    let threads = config("num.io.threads");
+    assert_eq!((threads.value.as_deref(), threads.config_source, threads.read_only, threads.config_type), (Some("3"), 4, false, 3));
+    assert!(config("node.id").read_only);
+
+    assert_eq!(alter(client, BROKER, "1", &[("log.cleaner.threads", SET, Some("4"))]).await.0, ErrorCode::None);
+    assert_eq!(setting(client, BROKER, "1", "log.cleaner.threads").await, Some(("4".into(), 2, vec![2, 5])));
+    for (name, value) in [("log.cleaner.threads", "x"), ("log.cleaner.threads", "-1"), ("max.connections", "5"), ("num.partitions", "5")] {
+        assert_eq!(alter(client, BROKER, "1", &[(name, SET, Some(value))]).await.0, ErrorCode::InvalidRequest, "{name}={value}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_of_topics_are_read_as_kafka_reads_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = start(folder.path(), &[]).await;
+    let client = &mut Client::connect(&broker).await;
+    let cases = [
+        ("preallocate", Some("TRUE"), ErrorCode::None),
+        ("unclean.leader.election.enable", Some("False"), ErrorCode::None),
+        ("preallocate", Some("yes"), ErrorCode::InvalidConfig),
+        ("retention.ms", None, ErrorCode::InvalidConfig),
+        ("leader.replication.throttled.replicas", Some("x"), ErrorCode::InvalidConfig),
+        ("follower.replication.throttled.replicas", Some("0:1,x"), ErrorCode::InvalidConfig),
+        ("leader.replication.throttled.replicas", Some("0:1,1:1"), ErrorCode::None),
+        ("leader.replication.throttled.replicas", Some("*"), ErrorCode::None),
+        ("remote.storage.enable", Some("true"), ErrorCode::InvalidConfig),
+        ("remote.storage.enable", Some("false"), ErrorCode::None),
+        ("compression.gzip.level", Some("0"), ErrorCode::InvalidConfig),
+        ("compression.gzip.level", Some("-1"), ErrorCode::None),
+    ];
+    for (number, (name, value, expected)) in cases.into_iter().enumerate() {
+        let mut request = common::create_topic_request(&format!("t{number}"), 1, &[(name, "")]);
+        request.topics[0].configs[0].value = value.map(str::to_string);
+        for version in [2, 7] {
+            request.validate_only = version == 2;
+            let answered = client.call(&request, version).await.topics.remove(0);
+            assert_eq!(ErrorCode::from_code(answered.error_code), Some(expected), "{name}={value:?} in version {version}");
+            assert_eq!(answered.error_message.is_none(), expected == ErrorCode::None, "{name}={value:?}");
+        }
+    }
+}

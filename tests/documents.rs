@@ -129,6 +129,8 @@ fn settings() -> String {
             Kind::Double => "double",
             Kind::String => "string",
             Kind::List => "list",
+            Kind::Class => "class",
+            Kind::Password => "password",
         };
         let default = if key.default.is_empty() { "none".into() } else { key.default.replace(',', ", ") };
         let dev = key.dev_default.map(|dev| format!("; {dev} in dev mode")).unwrap_or_default();

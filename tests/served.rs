@@ -11,13 +11,40 @@ use dlog::protocol::{ApiKey, ErrorCode, Message, Request, encode_request};
 use dlog::records::{BatchBuilder, NewRecord};
 use dlog::server::SERVED;
 
-async fn versions<R: Request>(client: &mut Client, make: impl Fn(i16) -> R, check: impl Fn(i16, &R::Response)) -> usize {
+async fn versions<R: Request>(client: &mut Client, make: impl Fn(i16) -> R, check: impl Fn(i16, &R::Response)) -> usize
+where
+    R::Response: std::fmt::Debug,
+{
     let served = dlog::server::served(R::KEY).unwrap_or_else(|| panic!("{} is not served", R::NAME));
     for version in served.min..=served.max {
         let response = client.call(&make(version), version).await;
         check(version, &response);
+        check_messages(R::NAME, version, &response);
     }
     (served.max - served.min + 1) as usize
+}
+
+/// kafkajs and others take a message of "" for an error: no message of an answer is ever empty, and where every error code of the answer is 0 all
+/// messages are null. It looks at the answer as it is printed, so that it knows of every field that ends in `message`, also of those to come.
+fn check_messages(api: &str, version: i16, response: &impl std::fmt::Debug) {
+    let text = format!("{response:?}");
+    let after = |field: &'static str| text.match_indices(field).map(|(at, _)| &text[at + field.len()..]).collect::<Vec<_>>();
+    let messages = after("message: ");
+    assert!(!messages.iter().any(|rest| rest.starts_with("Some(\"\")")), "{api} {version} has an empty message: {text}");
+    let is_success = after("error_code: ").iter().all(|rest| rest.starts_with("0,") || rest.starts_with("0 }"));
+    let has_message = messages.iter().any(|rest| rest.starts_with("Some("));
+    assert!(!is_success || !has_message, "{api} {version} succeeds with a message: {text}");
+}
+
+#[test]
+fn an_empty_message_and_one_on_success_are_found() {
+    let fine = delete_topics::DeletableTopicResult { error_code: 3, error_message: Some("unknown".into()), ..Default::default() };
+    check_messages("DeleteTopics", 6, &fine);
+    check_messages("DeleteTopics", 6, &delete_topics::DeletableTopicResult::default());
+    for bad in [(3, ""), (0, ""), (0, "fine")] {
+        let result = delete_topics::DeletableTopicResult { error_code: bad.0, error_message: Some(bad.1.into()), ..Default::default() };
+        assert!(std::panic::catch_unwind(|| check_messages("DeleteTopics", 6, &result)).is_err(), "{bad:?}");
+    }
 }
 
 fn batch() -> Bytes {
@@ -225,7 +252,7 @@ async fn every_advertised_version_is_served() {
         client,
         |version| {
             let name = format!("created-{version}");
-            let topic = create_topics::CreatableTopic { name, num_partitions: 1, replication_factor: 1, ..Default::default() };
+            let topic = create_topics::CreatableTopic { name, num_partitions: -1, replication_factor: -1, ..Default::default() };
             create_topics::CreateTopicsRequest { topics: vec![topic], ..Default::default() }
         },
         |version, response| {
@@ -469,6 +496,15 @@ async fn administration(client: &mut Client) -> usize {
         },
     )
     .await;
+    count += versions::<list_config_resources::ListConfigResourcesRequest>(
+        client,
+        |_| Default::default(),
+        |version, response| {
+            fine(response.error_code);
+            assert_eq!(response.config_resources.iter().any(|r| r.resource_name == "t" && r.resource_type == 2), version >= 1);
+        },
+    )
+    .await;
     count += versions::<delete_groups::DeleteGroupsRequest>(
         client,
         |_| delete_groups::DeleteGroupsRequest { groups_names: vec!["nobody".into()] },
@@ -587,6 +623,9 @@ async fn what_is_not_offered_closes_that_connection_alone() {
         vec![0, 3, 0, 12, 0, 0, 0, 1, 0xff, 0xff, 0, 0xff, 0xff, 0xff, 0xff, 0x0f],
     ];
     frames[0][3] = 2; // Produce version 2 is advertised for old librdkafka, and not served.
+    // Metadata names topics by name alone before version 10: null is no name.
+    let nameless = metadata::MetadataRequestTopic { name: None, ..Default::default() };
+    frames.push(encode_request(&metadata::MetadataRequest { topics: Some(vec![nameless]), ..Default::default() }, 4, 1, "x").to_vec());
     for frame in &frames {
         let mut bad = Client::connect(&broker).await;
         bad.send_frame(frame).await;
@@ -599,6 +638,6 @@ async fn what_is_not_offered_closes_that_connection_alone() {
     }
     let answer = good.call(&metadata::MetadataRequest { topics: Some(vec![]), ..Default::default() }, 12).await;
     assert_eq!(answer.topics.len(), 0);
-    assert_eq!(ApiKey::ALL.len(), 43);
+    assert_eq!(ApiKey::ALL.len(), 44);
     assert_eq!(metadata::MetadataRequest::MAX_VERSION, 13);
 }

@@ -105,7 +105,11 @@ const work = {
       for (const b of (await admin.describeCluster()).brokers) say("broker", `${b.host}:${b.port}`);
       for (const t of (await admin.fetchTopicMetadata()).topics) say("topic", t.name, t.partitions.length);
     }),
-  create: () => withAdmin((admin) => admin.createTopics({ topics: [{ topic: o.topic, numPartitions: Number(o.partitions) }] })),
+  // -1 is a topic of which only the name is given, as in kafkajs's own documentation.
+  create: () =>
+    withAdmin((admin) =>
+      admin.createTopics({ topics: [o.partitions === "-1" ? { topic: o.topic } : { topic: o.topic, numPartitions: Number(o.partitions) }] }),
+    ),
   produce,
   consume,
   group,

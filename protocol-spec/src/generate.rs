@@ -98,7 +98,7 @@ impl Structs<'_> {
     }
 
     fn declaration(&mut self, name: &str, fields: &[Field]) {
-        let derived = fields.iter().all(|f| default_value(f) == "Default::default()");
+        let derived = fields.iter().all(|f| self.default_of(f) == "Default::default()");
         let derive = if derived { "Debug, Clone, PartialEq, Default" } else { "Debug, Clone, PartialEq" };
         self.line(&format!("\n#[derive({derive})]\npub struct {name} {{"));
         for field in fields {
@@ -108,10 +108,18 @@ impl Structs<'_> {
         if !derived {
             self.line(&format!("impl Default for {name} {{\n    fn default() -> Self {{\n        {name} {{"));
             for field in fields {
-                self.line(&format!("            {}: {},", field.name, default_value(field)));
+                self.line(&format!("            {}: {},", field.name, self.default_of(field)));
             }
             self.line("        }\n    }\n}\n");
         }
+    }
+
+    /// The value that a field has until it is set. A nullable string of a response is null until then, whatever Kafka's schema gives as its
+    /// default: clients take an `error_message` of "" for a message. A tagged field keeps the schema's default, which decides whether it is sent.
+    fn default_of(&self, field: &Field) -> String {
+        let is_string = matches!(field.kind, Kind::Primitive(Primitive::String));
+        let is_unset = is_string && field.nullable.is_some() && field.default.is_none() && field.tag.is_none();
+        if is_unset && self.message.name.ends_with("Response") { "Default::default()".into() } else { default_value(field) }
     }
 
     fn body(&mut self, pad: &str, keyword: &str, fields: &[Field]) {
@@ -119,7 +127,11 @@ impl Structs<'_> {
         let form = self.form();
         self.line(&format!("{pad}{keyword} decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {{\n{pad}    let form = {form};\n{pad}    let mut input = input;\n{pad}    let mut value = Self::default();"));
         for field in fields.iter().filter(|f| f.tag.is_none()) {
-            let parse = format!("(input, value.{}) = {}?;", field.name, self.parse(field));
+            let mut parse = format!("(input, value.{}) = {}?;", field.name, self.parse(field));
+            // Null is a value only in some of the versions.
+            if let Some(nullable) = field.nullable.and_then(|nulls| condition(nulls, field.versions.meet(context).unwrap_or(context))) {
+                let _ = write!(parse, " if !({nullable}) {{ wire::require(&value.{})?; }}", field.name);
+            }
             self.line(&match condition(field.versions, context) {
                 Some(condition) => format!("{pad}    if {condition} {{ {parse} }}"),
                 None => format!("{pad}    {parse}"),

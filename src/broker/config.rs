@@ -17,7 +17,7 @@ use crate::cluster::{ControllerSettings, Replication};
 use crate::coordinator::{GroupSettings, TransactionSettings};
 use crate::env::{Disk, RealDisk};
 use crate::model::{NodeId, Uuid};
-use crate::partition::{Durability, Kind, SETTINGS, Setting, setting_behind};
+use crate::partition::{COMPRESSED_BATCHES_CHECK, Durability, KafkaSetting, Kind, SETTINGS, Setting, kafka_settings, setting_behind};
 use crate::server::{BrokerSetting, ServerLimits, ServerSettings, SettingSource};
 
 /// Which defaults apply.
@@ -391,7 +391,7 @@ fn server_settings(values: &Values, topic_defaults: &BTreeMap<String, String>) -
 /// Settings that Kafka's brokers leave unset although topics have a default.
 const UNSET: &[&str] = &["log.flush.interval.ms", "log.roll.jitter.ms"];
 
-/// All settings of the broker: our keys, and what else gives topics their defaults.
+/// All settings of the broker: our keys, what else gives topics their defaults, and Kafka's that have no effect here.
 fn broker_settings(values: &Values, topic_defaults: &BTreeMap<String, String>) -> Vec<BrokerSetting> {
     let shown = |name: &'static str, kind: Kind, doc: &'static str| {
         let behind = setting_behind(name);
@@ -406,6 +406,17 @@ fn broker_settings(values: &Values, topic_defaults: &BTreeMap<String, String>) -
     let of_topics = |setting: &'static Setting| shown(setting.broker_synonym, setting.kind, setting.doc);
     let more = SETTINGS.iter().filter(|s| !s.broker_synonym.is_empty() && Key::named(s.broker_synonym).is_none());
     let mut all: Vec<BrokerSetting> = KEYS.iter().map(of_key).chain(more.map(of_topics)).collect();
+    let without_effect = kafka_settings().iter().filter(|known| !all.iter().any(|shown| shown.name == known.setting.name));
+    let shown_as_kafka_does = |known: &'static KafkaSetting| {
+        let Setting { name, kind, doc, .. } = known.setting;
+        let default = known.default.map(str::to_string);
+        let same = if name == "broker.id" { "node.id" } else { name };
+        let set = values.set.get(name).or_else(|| values.set.get(same)).cloned();
+        let source = if set.is_some() { SettingSource::Static } else { SettingSource::Default };
+        BrokerSetting { name, value: set.or_else(|| default.clone()), default, kind, source, doc }
+    };
+    let without_effect: Vec<BrokerSetting> = without_effect.map(shown_as_kafka_does).collect();
+    all.extend(without_effect);
     all.sort_by_key(|setting| setting.name);
     all
 }
@@ -419,6 +430,7 @@ fn topic_settings(values: &Values) -> Result<BTreeMap<String, String>, Error> {
             settings.insert(setting.name.to_string(), value.clone());
         }
     }
+    settings.extend(values.text(COMPRESSED_BATCHES_CHECK).map(|check| (COMPRESSED_BATCHES_CHECK.to_string(), check)));
     let finer = |name: &str, coarser: &[(&str, i64)]| -> Option<String> {
         if values.set.contains_key(name) {
             return None;

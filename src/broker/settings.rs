@@ -29,6 +29,7 @@ pub const KEYS: &[Key] = &[
     key("advertised.listeners", Kind::List, "", None, i64::MIN, "The addresses that clients connect to: NAME://host:port, separated by commas."),
     key("auto.create.topics.enable", Kind::Boolean, "true", None, i64::MIN, "Whether a Metadata request creates missing topics."),
     key("broker.rack", Kind::String, "", None, i64::MIN, "The rack of this broker."),
+    key("compressed.batches.check", Kind::String, "frame", Some("full"), i64::MIN, "How closely a compressed batch is checked when it is produced: frame, the header of its codec's frame and what the topic requires; full, every record, as Kafka does. Not a setting of Kafka's."),
     key("compression.type", Kind::String, "producer", None, i64::MIN, "The compression of stored batches, for topics without this setting of their own."),
     key("connections.max.idle.ms", Kind::Long, "600000", None, i64::MIN, "Idle connections are closed after this time."),
     key("default.replication.factor", Kind::Int, "1", None, i64::MIN, "Replicas of a new topic, if the request does not specify them."),
@@ -97,6 +98,9 @@ impl Key {
             Kind::String if self.name == "durability.profile" && !matches!(value, "default" | "fsync") => {
                 return Err("must be default or fsync".into());
             }
+            Kind::String if self.name == "compressed.batches.check" && !matches!(value, "frame" | "full") => {
+                return Err("must be frame or full".into());
+            }
             Kind::Boolean if !matches!(value, "true" | "false") => return Err("must be true or false".into()),
             Kind::Int => value.parse::<i32>().map(i64::from).map_err(|_| "must be a whole number (32 bits)")?,
             Kind::Short => value.parse::<i16>().map(i64::from).map_err(|_| "must be a whole number (16 bits)")?,
@@ -112,6 +116,7 @@ impl Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::partition::{FOLLOWED_SINCE_START, Update, kafka_settings, setting_behind};
 
     #[test]
     fn defaults_pass_their_own_check_and_names_are_sorted() {
@@ -121,6 +126,13 @@ mod tests {
             }
         }
         assert!(KEYS.is_sorted_by_key(|key| key.name));
+    }
+
+    #[test]
+    fn what_kafka_changes_while_it_runs_changes_here_too_or_is_named() {
+        let all = kafka_settings().iter().filter(|known| known.update == Update::ClusterWide).map(|known| known.setting.name);
+        let followed: Vec<&str> = all.filter(|name| Key::named(name).is_some() && setting_behind(name).is_none()).collect();
+        assert_eq!(followed, FOLLOWED_SINCE_START);
     }
 
     #[test]

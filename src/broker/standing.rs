@@ -3,10 +3,8 @@
 use std::fmt;
 
 use super::settings::Key;
-use crate::partition::setting_behind;
+use crate::partition::{kafka_settings, setting_behind};
 
-/// Kafka's own settings, by name.
-const KAFKAS: &str = include_str!("kafka_settings.txt");
 /// Settings of single listeners begin with this in Kafka.
 const OF_A_LISTENER: &str = "listener.name.";
 /// Keys that every Kafka configuration has and that mean nothing here: there is one node, and no one to agree with. They are no settings of
@@ -25,7 +23,7 @@ const IN_SILENCE: &[&str] = &[
     "transaction.state.log.replication.factor",
 ];
 /// Settings that Kafka does not have.
-const OURS: &[&str] = &["durability.profile", "http.allowed.hosts"];
+const OURS: &[&str] = &["compressed.batches.check", "durability.profile", "http.allowed.hosts"];
 /// Names that differ by more are not like each other.
 const LIKENESS_MIN: f64 = 0.85;
 
@@ -71,7 +69,7 @@ impl fmt::Display for Standing {
 }
 
 fn kafkas() -> impl Iterator<Item = &'static str> {
-    KAFKAS.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(' ').next())
+    kafka_settings().iter().map(|known| known.setting.name)
 }
 
 fn nearest(name: &str) -> Option<&'static str> {

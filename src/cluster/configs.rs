@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Error;
 use super::image::{BROKER_RESOURCE, TOPIC_RESOURCE};
-use crate::partition::{Kind, Setting, SettingError, setting_behind, setting_named};
+use crate::partition::{Kind, Setting, SettingError, dynamic_setting, setting_named};
 
 /// The longest value, as in Kafka.
 const VALUE_CHARACTERS_MAX: usize = 32_767;
@@ -33,17 +33,17 @@ impl Resource {
         }
     }
 
-    /// The rules of one of its settings. Of a broker only what gives topics their defaults can change while it runs.
+    /// The rules of one of its settings; see [`dynamic_setting`] for those of a broker.
     fn setting(&self, name: &str) -> Result<&'static Setting, Error> {
         match self {
             Resource::Topic(_) => setting_named(name).ok_or_else(|| SettingError::Unknown(name.to_string()).into()),
-            Resource::Broker(_) => setting_behind(name).ok_or_else(|| not_dynamic(&[name])),
+            Resource::Broker(_) => dynamic_setting(name).ok_or_else(|| not_dynamic(&[name])),
         }
     }
 
     /// Names all of a broker's settings that cannot change while it runs.
     fn refuse_static<'a>(&self, names: impl Iterator<Item = &'a String>) -> Result<(), Error> {
-        let wrong: Vec<&str> = names.map(String::as_str).filter(|name| setting_behind(name).is_none()).collect();
+        let wrong: Vec<&str> = names.map(String::as_str).filter(|name| dynamic_setting(name).is_none()).collect();
         if matches!(self, Resource::Topic(_)) || wrong.is_empty() { Ok(()) } else { Err(not_dynamic(&wrong)) }
     }
 }
@@ -103,7 +103,11 @@ pub(super) fn altered(
             let what = format!("must be at most {VALUE_CHARACTERS_MAX} characters");
             return Err(SettingError::Value { name: name.clone(), value: value.chars().take(50).collect(), what }.into());
         }
-        setting.check(value)?;
+        setting.check(value).map_err(|error| match resource {
+            Resource::Topic(_) => error.into(),
+            // Kafka tells of a broker's value that it is the request that is wrong.
+            Resource::Broker(_) => Error::InvalidRequest(error.to_string()),
+        })?;
     }
     Ok(next)
 }
@@ -135,6 +139,7 @@ fn change(
         Operation::Delete => drop(next.remove(name)),
         Operation::Set => drop(next.insert(name.to_string(), not_null(name, value)?.to_string())),
         Operation::Append | Operation::Subtract => {
+            let named = words(not_null(name, value)?);
             let setting = resource.setting(name)?;
             if setting.kind != Kind::List {
                 let (verb, name) = (if operation == Operation::Append { "append to" } else { "subtract from" }, name.to_string());
@@ -142,7 +147,6 @@ fn change(
                 return Err(SettingError::Value { name, value: value.clone().unwrap_or_default(), what }.into());
             }
             let mut list = words(next.get(name).unwrap_or(&effective(setting)));
-            let named = words(not_null(name, value)?);
             if operation == Operation::Append {
                 named.into_iter().for_each(|word| {
                     if !list.contains(&word) {
@@ -196,10 +200,11 @@ mod tests {
     #[test]
     fn bad_changes_are_refused() {
         let twice = |v: &str| ("retention.ms".to_string(), Operation::Set, Some(v.to_string()));
-        let request: [Alteration; 4] = [
+        let request: [Alteration; 5] = [
             Alteration::Change(vec![twice("1"), twice("2")]),
             one("retention.ms", Operation::Set, None),
             one("cleanup.policy", Operation::Append, None),
+            one("retention.ms", Operation::Subtract, None),
             Alteration::Replace(vec![("retention.ms".into(), None)]),
         ];
         for alteration in request {
@@ -225,6 +230,11 @@ mod tests {
             altered(&Resource::Broker(None), &BTreeMap::new(), &alteration, |setting| setting.default.to_string())
         };
         assert!(set("log.retention.ms").is_ok());
+        let bad = one("log.cleaner.threads", Operation::Set, Some("x"));
+        let refused = altered(&Resource::Broker(None), &BTreeMap::new(), &bad, |setting| setting.default.to_string());
+        assert!(matches!(refused, Err(Error::InvalidRequest(_))), "{refused:?}");
+        // It has no effect here, and is kept and shown as every other.
+        assert!(set("log.cleaner.threads").is_ok());
         assert!(matches!(set("num.partitions"), Err(Error::InvalidRequest(_))));
         assert!(matches!(set("nonsense"), Err(Error::InvalidRequest(_))));
     }

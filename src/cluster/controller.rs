@@ -525,8 +525,8 @@ fn check_configs(configs: &[(String, Option<String>)]) -> Result<BTreeMap<String
     configs
         .iter()
         .map(|(name, value)| {
-            let value =
-                value.clone().ok_or_else(|| Error::InvalidRequest(format!("Null value not supported for topic configs: {name}")))?;
+            let what = "Null value not supported for topic configs".to_string();
+            let value = value.clone().ok_or_else(|| SettingError::Value { name: name.clone(), value: "null".into(), what })?;
             setting_named(name).ok_or_else(|| SettingError::Unknown(name.clone()))?.check(&value)?;
             Ok((name.clone(), value))
         })
@@ -607,7 +607,7 @@ mod tests {
             (NewTopic { replication_factor: 0, ..topic("p") }, |e| matches!(e, Error::InvalidReplicationFactor(_))),
             (NewTopic { replication_factor: 3, ..topic("p") }, |e| matches!(e, Error::InvalidReplicationFactor(_))),
             (NewTopic { configs: vec![("x".into(), Some("1".into()))], ..topic("p") }, |e| matches!(e, Error::InvalidConfig(_))),
-            (NewTopic { configs: vec![("retention.ms".into(), None)], ..topic("p") }, |e| matches!(e, Error::InvalidRequest(_))),
+            (NewTopic { configs: vec![("retention.ms".into(), None)], ..topic("p") }, |e| matches!(e, Error::InvalidConfig(_))),
             (NewTopic { partitions: 1, assignments: vec![(0, vec![1])], ..topic("p") }, |e| matches!(e, Error::InvalidRequest(_))),
             (NewTopic { assignments: vec![(1, vec![1])], ..topic("p") }, |e| matches!(e, Error::InvalidReplicaAssignment(_))),
             (NewTopic { assignments: vec![(0, vec![7])], ..topic("p") }, |e| matches!(e, Error::InvalidReplicaAssignment(_))),

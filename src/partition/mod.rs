@@ -6,6 +6,7 @@
 
 mod commits;
 mod error;
+mod kafka_settings;
 mod open_directory;
 mod partitions;
 mod progress;
@@ -17,9 +18,12 @@ pub use crate::storage::{
     AbortedTransaction, ActiveProducer, Appended, CommittedSlice, Error as StorageError, FirstBatch, FoundOffset, Origin, RecordsSlice,
 };
 pub use error::Error;
+pub use kafka_settings::{FOLLOWED_SINCE_START, KafkaSetting, Update, dynamic_setting, kafka_settings};
 pub use open_directory::Durability;
 pub use partitions::{DirectoryView, Keeping, NewReplica, Partitions, Recovered};
 pub use progress::{Subscription, Wake};
 pub use replica::{Isolation, Replica, Traffic, View};
-pub use settings::{CleanupPolicy, Kind, SETTINGS, Setting, SettingError, TopicSettings, setting_behind, setting_named};
+pub use settings::{
+    COMPRESSED_BATCHES_CHECK, CleanupPolicy, Kind, SETTINGS, Setting, SettingError, TopicSettings, setting_behind, setting_named,
+};
 pub use verification::Verification;

@@ -16,14 +16,22 @@ pub enum Kind {
     Long,
     Double,
     List,
+    Class,
+    Password,
 }
 
 /// What values a setting takes, besides its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rule {
+pub(super) enum Rule {
     Any,
     Range(i64, i64),
+    /// 1 to 9, or -1 for the codec's default.
+    GzipLevel,
     Words(&'static [&'static str]),
+    /// `*`, or pairs of a partition and a broker: `0:1,2:1`.
+    ThrottledReplicas,
+    /// False, because there is no tiered storage.
+    NoRemoteStorage,
 }
 
 /// One setting of a topic.
@@ -35,7 +43,7 @@ pub struct Setting {
     pub kind: Kind,
     /// Kafka's default, as text.
     pub default: &'static str,
-    rule: Rule,
+    pub(super) rule: Rule,
     /// The broker's setting that gives the default; empty where there is none.
     pub broker_synonym: &'static str,
     /// One sentence.
@@ -57,7 +65,7 @@ const fn setting(
 #[rustfmt::skip]
 pub const SETTINGS: &[Setting] = &[
     setting("cleanup.policy", Kind::List, "delete", Rule::Words(&["compact", "delete"]), "log.cleanup.policy", "What happens to old segments: delete, compact or both."),
-    setting("compression.gzip.level", Kind::Int, "-1", Rule::Range(-1, 9), "compression.gzip.level", "The level of gzip, where the broker compresses."),
+    setting("compression.gzip.level", Kind::Int, "-1", Rule::GzipLevel, "compression.gzip.level", "The level of gzip, where the broker compresses."),
     setting("compression.lz4.level", Kind::Int, "9", Rule::Range(1, 17), "compression.lz4.level", "The level of lz4, where the broker compresses."),
     setting("compression.type", Kind::String, "producer", Rule::Words(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), "compression.type", "The codec of stored batches; producer keeps what the producer chose."),
     setting("compression.zstd.level", Kind::Int, "3", Rule::Range(-131072, 22), "compression.zstd.level", "The level of zstd, where the broker compresses."),
@@ -66,9 +74,9 @@ pub const SETTINGS: &[Setting] = &[
     setting("file.delete.delay.ms", Kind::Long, "60000", Rule::Range(0, i64::MAX), "log.segment.delete.delay.ms", "How long a deleted file stays on disk."),
     setting("flush.messages", Kind::Long, "9223372036854775807", Rule::Range(1, i64::MAX), "log.flush.interval.messages", "Records after which the log is made durable."),
     setting("flush.ms", Kind::Long, "9223372036854775807", Rule::Range(0, i64::MAX), "log.flush.interval.ms", "Milliseconds after which the log is made durable."),
-    setting("follower.replication.throttled.replicas", Kind::List, "", Rule::Any, "", "Replicas whose following is throttled."),
+    setting("follower.replication.throttled.replicas", Kind::List, "", Rule::ThrottledReplicas, "", "Replicas whose following is throttled."),
     setting("index.interval.bytes", Kind::Int, "4096", Rule::Range(0, i64::MAX), "log.index.interval.bytes", "Bytes between two entries of the offset index."),
-    setting("leader.replication.throttled.replicas", Kind::List, "", Rule::Any, "", "Replicas whose leading is throttled."),
+    setting("leader.replication.throttled.replicas", Kind::List, "", Rule::ThrottledReplicas, "", "Replicas whose leading is throttled."),
     setting("local.retention.bytes", Kind::Long, "-2", Rule::Range(-2, i64::MAX), "log.local.retention.bytes", "Bytes that stay local with tiered storage."),
     setting("local.retention.ms", Kind::Long, "-2", Rule::Range(-2, i64::MAX), "log.local.retention.ms", "Milliseconds that data stays local with tiered storage."),
     setting("max.compaction.lag.ms", Kind::Long, "9223372036854775807", Rule::Range(1, i64::MAX), "log.cleaner.max.compaction.lag.ms", "The longest time that a record may stay uncompacted."),
@@ -85,7 +93,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("remote.copy.lag.ms", Kind::Long, "0", Rule::Range(-1, i64::MAX), "log.remote.copy.lag.ms", "Milliseconds that data may wait for its copy to tiered storage."),
     setting("remote.log.copy.disable", Kind::Boolean, "false", Rule::Any, "", "Whether copying to tiered storage is off."),
     setting("remote.log.delete.on.disable", Kind::Boolean, "false", Rule::Any, "", "Whether tiered data goes when tiered storage is turned off."),
-    setting("remote.storage.enable", Kind::Boolean, "false", Rule::Any, "", "Whether tiered storage is on."),
+    setting("remote.storage.enable", Kind::Boolean, "false", Rule::NoRemoteStorage, "", "Whether tiered storage is on."),
     setting("retention.bytes", Kind::Long, "-1", Rule::Any, "log.retention.bytes", "Bytes above which the oldest segments of a partition go; -1 is no limit."),
     setting("retention.ms", Kind::Long, "604800000", Rule::Range(-1, i64::MAX), "log.retention.ms", "Milliseconds after which segments go; -1 is never."),
     setting("segment.bytes", Kind::Int, "1073741824", Rule::Range(1048576, i64::MAX), "log.segment.bytes", "Bytes after which a new segment begins."),
@@ -154,7 +162,9 @@ impl Setting {
         let refuse =
             |what: &str| Err(SettingError::Value { name: self.name.to_string(), value: value.to_string(), what: what.to_string() });
         let number = match self.kind {
-            Kind::Boolean if !matches!(value, "true" | "false") => return refuse("Expected value to be either true or false"),
+            Kind::Boolean if !matches!(value.trim().to_ascii_lowercase().as_str(), "true" | "false") => {
+                return refuse("Expected value to be either true or false");
+            }
             Kind::Int if value.trim().parse::<i32>().is_err() => return refuse("Not a number of type INT"),
             Kind::Short if value.trim().parse::<i16>().is_err() => return refuse("Not a number of type SHORT"),
             Kind::Long if value.trim().parse::<i64>().is_err() => return refuse("Not a number of type LONG"),
@@ -165,14 +175,28 @@ impl Setting {
         match self.rule {
             Rule::Range(min, _) if number < min as f64 => refuse(&format!("Value must be at least {min}")),
             Rule::Range(_, max) if number > max as f64 => refuse(&format!("Value must be no more than {max}")),
+            Rule::GzipLevel if number != -1.0 && !(1.0..=9.0).contains(&number) => refuse("Value must be between 1 and 9 or equal to -1"),
             Rule::Words(words) if self.kind == Kind::List => match list(value).find(|word| !words.contains(word)) {
                 Some(_) => refuse(&format!("String must be one of: {}", words.join(", "))),
                 None => Ok(()),
             },
+            Rule::ThrottledReplicas if !is_throttled_replicas(value) => {
+                refuse("Must be the literal '*' or a list of replicas in the format [partitionId]:[brokerId],[partitionId]:[brokerId],...")
+            }
+            Rule::NoRemoteStorage if value.trim().eq_ignore_ascii_case("true") => {
+                refuse("Tiered Storage functionality is disabled in the broker.")
+            }
             Rule::Words(words) if !words.contains(&value) => refuse(&format!("String must be one of: {}", words.join(", "))),
             _ => Ok(()),
         }
     }
+}
+
+/// `*`, or partitions with brokers, as Kafka's pattern has it; an empty list throttles nothing.
+fn is_throttled_replicas(value: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let is_pair = |word: &str| word.split_once(':').is_some_and(|(partition, broker)| is_number(partition) && is_number(broker));
+    value.trim() == "*" || list(value).all(is_pair)
 }
 
 fn list(value: &str) -> impl Iterator<Item = &str> {
@@ -200,7 +224,11 @@ pub struct TopicSettings {
     timestamp_type: TimestampType,
     before_max_ms: i64,
     after_max_ms: i64,
+    look: Look,
 }
+
+/// The broker's setting of how closely batches of every topic are looked at: `frame` or `full`. Topics have no value of their own.
+pub const COMPRESSED_BATCHES_CHECK: &str = "compressed.batches.check";
 
 impl TopicSettings {
     /// Settings from a topic's own values, the broker's, and Kafka's defaults, in that order. Values must have been checked; what is not
@@ -255,6 +283,7 @@ impl TopicSettings {
             },
             before_max_ms: long("message.timestamp.before.max.ms"),
             after_max_ms: long("message.timestamp.after.max.ms"),
+            look: if broker.get(COMPRESSED_BATCHES_CHECK).is_some_and(|check| check == "full") { Look::Full } else { Look::Trusting },
         }
     }
 
@@ -268,7 +297,7 @@ impl TopicSettings {
             message_bytes_max: self.message_bytes_max,
             codec: self.codec,
             keys: if self.cleanup.compact { KeyRule::Required } else { KeyRule::Optional },
-            look: Look::Trusting,
+            look: self.look,
             decompressed_bytes_max: self.log.decompressed_bytes_max,
         }
     }
@@ -302,8 +331,15 @@ mod tests {
             ("cleanup.policy", "delete,nothing", "String must be one of: compact, delete"),
             ("compression.type", "zip", "String must be one of: uncompressed, zstd, lz4, snappy, gzip, producer"),
             ("preallocate", "yes", "Expected value to be either true or false"),
+            (
+                "leader.replication.throttled.replicas",
+                "x",
+                "Must be the literal '*' or a list of replicas in the format [partitionId]:[brokerId],[partitionId]:[brokerId],...",
+            ),
+            ("remote.storage.enable", "TRUE", "Tiered Storage functionality is disabled in the broker."),
             ("min.cleanable.dirty.ratio", "1.5", "Value must be no more than 1"),
-            ("compression.gzip.level", "10", "Value must be no more than 9"),
+            ("compression.gzip.level", "0", "Value must be between 1 and 9 or equal to -1"),
+            ("compression.lz4.level", "18", "Value must be no more than 17"),
         ];
         for (name, value, what) in cases {
             let error = setting_named(name).unwrap().check(value).unwrap_err();

@@ -1,13 +1,23 @@
 //! The check at the door: what a producer sends becomes a [`CheckedBatch`], or an error.
 //!
-//! Kafka opens every compressed batch to look at its records. We trust a header that agrees with itself, and open a batch only where the
-//! topic or the header demands it: a compacted topic needs keys, another codec is configured, a limit lies on early timestamps, or the
-//! largest timestamp is missing (Sarama leaves it unset). Uncompressed records are always walked.
+//! Kafka opens every compressed batch to look at its records. We check that the body begins with a frame of its codec, trust a header that
+//! agrees with itself, and open a batch only where the topic or the header demands it: a compacted topic needs keys, another codec is
+//! configured, early timestamps are limited, the largest timestamp is missing (Sarama leaves it unset), or `compressed.batches.check=full`.
+//! Uncompressed records are always walked. A refusal names all records that the topic does not allow, so that a producer can send the others again.
 
 use bytes::Bytes;
 
-use super::{BatchHeader, Codec, Error, Records, TimestampType, batches, compress, decompress, layout};
+use super::{
+    BAD_RECORDS_MAX, BadRecord, BatchHeader, Codec, Error, Fault, Records, TimestampType, batches, check_frame, compress, decompress,
+    layout,
+};
 use crate::model::{LeaderEpoch, Offset};
+
+/// The timestamp of a record that has none.
+const NO_TIMESTAMP: i64 = -1;
+
+/// Bytes after the length of a message of format 0 with neither key nor value.
+const OLD_MESSAGE_BYTES_MIN: i32 = 14;
 
 /// Whether records need keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +31,7 @@ pub enum KeyRule {
 /// How closely compressed batches are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
-    /// Only where something demands it.
+    /// The header of the codec's frame; the records only where something demands it.
     Trusting,
     /// Always, as Kafka does.
     Full,
@@ -82,8 +92,11 @@ impl CheckedBatch {
 
 /// Checks what a producer sent for one partition, in Kafka's order. Exactly one batch; a partial one after it is dropped.
 pub fn check(bytes: &Bytes, rules: &Rules) -> Result<CheckedBatch, Error> {
-    if bytes.len() > layout::MAGIC && bytes[layout::MAGIC] as i8 != 2 {
-        return Err(Error::Magic(bytes[layout::MAGIC] as i8));
+    if let Some(magic) = bytes.get(layout::MAGIC).map(|magic| *magic as i8).filter(|magic| *magic != 2) {
+        let length =
+            bytes.get(layout::BATCH_LENGTH..).and_then(|rest| rest.first_chunk::<4>()).map_or(0, |length| i32::from_be_bytes(*length));
+        let is_old = matches!(magic, 0 | 1) && length < OLD_MESSAGE_BYTES_MIN;
+        return Err(if is_old { Error::Length(length) } else { Error::Magic(magic) });
     }
     let mut all = batches(bytes);
     let (header, batch) = all.next().ok_or(Error::Empty)??;
@@ -114,6 +127,9 @@ fn check_header(header: &BatchHeader) -> Result<(), Error> {
     if header.is_control() {
         return Err(Error::Contradiction("a producer may not write control records"));
     }
+    if header.producer_id.0 >= 0 && header.producer_epoch.0 < -1 {
+        return Err(Error::Contradiction("a producer's epoch is below -1"));
+    }
     if header.producer_id.0 >= 0 && header.base_sequence < 0 {
         return Err(Error::Contradiction("a producer id needs a sequence"));
     }
@@ -128,9 +144,6 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn records(mut self, body: Bytes) -> Result<CheckedBatch, Error> {
-        if self.header.timestamp_type() == TimestampType::LogAppendTime {
-            return Err(Error::AppendTime);
-        }
         let before = self.header;
         let mut body = body;
         if self.codec == Codec::None {
@@ -141,12 +154,14 @@ impl Checker<'_> {
             self.header.max_timestamp = self.walk(&opened)?;
             self.recompress(&mut body, Some(&opened))?;
         } else {
-            self.check_timestamp(0, self.header.max_timestamp)?;
+            check_frame(self.codec, &body)?;
+            let rejected = self.bad_timestamp(0, self.header.max_timestamp);
+            rejected.map_or(Ok(()), |bad| Err(Error::Rejected(vec![bad])))?;
         }
         if self.rules.timestamp_type == TimestampType::LogAppendTime {
-            self.header.set_timestamp_type(TimestampType::LogAppendTime);
             self.header.max_timestamp = self.rules.now_ms;
         }
+        self.header.set_timestamp_type(self.rules.timestamp_type);
         if self.header != before {
             self.header.crc = self.header.compute_crc(&body);
         }
@@ -156,38 +171,46 @@ impl Checker<'_> {
     fn must_open(&self) -> bool {
         let create_time = self.rules.timestamp_type == TimestampType::CreateTime;
         self.rules.look == Look::Full
+            || self.header.timestamp_type() == TimestampType::LogAppendTime
             || self.rules.keys == KeyRule::Required
             || self.rules.codec.is_some_and(|codec| codec != self.codec)
-            || create_time && (self.rules.before_max_ms != i64::MAX || self.header.max_timestamp < self.header.base_timestamp)
+            || create_time && (self.rules.before_max_ms != i64::MAX || self.header.max_timestamp < self.header.base_timestamp.max(0))
     }
 
-    /// Checks every record and returns the largest timestamp.
+    /// Checks every record and returns the largest timestamp, which is never below -1.
     fn walk(&self, bytes: &[u8]) -> Result<i64, Error> {
-        let mut largest = -1;
+        let mut largest = NO_TIMESTAMP;
+        let mut rejected = Vec::new();
+        // As in Kafka all records of a batch that claims the broker's timestamps have its largest one; the topic's own type replaces the claim.
+        let is_append_time = self.header.timestamp_type() == TimestampType::LogAppendTime;
         for (index, record) in Records::new(bytes, self.header.records_count).enumerate() {
             let record = record?;
             if record.offset_delta != index as i32 {
                 return Err(Error::Record { index, what: format!("its offset delta is {}", record.offset_delta) });
             }
-            if record.key.is_none() && self.rules.keys == KeyRule::Required {
-                return Err(Error::KeyMissing { index });
-            }
-            let timestamp = self.header.base_timestamp.saturating_add(record.timestamp_delta);
-            self.check_timestamp(index, timestamp)?;
+            let timestamp = match is_append_time {
+                true => self.header.max_timestamp,
+                false => self.header.base_timestamp.wrapping_add(record.timestamp_delta),
+            };
+            let is_key_missing = record.key.is_none() && self.rules.keys == KeyRule::Required;
+            let bad = is_key_missing.then_some(BadRecord { index, fault: Fault::KeyMissing });
+            rejected.extend(bad.or_else(|| self.bad_timestamp(index, timestamp)).filter(|_| rejected.len() < BAD_RECORDS_MAX));
             largest = largest.max(timestamp);
         }
-        Ok(largest)
+        if rejected.is_empty() { Ok(largest) } else { Err(Error::Rejected(rejected)) }
     }
 
-    fn check_timestamp(&self, index: usize, timestamp_ms: i64) -> Result<(), Error> {
-        if timestamp_ms == -1 || self.rules.timestamp_type == TimestampType::LogAppendTime {
-            return Ok(());
+    /// What is wrong with a timestamp that the producer set. The subtraction wraps as Kafka's does, which refuses times near the ends of 64 bits.
+    fn bad_timestamp(&self, index: usize, timestamp_ms: i64) -> Option<BadRecord> {
+        if timestamp_ms == NO_TIMESTAMP || self.rules.timestamp_type == TimestampType::LogAppendTime {
+            let is_claim = self.header.timestamp_type() == TimestampType::LogAppendTime;
+            return is_claim.then_some(BadRecord { index, fault: Fault::AppendTime });
         }
-        let age_ms = self.rules.now_ms.saturating_sub(timestamp_ms);
-        if timestamp_ms < 0 || age_ms > self.rules.before_max_ms || age_ms.saturating_neg() > self.rules.after_max_ms {
-            return Err(Error::Timestamp { index, timestamp_ms });
-        }
-        Ok(())
+        let Rules { now_ms, before_max_ms, after_max_ms, .. } = *self.rules;
+        let age_ms = now_ms.wrapping_sub(timestamp_ms);
+        let is_bad = age_ms > before_max_ms || age_ms.wrapping_neg() > after_max_ms;
+        let (earliest_ms, latest_ms) = (now_ms.saturating_sub(before_max_ms), now_ms.saturating_add(after_max_ms));
+        is_bad.then_some(BadRecord { index, fault: Fault::Timestamp { timestamp_ms, earliest_ms, latest_ms } })
     }
 
     /// Gives the records the configured codec, where it is another one.
@@ -291,21 +314,75 @@ mod tests {
         let batch = two().build(NOW);
         let max = batch.len() - 1;
         assert!(matches!(check(&batch, &Rules { message_bytes_max: max, ..rules() }), Err(Error::TooLarge { .. })));
-        assert!(matches!(check(&batch, &Rules { keys: KeyRule::Required, ..rules() }), Err(Error::KeyMissing { index: 0 })));
         let zipped = two().codec(Codec::Gzip).build(NOW);
-        assert!(matches!(check(&zipped, &Rules { keys: KeyRule::Required, ..rules() }), Err(Error::KeyMissing { index: 0 })));
         let bomb = Rules { look: Look::Full, decompressed_bytes_max: 10, ..rules() };
         assert_eq!(check(&zipped, &bomb).unwrap_err(), Error::Bomb(10));
+    }
+
+    fn rejected(batch: &Bytes, rules: &Rules) -> Vec<(usize, Fault)> {
+        match check(batch, rules) {
+            Err(Error::Rejected(bad)) => bad.iter().map(|bad| (bad.index, bad.fault)).collect(),
+            other => panic!("records should have been rejected: {other:?}"),
+        }
+    }
+
+    /// librdkafka fails the whole batch where only the first one is named, and sends the good records again where all are.
+    #[test]
+    fn every_record_that_the_topic_does_not_allow_is_named() {
+        let compacted = Rules { keys: KeyRule::Required, before_max_ms: 1000, ..rules() };
+        for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+            let keys = BatchBuilder::new().codec(codec).record(NewRecord::value(b"a")).record(NewRecord::keyed(b"k", Some(b"b")));
+            let batch = keys.record(NewRecord::value(b"c")).build(NOW);
+            assert_eq!(rejected(&batch, &compacted), [(0, Fault::KeyMissing), (2, Fault::KeyMissing)], "{}", codec.name());
+            let late = Fault::Timestamp { timestamp_ms: NOW - 1001, earliest_ms: NOW - 1000, latest_ms: NOW + 3_600_000 };
+            let batch = two().codec(codec).build(NOW - 1001);
+            assert_eq!(rejected(&batch, &Rules { before_max_ms: 1000, ..rules() }), [(0, late), (1, late)], "{}", codec.name());
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_a_bounded_number_of_records() {
+        let many = (0..BAD_RECORDS_MAX + 1).fold(BatchBuilder::new(), |batch, _| batch.record(NewRecord::value(b"")));
+        assert_eq!(rejected(&many.build(NOW), &Rules { keys: KeyRule::Required, ..rules() }).len(), BAD_RECORDS_MAX);
+    }
+
+    /// Such a batch was acknowledged, and every consumer stopped at it.
+    #[test]
+    fn a_codec_over_a_body_that_is_none_is_refused() {
+        for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+            let plain = lying(&two().build(NOW), layout::ATTRIBUTES, &(codec as i16).to_be_bytes());
+            for look in [Look::Trusting, Look::Full] {
+                assert!(matches!(check(&plain, &Rules { look, ..rules() }), Err(Error::Decompress { .. })), "{} {look:?}", codec.name());
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_that_breaks_off_is_found_where_batches_are_opened() {
+        let good = two().codec(Codec::Gzip).build(NOW);
+        let cut = good.len() - layout::SIZE - 6;
+        let mut bytes = good.slice(..good.len() - 6).to_vec();
+        let length = (layout::SIZE - layout::PARTITION_LEADER_EPOCH + cut) as i32;
+        bytes[layout::BATCH_LENGTH..layout::BATCH_LENGTH + 4].copy_from_slice(&length.to_be_bytes());
+        let bytes = lying(&bytes.into(), 0, &[]);
+        assert!(check(&bytes, &rules()).is_ok());
+        assert!(matches!(check(&bytes, &Rules { look: Look::Full, ..rules() }), Err(Error::Decompress { .. })));
     }
 
     #[test]
     fn timestamps_outside_the_limits_are_refused() {
         for codec in [Codec::None, Codec::Lz4] {
             let future = two().codec(codec).build(NOW + 3_600_001);
-            assert!(matches!(check(&future, &rules()), Err(Error::Timestamp { index: 0, .. })));
+            assert!(matches!(check(&future, &rules()), Err(Error::Rejected(_))));
             let old = two().codec(codec).build(NOW - 1001);
-            assert!(matches!(check(&old, &Rules { before_max_ms: 1000, ..rules() }), Err(Error::Timestamp { index: 0, .. })));
-            assert!(check(&two().codec(codec).build(-1), &rules()).is_ok());
+            assert!(matches!(check(&old, &Rules { before_max_ms: 1000, ..rules() }), Err(Error::Rejected(_))));
+            // -1 is no timestamp; history before 1970 is as good as any other.
+            for timestamp_ms in [-1, -5, -1_000_000_000_000] {
+                assert_eq!(check(&two().codec(codec).build(timestamp_ms), &rules()).unwrap().header().max_timestamp, -1, "{timestamp_ms}");
+            }
+            for timestamp_ms in [i64::MIN, i64::MAX] {
+                assert!(matches!(check(&two().codec(codec).build(timestamp_ms), &rules()), Err(Error::Rejected(_))), "{timestamp_ms}");
+            }
         }
     }
 
@@ -325,7 +402,19 @@ mod tests {
         let checked = check(&two().build(5), &rules).unwrap();
         assert_eq!((checked.header().timestamp_type(), checked.header().max_timestamp), (TimestampType::LogAppendTime, NOW));
         assert_eq!(checked.header().crc, checked.header().compute_crc(checked.body()));
-        assert!(matches!(check(&two().attributes(8).build(5), &rules), Err(Error::AppendTime)));
+        assert_eq!(rejected(&two().attributes(8).build(5), &rules), [(0, Fault::AppendTime), (1, Fault::AppendTime)]);
+    }
+
+    #[test]
+    fn a_producers_claim_of_append_time_is_replaced_by_the_topics_type() {
+        let checked = check(&two().attributes(8).build(NOW), &rules()).unwrap();
+        assert_eq!((checked.header().timestamp_type(), checked.header().max_timestamp), (TimestampType::CreateTime, NOW));
+        assert_eq!(checked.header().crc, checked.header().compute_crc(checked.body()));
+        for codec in [Codec::None, Codec::Lz4] {
+            let batch = two().codec(codec).build(-1);
+            let claims = lying(&batch, layout::ATTRIBUTES, &(8 | codec as i16).to_be_bytes());
+            assert_eq!(rejected(&claims, &rules()), [(0, Fault::AppendTime), (1, Fault::AppendTime)], "{}", codec.name());
+        }
     }
 
     #[test]

@@ -51,6 +51,65 @@ impl Codec {
     }
 }
 
+/// Checks that a block begins with a frame of its codec, without decompressing it: magic numbers, versions and what is reserved.
+///
+/// | codec | the first bytes |
+/// |---|---|
+/// | gzip | `1f 8b 08`, flags without the three reserved bits (RFC 1952) |
+/// | snappy | xerial's magic and a block that is whole, or a raw block: its elements give the length at its front |
+/// | lz4 | `04 22 4d 18`, version 1, block size 4 to 7 |
+/// | zstd | `28 b5 2f fd`, or a skippable frame (RFC 8878) |
+pub fn check_frame(codec: Codec, block: &[u8]) -> Result<(), Error> {
+    let fits = match (codec, block) {
+        (Codec::None, _) => true,
+        (Codec::Gzip, [0x1f, 0x8b, 8, flags, ..]) => flags & 0xe0 == 0,
+        (Codec::Lz4, [0x04, 0x22, 0x4d, 0x18, flags, sizes, ..]) => flags >> 6 == 1 && (0x40..=0x70).contains(sizes),
+        (Codec::Zstd, [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..]) => true,
+        (Codec::Snappy, block) if block.starts_with(&XERIAL_MAGIC) => {
+            let first = block.get(XERIAL_HEADER_BYTES..).and_then(|rest| rest.split_first_chunk::<4>());
+            first.is_some_and(|(length, rest)| rest.get(..u32::from_be_bytes(*length) as usize).is_some_and(is_snappy_block))
+        }
+        (Codec::Snappy, block) => is_snappy_block(block),
+        _ => false,
+    };
+    if fits { Ok(()) } else { Err(failed(codec, &"it does not begin with a frame of this codec")) }
+}
+
+/// Whether a raw snappy block, which has no magic number, is one: the sizes of its elements are walked without copying a byte, and add up to the
+/// length at its front.
+fn is_snappy_block(block: &[u8]) -> bool {
+    let walk = || {
+        let length = snap::raw::decompress_len(block).ok()?;
+        let length_bytes = block.iter().take_while(|byte| **byte >= 0x80).count() + 1;
+        let (mut rest, mut produced) = (block.get(length_bytes..)?, 0);
+        while let Some((tag, after)) = rest.split_first() {
+            let (long, short) = (usize::from(tag >> 2), usize::from(tag >> 2 & 7));
+            let (size, distance, next) = match tag & 3 {
+                0 if long < 60 => (long + 1, None, after.get(long + 1..)?),
+                0 => {
+                    let (bytes, after) = after.split_at_checked(long - 59)?;
+                    let size = little_endian(bytes).checked_add(1)?;
+                    (size, None, after.get(size..)?)
+                }
+                1 => (short + 4, Some(usize::from(tag >> 5) << 8 | usize::from(*after.first()?)), after.get(1..)?),
+                2 => (long + 1, Some(little_endian(after.get(..2)?)), after.get(2..)?),
+                _ => (long + 1, Some(little_endian(after.get(..4)?)), after.get(4..)?),
+            };
+            if distance.is_some_and(|distance| distance == 0 || distance > produced) {
+                return None;
+            }
+            produced += size;
+            rest = next;
+        }
+        (produced > 0 && produced == length).then_some(())
+    };
+    walk().is_some()
+}
+
+fn little_endian(bytes: &[u8]) -> usize {
+    bytes.iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte))
+}
+
 /// Decompresses a block; more than `max` bytes are an error, found while they stream.
 pub fn decompress(codec: Codec, block: &[u8], max: usize) -> Result<Vec<u8>, Error> {
     match codec {
@@ -157,6 +216,25 @@ mod tests {
                 let _ = decompress(*codec, &bytes, 10_000);
             }
         }
+    }
+
+    #[test]
+    fn a_frame_of_another_codec_is_not_taken_for_its_own() {
+        let codecs = &CODECS[1..];
+        let bytes = b"some bytes that are compressed".repeat(10);
+        for written in codecs {
+            let block = compress(*written, &bytes).unwrap();
+            for said in codecs {
+                assert_eq!(check_frame(*said, &block).is_ok(), said == written, "{} read as {}", written.name(), said.name());
+            }
+            assert!(check_frame(*written, &block[..2]).is_err(), "{} cut off", written.name());
+        }
+        // Uncompressed records under the attributes of a codec, as a faulty client once sent them.
+        let plain = [18, 0, 0, 0, 2, b'k', 6, b'a', b'b', b'c', 0];
+        for codec in codecs {
+            assert!(check_frame(*codec, &plain).is_err() && check_frame(*codec, &[]).is_err(), "{}", codec.name());
+        }
+        assert!(check_frame(Codec::Snappy, &snap::raw::Encoder::new().compress_vec(&bytes).unwrap()).is_ok());
     }
 
     #[test]

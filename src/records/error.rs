@@ -45,23 +45,9 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
-    /// A compacted topic needs keys.
-    #[error("record {index} has no key, which a compacted topic needs")]
-    KeyMissing {
-        /// Place in the batch, from 0.
-        index: usize,
-    },
-    /// A timestamp outside what the topic allows.
-    #[error("record {index} has the timestamp {timestamp_ms}, which lies outside what the topic allows")]
-    Timestamp {
-        /// Place in the batch, from 0.
-        index: usize,
-        /// Milliseconds since 1970.
-        timestamp_ms: i64,
-    },
-    /// The producer claims the broker's kind of timestamp.
-    #[error("a producer may not set the timestamp type LogAppendTime")]
-    AppendTime,
+    /// Records that the topic does not allow: all of them, in their order, at most [`BAD_RECORDS_MAX`].
+    #[error("{} of the batch's records cannot be appended: {}", .0.len(), .0.first().map(BadRecord::to_string).unwrap_or_default())]
+    Rejected(Vec<BadRecord>),
     /// A codec number that does not exist.
     #[error("compression codec {0} does not exist")]
     Codec(u8),
@@ -78,12 +64,45 @@ pub enum Error {
     Bomb(usize),
 }
 
-impl Error {
-    /// The record at fault, where it is one record's fault.
-    pub fn record_index(&self) -> Option<usize> {
-        match self {
-            Error::Record { index, .. } | Error::KeyMissing { index } | Error::Timestamp { index, .. } => Some(*index),
-            _ => None,
+/// The most records that a refusal names. Records that it does not name were not appended either.
+pub const BAD_RECORDS_MAX: usize = 65_536;
+
+/// A record that the topic does not allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadRecord {
+    /// Place in the batch, from 0.
+    pub index: usize,
+    /// Why.
+    pub fault: Fault,
+}
+
+/// Why a topic does not allow a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It has no key, and the topic is compacted.
+    KeyMissing,
+    /// The producer says that a broker has set its timestamp.
+    AppendTime,
+    /// Its timestamp is out of the topic's range.
+    Timestamp {
+        /// Milliseconds since 1970.
+        timestamp_ms: i64,
+        /// The earliest timestamp that the topic allows now.
+        earliest_ms: i64,
+        /// The latest.
+        latest_ms: i64,
+    },
+}
+
+impl std::fmt::Display for BadRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let BadRecord { index, fault } = self;
+        match fault {
+            Fault::KeyMissing => write!(f, "record {index} has no key, which a compacted topic requires"),
+            Fault::AppendTime => write!(f, "record {index} has the timestamp type LogAppendTime, which a producer may not set"),
+            Fault::Timestamp { timestamp_ms, earliest_ms, latest_ms } => {
+                write!(f, "record {index} has the timestamp {timestamp_ms}, which is out of range [{earliest_ms}, {latest_ms}]")
+            }
         }
     }
 }

@@ -38,7 +38,7 @@ pub const SERVED: &[Served] = &[
     Served { key: ApiKey::Metadata, min: 0, max: 13 },
     Served { key: ApiKey::OffsetCommit, min: 2, max: 10 },
     Served { key: ApiKey::OffsetFetch, min: 1, max: 10 },
-    Served { key: ApiKey::FindCoordinator, min: 0, max: 5 },
+    Served { key: ApiKey::FindCoordinator, min: 0, max: 6 },
     Served { key: ApiKey::JoinGroup, min: 0, max: 9 },
     Served { key: ApiKey::Heartbeat, min: 0, max: 4 },
     Served { key: ApiKey::LeaveGroup, min: 0, max: 5 },
@@ -59,7 +59,7 @@ pub const SERVED: &[Served] = &[
     Served { key: ApiKey::TxnOffsetCommit, min: 0, max: 5 },
     Served { key: ApiKey::DescribeConfigs, min: 1, max: 4 },
     Served { key: ApiKey::AlterConfigs, min: 0, max: 2 },
-    Served { key: ApiKey::DescribeLogDirs, min: 1, max: 4 },
+    Served { key: ApiKey::DescribeLogDirs, min: 1, max: 5 },
     Served { key: ApiKey::SaslAuthenticate, min: 0, max: 2 },
     Served { key: ApiKey::CreatePartitions, min: 0, max: 3 },
     Served { key: ApiKey::DeleteGroups, min: 0, max: 2 },
@@ -74,6 +74,7 @@ pub const SERVED: &[Served] = &[
     Served { key: ApiKey::ListTransactions, min: 0, max: 2 },
     // Offered so that its clients are told at once that such groups are not served; see the handler.
     Served { key: ApiKey::ConsumerGroupHeartbeat, min: 0, max: 1 },
+    Served { key: ApiKey::ListConfigResources, min: 0, max: 1 },
     Served { key: ApiKey::DescribeTopicPartitions, min: 0, max: 0 },
 ];
 
@@ -260,6 +261,7 @@ fn route(key: ApiKey, caller: Caller, version: i16, header: RequestHeader, body:
         ApiKey::DescribeTransactions => handle!(describe_transactions: key, caller, version, header, body),
         ApiKey::ListTransactions => handle!(list_transactions: key, caller, version, header, body),
         ApiKey::ConsumerGroupHeartbeat => handle!(consumer_group_heartbeat: key, caller, version, header, body),
+        ApiKey::ListConfigResources => handle!(list_config_resources: key, caller, version, header, body),
         ApiKey::UpdateFeatures => handle!(update_features: key, caller, version, header, body),
         other => Err(Refusal::Api(other as i16)),
     }

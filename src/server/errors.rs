@@ -2,6 +2,7 @@
 
 use crate::partition::StorageError;
 use crate::protocol::ErrorCode;
+use crate::records::{BadRecord, Fault};
 use crate::{cluster, partition, records};
 
 /// The code of a partition's error. Versions of an API that know less get theirs from [`for_produce`].
@@ -38,27 +39,33 @@ fn of_storage(error: &StorageError) -> ErrorCode {
 
 fn of_records(error: &records::Error) -> ErrorCode {
     match error {
-        records::Error::Crc { .. } | records::Error::Length(_) | records::Error::Codec(_) | records::Error::Decompress { .. } => {
-            ErrorCode::CorruptMessage
-        }
+        records::Error::Crc { .. } | records::Error::Length(_) => ErrorCode::CorruptMessage,
+        // Sent again, a body that is no frame of its codec would be no better: clients try again after CORRUPT_MESSAGE, and not after this one.
+        records::Error::Codec(_) | records::Error::Decompress { .. } => ErrorCode::InvalidRecord,
+        records::Error::Magic(magic) if !matches!(magic, 0 | 1) => ErrorCode::CorruptMessage,
         records::Error::TooLarge { .. } | records::Error::Bomb(_) => ErrorCode::MessageTooLarge,
-        records::Error::Timestamp { .. } | records::Error::AppendTime => ErrorCode::InvalidTimestamp,
+        records::Error::Rejected(bad) if bad.iter().any(|bad| bad.fault != Fault::KeyMissing) => ErrorCode::InvalidTimestamp,
         records::Error::Empty
         | records::Error::SeveralBatches
         | records::Error::Magic(_)
         | records::Error::BaseOffset(_)
         | records::Error::Contradiction(_)
         | records::Error::Record { .. }
-        | records::Error::KeyMissing { .. } => ErrorCode::InvalidRecord,
+        | records::Error::Rejected(_) => ErrorCode::InvalidRecord,
     }
 }
 
-/// The record at fault, where a batch was refused for one.
-pub(super) fn record_index(error: &partition::Error) -> Option<usize> {
+/// The records that a topic does not allow, where a batch was refused for them.
+pub(super) fn bad_records(error: &partition::Error) -> &[BadRecord] {
     match error {
-        partition::Error::Records(error) => error.record_index(),
-        _ => None,
+        partition::Error::Records(records::Error::Rejected(bad)) => bad,
+        _ => &[],
     }
+}
+
+/// Whether what was produced is not exactly one batch of the current format.
+pub(super) fn is_no_single_batch(error: &partition::Error) -> bool {
+    matches!(error, partition::Error::Records(records::Error::Empty | records::Error::SeveralBatches | records::Error::Magic(_)))
 }
 
 /// A coordinator's error for a producer, whose requests know of fenced producers from a version on.

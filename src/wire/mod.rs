@@ -14,7 +14,7 @@ pub use cursor::{Cursor, Frame, ITEMS_MAX};
 pub use error::Error;
 pub use parse::{
     Form, Parsed, array, boolean, bytes, float64, int8, int16, int32, int64, nullable, nullable_array, nullable_bytes, nullable_records,
-    nullable_string, records, string, tags, uint16, uint32, unknown_tags, unsigned_varint, uuid, varint_in, varlong_in, whole,
+    nullable_string, records, require, string, tags, uint16, uint32, unknown_tags, unsigned_varint, uuid, varint_in, varlong_in, whole,
 };
 pub use records::Records;
 pub use write::{Hole, Tags, Writer, put_unsigned_varint, put_varint, put_varlong, varint_size, varlong_size};

@@ -118,6 +118,11 @@ fn not_null<T>((rest, value): (Cursor<'_>, Option<T>)) -> Parsed<'_, T> {
     value.map(|value| (rest, value)).ok_or(Error::Length(-1).fatal())
 }
 
+/// The error of a null in a version that allows none.
+pub fn require<T>(value: &Option<T>) -> Result<(), nom::Err<Error>> {
+    if value.is_some() { Ok(()) } else { Err(Error::Length(-1).fatal()) }
+}
+
 /// A string that may be null.
 pub fn nullable_string(input: Cursor<'_>, form: Form) -> Parsed<'_, Option<String>> {
     let (rest, length) = length(input, form, length16)?;

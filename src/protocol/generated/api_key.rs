@@ -88,6 +88,8 @@ pub enum ApiKey {
     ConsumerGroupHeartbeat = 68,
     /// Shows next-generation consumer groups (KIP-848).
     ConsumerGroupDescribe = 69,
+    /// Lists the resources that have settings.
+    ListConfigResources = 74,
     /// Describes topics page by page (KIP-966).
     DescribeTopicPartitions = 75,
 }
@@ -137,6 +139,7 @@ impl ApiKey {
         ApiKey::ListTransactions,
         ApiKey::ConsumerGroupHeartbeat,
         ApiKey::ConsumerGroupDescribe,
+        ApiKey::ListConfigResources,
         ApiKey::DescribeTopicPartitions,
     ];
 
@@ -185,6 +188,7 @@ impl ApiKey {
             66 => ApiKey::ListTransactions,
             68 => ApiKey::ConsumerGroupHeartbeat,
             69 => ApiKey::ConsumerGroupDescribe,
+            74 => ApiKey::ListConfigResources,
             75 => ApiKey::DescribeTopicPartitions,
             _ => return None,
         })
@@ -235,6 +239,7 @@ impl ApiKey {
             ApiKey::ListTransactions => "ListTransactions",
             ApiKey::ConsumerGroupHeartbeat => "ConsumerGroupHeartbeat",
             ApiKey::ConsumerGroupDescribe => "ConsumerGroupDescribe",
+            ApiKey::ListConfigResources => "ListConfigResources",
             ApiKey::DescribeTopicPartitions => "DescribeTopicPartitions",
         }
     }
@@ -284,6 +289,7 @@ impl ApiKey {
             ApiKey::ListTransactions => 0,
             ApiKey::ConsumerGroupHeartbeat => 0,
             ApiKey::ConsumerGroupDescribe => 0,
+            ApiKey::ListConfigResources => 0,
             ApiKey::DescribeTopicPartitions => 0,
         }
     }
@@ -336,6 +342,7 @@ macro_rules! each_api {
             list_transactions, ListTransactions, ListTransactionsRequest, ListTransactionsResponse;
             consumer_group_heartbeat, ConsumerGroupHeartbeat, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse;
             consumer_group_describe, ConsumerGroupDescribe, ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse;
+            list_config_resources, ListConfigResources, ListConfigResourcesRequest, ListConfigResourcesResponse;
             describe_topic_partitions, DescribeTopicPartitions, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse;
         }
     };

@@ -72,7 +72,7 @@ impl Request for DeleteTopicsRequest {
     type Response = DeleteTopicsResponse;
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct DeletableTopicResult {
     pub name: Option<String>,
     pub topic_id: Uuid,
@@ -80,23 +80,12 @@ pub struct DeletableTopicResult {
     pub error_message: Option<String>,
 }
 
-impl Default for DeletableTopicResult {
-    fn default() -> Self {
-        DeletableTopicResult {
-            name: Some(Default::default()),
-            topic_id: Default::default(),
-            error_code: Default::default(),
-            error_message: Default::default(),
-        }
-    }
-}
-
 impl DeletableTopicResult {
     pub(crate) fn decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {
         let form = Form::flexible_from(version, 4);
         let mut input = input;
         let mut value = Self::default();
-        (input, value.name) = wire::nullable_string(input, form)?;
+        (input, value.name) = wire::nullable_string(input, form)?; if !(version >= 6) { wire::require(&value.name)?; }
         if version >= 6 { (input, value.topic_id) = wire::uuid(input)?; }
         (input, value.error_code) = wire::int16(input)?;
         if version >= 5 { (input, value.error_message) = wire::nullable_string(input, form)?; }

@@ -85,21 +85,11 @@ impl Request for DescribeConfigsRequest {
     type Response = DescribeConfigsResponse;
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct DescribeConfigsSynonym {
     pub name: String,
     pub value: Option<String>,
     pub source: i8,
-}
-
-impl Default for DescribeConfigsSynonym {
-    fn default() -> Self {
-        DescribeConfigsSynonym {
-            name: Default::default(),
-            value: Some(Default::default()),
-            source: Default::default(),
-        }
-    }
 }
 
 impl DescribeConfigsSynonym {
@@ -139,13 +129,13 @@ impl Default for DescribeConfigsResourceResult {
     fn default() -> Self {
         DescribeConfigsResourceResult {
             name: Default::default(),
-            value: Some(Default::default()),
+            value: Default::default(),
             read_only: Default::default(),
             config_source: -1,
             is_sensitive: Default::default(),
             synonyms: Default::default(),
             config_type: Default::default(),
-            documentation: Some(Default::default()),
+            documentation: Default::default(),
         }
     }
 }
@@ -181,25 +171,13 @@ impl DescribeConfigsResourceResult {
     }
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct DescribeConfigsResult {
     pub error_code: i16,
     pub error_message: Option<String>,
     pub resource_type: i8,
     pub resource_name: String,
     pub configs: Vec<DescribeConfigsResourceResult>,
-}
-
-impl Default for DescribeConfigsResult {
-    fn default() -> Self {
-        DescribeConfigsResult {
-            error_code: Default::default(),
-            error_message: Some(Default::default()),
-            resource_type: Default::default(),
-            resource_name: Default::default(),
-            configs: Default::default(),
-        }
-    }
 }
 
 impl DescribeConfigsResult {

@@ -49,7 +49,7 @@ impl Default for DescribeLogDirsRequest {
 impl Message for DescribeLogDirsRequest {
     const NAME: &'static str = "DescribeLogDirsRequest";
     const MIN_VERSION: i16 = 1;
-    const MAX_VERSION: i16 = 4;
+    const MAX_VERSION: i16 = 5;
     const FLEXIBLE_FROM: i16 = 2;
     const TYPE_ID: Option<i16> = None;
 
@@ -137,6 +137,7 @@ pub struct DescribeLogDirsResult {
     pub topics: Vec<DescribeLogDirsTopic>,
     pub total_bytes: i64,
     pub usable_bytes: i64,
+    pub is_cordoned: bool,
 }
 
 impl Default for DescribeLogDirsResult {
@@ -147,6 +148,7 @@ impl Default for DescribeLogDirsResult {
             topics: Default::default(),
             total_bytes: -1,
             usable_bytes: -1,
+            is_cordoned: Default::default(),
         }
     }
 }
@@ -161,6 +163,7 @@ impl DescribeLogDirsResult {
         (input, value.topics) = wire::array(input, form, 2, |input| DescribeLogDirsTopic::decode(input, version))?;
         if version >= 4 { (input, value.total_bytes) = wire::int64(input)?; }
         if version >= 4 { (input, value.usable_bytes) = wire::int64(input)?; }
+        if version >= 5 { (input, value.is_cordoned) = wire::boolean(input)?; }
         if version >= 2 { (input, ()) = wire::unknown_tags(input)?; }
         Ok((input, value))
     }
@@ -172,6 +175,7 @@ impl DescribeLogDirsResult {
         writer.array(&self.topics, form, |writer, item| item.encode(writer, version));
         if version >= 4 { writer.int64(self.total_bytes); }
         if version >= 4 { writer.int64(self.usable_bytes); }
+        if version >= 5 { writer.boolean(self.is_cordoned); }
         if version >= 2 { writer.tags(Tags::new()); }
     }
 }
@@ -186,7 +190,7 @@ pub struct DescribeLogDirsResponse {
 impl Message for DescribeLogDirsResponse {
     const NAME: &'static str = "DescribeLogDirsResponse";
     const MIN_VERSION: i16 = 1;
-    const MAX_VERSION: i16 = 4;
+    const MAX_VERSION: i16 = 5;
     const FLEXIBLE_FROM: i16 = 2;
     const TYPE_ID: Option<i16> = None;
 

@@ -180,7 +180,7 @@ impl Default for DescribeTopicPartitionsResponseTopic {
     fn default() -> Self {
         DescribeTopicPartitionsResponseTopic {
             error_code: Default::default(),
-            name: Some(Default::default()),
+            name: Default::default(),
             topic_id: Default::default(),
             is_internal: Default::default(),
             partitions: Default::default(),

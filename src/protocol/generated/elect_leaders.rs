@@ -82,21 +82,11 @@ impl Request for ElectLeadersRequest {
     type Response = ElectLeadersResponse;
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct PartitionResult {
     pub partition_id: i32,
     pub error_code: i16,
     pub error_message: Option<String>,
-}
-
-impl Default for PartitionResult {
-    fn default() -> Self {
-        PartitionResult {
-            partition_id: Default::default(),
-            error_code: Default::default(),
-            error_message: Some(Default::default()),
-        }
-    }
 }
 
 impl PartitionResult {

@@ -47,7 +47,7 @@ impl Request for FindCoordinatorRequest {
     type Response = FindCoordinatorResponse;
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Coordinator {
     pub key: String,
     pub node_id: i32,
@@ -55,19 +55,6 @@ pub struct Coordinator {
     pub port: i32,
     pub error_code: i16,
     pub error_message: Option<String>,
-}
-
-impl Default for Coordinator {
-    fn default() -> Self {
-        Coordinator {
-            key: Default::default(),
-            node_id: Default::default(),
-            host: Default::default(),
-            port: Default::default(),
-            error_code: Default::default(),
-            error_message: Some(Default::default()),
-        }
-    }
 }
 
 impl Coordinator {
@@ -97,7 +84,7 @@ impl Coordinator {
     }
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct FindCoordinatorResponse {
     pub throttle_time_ms: i32,
     pub error_code: i16,
@@ -106,20 +93,6 @@ pub struct FindCoordinatorResponse {
     pub host: String,
     pub port: i32,
     pub coordinators: Vec<Coordinator>,
-}
-
-impl Default for FindCoordinatorResponse {
-    fn default() -> Self {
-        FindCoordinatorResponse {
-            throttle_time_ms: Default::default(),
-            error_code: Default::default(),
-            error_message: Some(Default::default()),
-            node_id: Default::default(),
-            host: Default::default(),
-            port: Default::default(),
-            coordinators: Default::default(),
-        }
-    }
 }
 
 impl Message for FindCoordinatorResponse {

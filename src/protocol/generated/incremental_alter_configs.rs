@@ -110,23 +110,12 @@ impl Request for IncrementalAlterConfigsRequest {
     type Response = IncrementalAlterConfigsResponse;
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct AlterConfigsResourceResponse {
     pub error_code: i16,
     pub error_message: Option<String>,
     pub resource_type: i8,
     pub resource_name: String,
-}
-
-impl Default for AlterConfigsResourceResponse {
-    fn default() -> Self {
-        AlterConfigsResourceResponse {
-            error_code: Default::default(),
-            error_message: Some(Default::default()),
-            resource_type: Default::default(),
-            resource_name: Default::default(),
-        }
-    }
 }
 
 impl AlterConfigsResourceResponse {

@@ -150,7 +150,7 @@ impl Default for JoinGroupResponse {
             error_code: Default::default(),
             generation_id: -1,
             protocol_type: Default::default(),
-            protocol_name: Some(Default::default()),
+            protocol_name: Default::default(),
             leader: Default::default(),
             skip_assignment: Default::default(),
             member_id: Default::default(),
@@ -174,7 +174,7 @@ impl Message for JoinGroupResponse {
         (input, value.error_code) = wire::int16(input)?;
         (input, value.generation_id) = wire::int32(input)?;
         if version >= 7 { (input, value.protocol_type) = wire::nullable_string(input, form)?; }
-        (input, value.protocol_name) = wire::nullable_string(input, form)?;
+        (input, value.protocol_name) = wire::nullable_string(input, form)?; if !(version >= 7) { wire::require(&value.protocol_name)?; }
         (input, value.leader) = wire::string(input, form)?;
         if version >= 9 { (input, value.skip_assignment) = wire::boolean(input)?; }
         (input, value.member_id) = wire::string(input, form)?;

@@ -75,21 +75,11 @@ impl Request for LeaveGroupRequest {
     type Response = LeaveGroupResponse;
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct MemberResponse {
     pub member_id: String,
     pub group_instance_id: Option<String>,
     pub error_code: i16,
-}
-
-impl Default for MemberResponse {
-    fn default() -> Self {
-        MemberResponse {
-            member_id: Default::default(),
-            group_instance_id: Some(Default::default()),
-            error_code: Default::default(),
-        }
-    }
 }
 
 impl MemberResponse {

@@ -134,23 +134,12 @@ impl OngoingTopicReassignment {
     }
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct ListPartitionReassignmentsResponse {
     pub throttle_time_ms: i32,
     pub error_code: i16,
     pub error_message: Option<String>,
     pub topics: Vec<OngoingTopicReassignment>,
-}
-
-impl Default for ListPartitionReassignmentsResponse {
-    fn default() -> Self {
-        ListPartitionReassignmentsResponse {
-            throttle_time_ms: Default::default(),
-            error_code: Default::default(),
-            error_message: Some(Default::default()),
-            topics: Default::default(),
-        }
-    }
 }
 
 impl Message for ListPartitionReassignmentsResponse {

@@ -29,7 +29,7 @@ impl MetadataRequestTopic {
         let mut input = input;
         let mut value = Self::default();
         if version >= 10 { (input, value.topic_id) = wire::uuid(input)?; }
-        (input, value.name) = wire::nullable_string(input, form)?;
+        (input, value.name) = wire::nullable_string(input, form)?; if !(version >= 10) { wire::require(&value.name)?; }
         if version >= 9 { (input, ()) = wire::unknown_tags(input)?; }
         Ok((input, value))
     }
@@ -72,7 +72,7 @@ impl Message for MetadataRequest {
         let form = Form::flexible_from(version, 9);
         let mut input = input;
         let mut value = Self::default();
-        (input, value.topics) = wire::nullable_array(input, form, 1, |input| MetadataRequestTopic::decode(input, version))?;
+        (input, value.topics) = wire::nullable_array(input, form, 1, |input| MetadataRequestTopic::decode(input, version))?; if !(version >= 1) { wire::require(&value.topics)?; }
         if version >= 4 { (input, value.allow_auto_topic_creation) = wire::boolean(input)?; }
         if (8..=10).contains(&version) { (input, value.include_cluster_authorized_operations) = wire::boolean(input)?; }
         if version >= 8 { (input, value.include_topic_authorized_operations) = wire::boolean(input)?; }
@@ -194,7 +194,7 @@ impl Default for MetadataResponseTopic {
     fn default() -> Self {
         MetadataResponseTopic {
             error_code: Default::default(),
-            name: Some(Default::default()),
+            name: Default::default(),
             topic_id: Default::default(),
             is_internal: Default::default(),
             partitions: Default::default(),
@@ -209,7 +209,7 @@ impl MetadataResponseTopic {
         let mut input = input;
         let mut value = Self::default();
         (input, value.error_code) = wire::int16(input)?;
-        (input, value.name) = wire::nullable_string(input, form)?;
+        (input, value.name) = wire::nullable_string(input, form)?; if !(version >= 12) { wire::require(&value.name)?; }
         if version >= 10 { (input, value.topic_id) = wire::uuid(input)?; }
         if version >= 1 { (input, value.is_internal) = wire::boolean(input)?; }
         (input, value.partitions) = wire::array(input, form, 12, |input| MetadataResponsePartition::decode(input, version))?;

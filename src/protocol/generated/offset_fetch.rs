@@ -134,7 +134,7 @@ impl Message for OffsetFetchRequest {
         let mut input = input;
         let mut value = Self::default();
         if version <= 7 { (input, value.group_id) = wire::string(input, form)?; }
-        if version <= 7 { (input, value.topics) = wire::nullable_array(input, form, 1, |input| OffsetFetchRequestTopic::decode(input, version))?; }
+        if version <= 7 { (input, value.topics) = wire::nullable_array(input, form, 1, |input| OffsetFetchRequestTopic::decode(input, version))?; if !(version >= 2) { wire::require(&value.topics)?; } }
         if version >= 8 { (input, value.groups) = wire::array(input, form, 1, |input| OffsetFetchRequestGroup::decode(input, version))?; }
         if version >= 7 { (input, value.require_stable) = wire::boolean(input)?; }
         if version >= 6 { (input, ()) = wire::unknown_tags(input)?; }
@@ -171,7 +171,7 @@ impl Default for OffsetFetchResponsePartition {
             partition_index: Default::default(),
             committed_offset: Default::default(),
             committed_leader_epoch: -1,
-            metadata: Some(Default::default()),
+            metadata: Default::default(),
             error_code: Default::default(),
         }
     }
@@ -242,7 +242,7 @@ impl Default for OffsetFetchResponsePartitions {
             partition_index: Default::default(),
             committed_offset: Default::default(),
             committed_leader_epoch: -1,
-            metadata: Some(Default::default()),
+            metadata: Default::default(),
             error_code: Default::default(),
         }
     }

@@ -99,21 +99,11 @@ impl Request for UpdateFeaturesRequest {
     type Response = UpdateFeaturesResponse;
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct UpdatableFeatureResult {
     pub feature: String,
     pub error_code: i16,
     pub error_message: Option<String>,
-}
-
-impl Default for UpdatableFeatureResult {
-    fn default() -> Self {
-        UpdatableFeatureResult {
-            feature: Default::default(),
-            error_code: Default::default(),
-            error_message: Some(Default::default()),
-        }
-    }
 }
 
 impl UpdatableFeatureResult {
@@ -137,23 +127,12 @@ impl UpdatableFeatureResult {
     }
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct UpdateFeaturesResponse {
     pub throttle_time_ms: i32,
     pub error_code: i16,
     pub error_message: Option<String>,
     pub results: Vec<UpdatableFeatureResult>,
-}
-
-impl Default for UpdateFeaturesResponse {
-    fn default() -> Self {
-        UpdateFeaturesResponse {
-            throttle_time_ms: Default::default(),
-            error_code: Default::default(),
-            error_message: Some(Default::default()),
-            results: Default::default(),
-        }
-    }
 }
 
 impl Message for UpdateFeaturesResponse {

@@ -1,6 +1,7 @@
 //! What AlterConfigs and IncrementalAlterConfigs share: resources by type and name, and the way to the controller.
 
 use crate::cluster::{Alteration, Event, Resource, Response};
+use crate::model::is_legal_topic_name;
 use crate::protocol::ErrorCode;
 use crate::server::errors;
 use crate::server::services::Services;
@@ -31,13 +32,14 @@ pub(super) struct Altered {
 /// Alters resources; each has a result of its own, in the order of the request.
 pub(super) async fn alter(services: &Services, wanted: Vec<Wanted>, validate_only: bool) -> Vec<Altered> {
     let twice = |w: &Wanted| wanted.iter().filter(|other| (other.kind, &other.name) == (w.kind, &w.name)).count() > 1;
-    let checked: Vec<Result<(Resource, Alteration), String>> = wanted
+    let checked: Vec<Result<(Resource, Alteration), Refused>> = wanted
         .iter()
         .map(|w| {
             if twice(w) {
-                return Err("Each resource must appear at most once.".into());
+                return refuse("Each resource must appear at most once.".into());
             }
-            Ok((resource(services, w.kind, &w.name)?, w.alteration.clone()?))
+            let alteration = w.alteration.clone().or_else(refuse)?;
+            Ok((resource(services, w.kind, &w.name)?, alteration))
         })
         .collect();
     let alterations: Vec<_> = checked.iter().flatten().cloned().collect();
@@ -48,8 +50,8 @@ pub(super) async fn alter(services: &Services, wanted: Vec<Wanted>, validate_onl
         Err(error) => vec![Err(error); count],
     };
     let mut results = results.into_iter();
-    let mut outcome = |checked: Result<(Resource, Alteration), String>| match checked.map(|_| results.next()) {
-        Err(message) => (ErrorCode::InvalidRequest, Some(message)),
+    let mut outcome = |checked: Result<(Resource, Alteration), Refused>| match checked.map(|_| results.next()) {
+        Err((error, message)) => (error, Some(message)),
         Ok(Some(Err(error))) => (errors::of_cluster(&error), Some(error.to_string())),
         Ok(_) => (ErrorCode::None, None),
     };
@@ -58,14 +60,22 @@ pub(super) async fn alter(services: &Services, wanted: Vec<Wanted>, validate_onl
     wanted.into_iter().zip(outcomes).map(altered).collect()
 }
 
-fn resource(services: &Services, kind: i8, name: &str) -> Result<Resource, String> {
+type Refused = (ErrorCode, String);
+
+fn refuse<T>(message: String) -> Result<T, Refused> {
+    Err((ErrorCode::InvalidRequest, message))
+}
+
+fn resource(services: &Services, kind: i8, name: &str) -> Result<Resource, Refused> {
     match kind {
+        TOPIC if name.is_empty() => refuse("Default topic resources are not allowed.".into()),
+        TOPIC if !is_legal_topic_name(name) => Err((ErrorCode::InvalidTopicException, "The topic name is invalid.".into())),
         TOPIC => Ok(Resource::Topic(name.to_string())),
         BROKER if name.is_empty() => Ok(Resource::Broker(None)),
         BROKER if name.parse() == Ok(services.node_id) => Ok(Resource::Broker(Some(services.node_id))),
-        BROKER => Err(format!("Unexpected broker id, expected {} or empty string, but received {name}", services.node_id)),
-        BROKER_LOGGER => Err("Loggers cannot be changed while the broker runs; see --log.".into()),
-        CLIENT_METRICS | GROUP => Err(format!("Settings of resource type {kind} are not served.")),
-        other => Err(format!("Unexpected resource type {other}")),
+        BROKER => refuse(format!("Unexpected broker id, expected {} or empty string, but received {name}", services.node_id)),
+        BROKER_LOGGER => refuse("Loggers cannot be changed while the broker runs; see --log.".into()),
+        CLIENT_METRICS | GROUP => refuse(format!("Settings of resource type {kind} are not served.")),
+        other => refuse(format!("Unexpected resource type {other}")),
     }
 }

@@ -14,9 +14,6 @@ use crate::protocol::generated::create_topics::{
 use crate::server::dispatch::Call;
 use crate::server::errors;
 
-/// The first version in which -1 stands for the broker's defaults.
-const DEFAULTS_FROM: i16 = 4;
-
 pub(in crate::server) async fn handle(call: Call<CreateTopicsRequest>) -> CreateTopicsResponse {
     let services = &call.caller.services;
     let request = &call.request;
@@ -27,11 +24,7 @@ pub(in crate::server) async fn handle(call: Call<CreateTopicsRequest>) -> Create
         .map(|t| NewTopic {
             name: t.name.clone(),
             id: services.env.entropy.uuid(),
-            partitions: if call.version < DEFAULTS_FROM && t.assignments.is_empty() && t.num_partitions == -1 {
-                0
-            } else {
-                t.num_partitions
-            },
+            partitions: t.num_partitions,
             replication_factor: t.replication_factor,
             assignments: t.assignments.iter().map(|a| (a.partition_index, a.broker_ids.clone())).collect(),
             configs: t.configs.iter().map(|c| (c.name.clone(), c.value.clone())).collect(),
@@ -70,7 +63,7 @@ fn answer(call: &Call<CreateTopicsRequest>, topic: &CreatableTopic, result: Resu
     });
     CreatableTopicResult {
         name: topic.name.clone(),
-        topic_id: if call.request.validate_only { Default::default() } else { created.id },
+        topic_id: created.id,
         num_partitions: created.partitions,
         replication_factor: created.replication_factor,
         configs: Some(configs.collect()),
@@ -83,7 +76,7 @@ fn failed(name: &str, error: ErrorCode, message: String) -> CreatableTopicResult
         name: name.to_string(),
         error_code: error.code(),
         error_message: Some(message),
-        configs: None,
+        configs: Some(Vec::new()),
         ..Default::default()
     }
 }

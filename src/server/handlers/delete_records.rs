@@ -1,5 +1,6 @@
 //! DeleteRecords: partitions lose their first records.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tracing::error;
@@ -21,7 +22,8 @@ const NONE: i64 = -1;
 
 type Below = (Arc<Replica>, Option<Offset>);
 
-pub(in crate::server) async fn handle(call: Call<DeleteRecordsRequest>) -> DeleteRecordsResponse {
+pub(in crate::server) async fn handle(mut call: Call<DeleteRecordsRequest>) -> DeleteRecordsResponse {
+    keep_first(&mut call.request);
     let services = &call.caller.services;
     let named = call.request.topics.iter().flat_map(|t| t.partitions.iter().map(|p| (t.name.as_str(), p)));
     let checked: Vec<Result<Below, ErrorCode>> = named.map(|(topic, partition)| check(services, topic, partition)).collect();
@@ -47,6 +49,15 @@ pub(in crate::server) async fn handle(call: Call<DeleteRecordsRequest>) -> Delet
         partitions: t.partitions.iter().map(|p| one(p.partition_index)).collect(),
     });
     DeleteRecordsResponse { topics: topics.collect(), ..Default::default() }
+}
+
+/// As in Kafka's answer, a partition that is named twice is there once, and a topic without partitions is not there.
+fn keep_first(request: &mut DeleteRecordsRequest) {
+    let mut named = BTreeSet::new();
+    for topic in &mut request.topics {
+        topic.partitions.retain(|partition| named.insert((topic.name.clone(), partition.partition_index)));
+    }
+    request.topics.retain(|topic| !topic.partitions.is_empty());
 }
 
 fn check(services: &Services, topic: &str, partition: &DeleteRecordsPartition) -> Result<Below, ErrorCode> {

@@ -1,5 +1,6 @@
 //! DescribeCluster: the brokers.
 
+use super::authorized::{ON_CLUSTER, if_asked};
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::describe_cluster::{DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse};
 use crate::server::dispatch::Call;
@@ -28,6 +29,7 @@ pub(in crate::server) async fn handle(call: Call<DescribeClusterRequest>) -> Des
         cluster_id: services.cluster_id.clone(),
         controller_id: services.node_id,
         brokers: vec![broker],
+        cluster_authorized_operations: if_asked(call.request.include_cluster_authorized_operations, ON_CLUSTER),
         ..Default::default()
     }
 }

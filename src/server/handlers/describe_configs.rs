@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::configs::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
 use crate::cluster::MetadataImage;
-use crate::partition::{Kind, SETTINGS, Setting, setting_behind};
+use crate::model::is_legal_topic_name;
+use crate::partition::{Kind, SETTINGS, Setting, dynamic_setting};
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse, DescribeConfigsResult,
@@ -68,8 +69,14 @@ fn broker_layers(services: &Services, image: &MetadataImage, setting: &BrokerSet
 }
 
 pub(in crate::server) async fn handle(call: Call<DescribeConfigsRequest>) -> DescribeConfigsResponse {
+    let known = [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP];
+    let unknown = call.request.resources.iter().map(|resource| resource.resource_type).find(|kind| !known.contains(kind));
     let results = call.request.resources.iter().map(|resource| {
-        let described = describe(&call, resource);
+        // As in Kafka, a type that does not exist refuses the whole request.
+        let described = match &unknown {
+            Some(kind) => Err((ErrorCode::InvalidRequest, format!("Unexpected resource type {kind}"))),
+            None => describe(&call, resource),
+        };
         let (error, error_message, configs) = match described {
             Ok(configs) => (ErrorCode::None, None, configs),
             Err((error, message)) => (error, Some(message), Vec::new()),
@@ -94,6 +101,7 @@ fn describe(
     let wanted = |name: &str| keys.is_none_or(|keys| keys.iter().any(|key| key == name));
     let name = &resource.resource_name;
     match resource.resource_type {
+        TOPIC if !is_legal_topic_name(name) => Err((ErrorCode::InvalidTopicException, "The topic name is invalid.".into())),
         TOPIC => {
             let image = services.cluster.image();
             let topic =
@@ -139,10 +147,17 @@ fn topic_result(call: &Call<DescribeConfigsRequest>, s: &InForce) -> DescribeCon
 }
 
 fn broker_result(call: &Call<DescribeConfigsRequest>, s: &BrokerSetting, layers: Vec<Layer>) -> DescribeConfigsResourceResult {
+    // A password is never told: its value is null, in every layer.
+    let is_sensitive = s.kind == Kind::Password;
+    let mut layers = layers;
+    if is_sensitive {
+        layers.iter_mut().for_each(|layer| layer.value = None);
+    }
     DescribeConfigsResourceResult {
+        is_sensitive,
         name: s.name.into(),
         value: layers.first().and_then(|layer| layer.value.clone()),
-        read_only: setting_behind(s.name).is_none(),
+        read_only: dynamic_setting(s.name).is_none(),
         config_source: layers.first().map_or(SettingSource::Default, |layer| layer.source) as i8,
         synonyms: synonyms(call, &layers),
         config_type: type_code(s.kind),
@@ -165,5 +180,7 @@ fn type_code(kind: Kind) -> i8 {
         Kind::Long => 5,
         Kind::Double => 6,
         Kind::List => 7,
+        Kind::Class => 8,
+        Kind::Password => 9,
     }
 }

@@ -1,5 +1,6 @@
 //! DescribeGroups: classic groups with their members.
 
+use super::authorized::{ON_GROUP, if_asked};
 use crate::coordinator::{GroupState, GroupView};
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::describe_groups::{DescribeGroupsRequest, DescribeGroupsResponse, DescribedGroup, DescribedGroupMember};
@@ -10,7 +11,7 @@ const NOT_FOUND_FROM: i16 = 6;
 
 pub(in crate::server) async fn handle(call: Call<DescribeGroupsRequest>) -> DescribeGroupsResponse {
     let groups = call.request.groups.iter().map(|id| match call.caller.services.groups.describe(id) {
-        Ok(Some(view)) => described(view),
+        Ok(Some(view)) => described(view, if_asked(call.request.include_authorized_operations, ON_GROUP)),
         Ok(None) => {
             let dead = DescribedGroup { group_id: id.clone(), group_state: GroupState::Dead.name().into(), ..Default::default() };
             if call.version < NOT_FOUND_FROM {
@@ -24,7 +25,7 @@ pub(in crate::server) async fn handle(call: Call<DescribeGroupsRequest>) -> Desc
     DescribeGroupsResponse { groups: groups.collect(), ..Default::default() }
 }
 
-fn described(view: GroupView) -> DescribedGroup {
+fn described(view: GroupView, authorized_operations: i32) -> DescribedGroup {
     let members = view.members.into_iter().map(|m| DescribedGroupMember {
         member_id: m.id,
         group_instance_id: m.instance_id,
@@ -39,6 +40,7 @@ fn described(view: GroupView) -> DescribedGroup {
         protocol_type: view.protocol_type,
         protocol_data: view.protocol,
         members: members.collect(),
+        authorized_operations,
         ..Default::default()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::authorized::ON_TOPIC;
 use crate::cluster::{PartitionImage, TopicImage};
 use crate::model::is_internal_topic;
 use crate::protocol::ErrorCode;
@@ -53,7 +54,12 @@ fn cursor(topic: &str, partition: usize) -> Option<PageCursor> {
 }
 
 fn failed(name: &str, error: ErrorCode) -> DescribeTopicPartitionsResponseTopic {
-    DescribeTopicPartitionsResponseTopic { name: Some(name.to_string()), error_code: error.code(), ..Default::default() }
+    DescribeTopicPartitionsResponseTopic {
+        name: Some(name.to_string()),
+        error_code: error.code(),
+        topic_authorized_operations: ON_TOPIC,
+        ..Default::default()
+    }
 }
 
 fn described(topic: &TopicImage, first: usize, partitions_max: usize) -> DescribeTopicPartitionsResponseTopic {
@@ -73,6 +79,7 @@ fn described(topic: &TopicImage, first: usize, partitions_max: usize) -> Describ
         topic_id: topic.id,
         is_internal: is_internal_topic(&topic.name),
         partitions: topic.partitions.iter().enumerate().skip(first).take(partitions_max).map(partition).collect(),
+        topic_authorized_operations: ON_TOPIC,
         ..Default::default()
     }
 }

@@ -11,7 +11,22 @@ const UNCLEAN: i8 = 1;
 pub(in crate::server) async fn handle(call: Call<ElectLeadersRequest>) -> ElectLeadersResponse {
     let request = &call.request;
     if !matches!(request.election_type, PREFERRED | UNCLEAN) {
-        return ElectLeadersResponse { error_code: ErrorCode::InvalidRequest.code(), ..Default::default() };
+        let message = format!("There is no election type {}.", request.election_type);
+        let refused = |partition_id: &i32| PartitionResult {
+            partition_id: *partition_id,
+            error_code: ErrorCode::InvalidRequest.code(),
+            error_message: Some(message.clone()),
+        };
+        let topics = request
+            .topic_partitions
+            .iter()
+            .flatten()
+            .map(|t| ReplicaElectionResult { topic: t.topic.clone(), partition_result: t.partitions.iter().map(refused).collect() });
+        return ElectLeadersResponse {
+            error_code: ErrorCode::InvalidRequest.code(),
+            replica_election_results: topics.collect(),
+            ..Default::default()
+        };
     }
     let image = call.caller.services.cluster.image();
     let result = |topic: &str, partition_id: i32| {
@@ -26,7 +41,7 @@ pub(in crate::server) async fn handle(call: Call<ElectLeadersRequest>) -> ElectL
                 partition_result: t.partitions.iter().map(|number| result(&t.topic, *number)).collect(),
             })
             .collect(),
-        // Of all partitions only those are named that an election was needed for.
+        // Every topic is in the answer, with those of its partitions that an election was needed for.
         None => {
             let needed = |topic: &str, count: usize| {
                 let results = (0..count as i32).map(|number| result(topic, number));
@@ -35,7 +50,7 @@ pub(in crate::server) async fn handle(call: Call<ElectLeadersRequest>) -> ElectL
             let topics = image
                 .topics()
                 .map(|t| ReplicaElectionResult { topic: t.name.to_string(), partition_result: needed(&t.name, t.partitions.len()) });
-            topics.filter(|t| !t.partition_result.is_empty()).collect()
+            topics.collect()
         }
     };
     ElectLeadersResponse { replica_election_results, ..Default::default() }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::authorized::{ON_CLUSTER, ON_TOPIC, if_asked};
 use super::topics::create_missing;
 use crate::cluster::{MetadataImage, TopicImage};
 use crate::model::{Uuid, is_internal_topic, is_legal_topic_name};
@@ -12,6 +13,8 @@ use crate::protocol::generated::metadata::{
 use crate::server::dispatch::{Call, Misses};
 use crate::server::visits::Ask;
 
+/// The controller's id in an answer to a request that is refused as a whole.
+const NO_CONTROLLER: i32 = -1;
 /// The first version that may ask by id.
 const BY_ID_FROM: i16 = 12;
 
@@ -25,11 +28,12 @@ pub(in crate::server) async fn handle(call: Call<MetadataRequest>) -> MetadataRe
         Some(_) => Ask::Topics,
     });
     let by_id = |topic: &MetadataRequestTopic| topic.topic_id != Uuid::ZERO;
-    let topics: Vec<MetadataResponseTopic> = match wanted {
+    let mut topics: Vec<MetadataResponseTopic> = match wanted {
         None => services.cluster.image().topics().map(|topic| described(topic)).collect(),
         Some(topics) if call.version < BY_ID_FROM && topics.iter().any(|t| by_id(t) || t.name.is_none()) => {
             let refused = |t: &MetadataRequestTopic| missing(t.name.clone().or(Some(String::new())), t.topic_id, ErrorCode::InvalidRequest);
-            topics.iter().map(refused).collect()
+            let topics = topics.iter().map(refused).collect();
+            return MetadataResponse { topics, cluster_id: None, controller_id: NO_CONTROLLER, ..Default::default() };
         }
         Some(topics) if topics.iter().any(by_id) => {
             let image = services.cluster.image();
@@ -48,12 +52,16 @@ pub(in crate::server) async fn handle(call: Call<MetadataRequest>) -> MetadataRe
         let is_there = wanted.is_some() && topics.iter().any(|topic| topic.error_code == ErrorCode::None.code());
         call.looks_for_topics(if is_there { Misses::NotAll } else { Misses::All });
     }
+    for topic in topics.iter_mut().filter(|topic| topic.error_code != ErrorCode::UnknownTopicId.code()) {
+        topic.topic_authorized_operations = if_asked(call.request.include_topic_authorized_operations, ON_TOPIC);
+    }
     let (host, port) = call.caller.advertised();
     MetadataResponse {
         brokers: vec![MetadataResponseBroker { node_id: services.node_id, host, port, rack: services.settings.rack.clone() }],
         cluster_id: Some(services.cluster_id.clone()),
         controller_id: services.node_id,
         topics,
+        cluster_authorized_operations: if_asked(call.request.include_cluster_authorized_operations, ON_CLUSTER),
         ..Default::default()
     }
 }

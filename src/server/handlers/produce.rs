@@ -16,7 +16,7 @@ use crate::protocol::generated::produce::{
     BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
     TopicProduceResponse,
 };
-use crate::records::{BatchHeader, Codec, TimestampType};
+use crate::records::{BadRecord, BatchHeader, Codec, TimestampType};
 use crate::server::dispatch::{Call, Refusal};
 use crate::server::errors;
 
@@ -26,6 +26,16 @@ const BY_ID_FROM: i16 = 13;
 const ZSTD_FROM: i16 = 7;
 /// The client id of Kafka's own admin tools, which may write into internal topics.
 const ADMIN_CLIENT: &str = "__admin_client";
+
+/// Errors whose answer has no log start offset, as in Kafka. Every other error of an append tells where the partition's log starts.
+const WITHOUT_LOG_START: &[ErrorCode] = &[
+    ErrorCode::CorruptMessage,
+    ErrorCode::UnknownTopicOrPartition,
+    ErrorCode::NotLeaderOrFollower,
+    ErrorCode::MessageTooLarge,
+    ErrorCode::RecordListTooLarge,
+    ErrorCode::KafkaStorageError,
+];
 
 /// The first versions that tell a producer to abort, and that let the broker add partitions to transactions (KIP-890).
 const ABORTABLE_FROM: i16 = 11;
@@ -46,7 +56,8 @@ pub(in crate::server) async fn handle(call: Call<ProduceRequest>) -> Result<Opti
     let mut responses = Vec::with_capacity(call.request.topic_data.len());
     let mut uncommitted = Vec::new();
     for topic in &call.request.topic_data {
-        responses.push(produce_topic(&call, topic, refused, &admission, &mut uncommitted));
+        let response = produce_topic(&call, topic, refused, &admission, &mut uncommitted);
+        add(&mut responses, response);
     }
     let timeout = Duration::from_millis(call.request.timeout_ms.max(0) as u64);
     // While it waits the room of its batches is used for the next ones.
@@ -62,6 +73,16 @@ pub(in crate::server) async fn handle(call: Call<ProduceRequest>) -> Result<Opti
         return failed.map_or(Ok(None), |error| Err(Refusal::Unacknowledged(error.name())));
     }
     Ok(Some(ProduceResponse { responses, ..Default::default() }))
+}
+
+/// As in Kafka's answers, a topic is there once and with a partition at least.
+fn add(responses: &mut Vec<TopicProduceResponse>, response: TopicProduceResponse) {
+    let is_same = |known: &&mut TopicProduceResponse| known.name == response.name && known.topic_id == response.topic_id;
+    match responses.iter_mut().find(is_same) {
+        Some(known) => known.partition_responses.extend(response.partition_responses),
+        None if response.partition_responses.is_empty() => {}
+        None => responses.push(response),
+    }
 }
 
 fn knows(call: &Call<ProduceRequest>) -> Knows {
@@ -116,7 +137,7 @@ async fn await_commits(timeout: Duration, uncommitted: &[Uncommitted], responses
         let of_topic = responses.iter_mut().filter(|t| *t.name == *replica.id().topic || t.topic_id == replica.topic_id());
         let of_partition = of_topic.flat_map(|t| &mut t.partition_responses).filter(|p| p.index == replica.id().partition);
         for response in of_partition.filter(|p| p.error_code == 0) {
-            *response = failed(response.index, outcome.0, Some(outcome.1.clone()), None);
+            *response = failed(response.index, outcome.0, Some(outcome.1.clone()));
         }
     }
 }
@@ -135,7 +156,7 @@ fn produce_topic(
         Some(_) => None,
     });
     let mut partition = |data: &PartitionProduceData| {
-        let refusal = |error: ErrorCode| failed(data.index, error, None, None);
+        let refusal = |error: ErrorCode| failed(data.index, error, None);
         match (refused, &name) {
             (Some(error), _) => refusal(error),
             (None, Some(name)) => match call.caller.services.partitions.find(name, data.index) {
@@ -163,10 +184,10 @@ fn produce_partition(
     uncommitted: &mut Vec<Uncommitted>,
 ) -> PartitionProduceResponse {
     let Some(bytes) = data.records.as_ref().and_then(|r| r.bytes()).filter(|b| !b.is_empty()) else {
-        return failed(data.index, ErrorCode::InvalidRecord, Some("there is no record batch".into()), None);
+        return failed(data.index, ErrorCode::InvalidRecord, Some("there is no record batch".into()));
     };
     if call.version < ZSTD_FROM && BatchHeader::read(bytes).is_ok_and(|header| header.codec() == Ok(Codec::Zstd)) {
-        return failed(data.index, ErrorCode::UnsupportedCompressionType, None, None);
+        return failed(data.index, ErrorCode::UnsupportedCompressionType, None);
     }
     let origin = if call.version >= ADDS_FROM { Origin::BumpingClient } else { Origin::Client };
     let settings = replica.settings();
@@ -194,19 +215,21 @@ fn produce_partition(
             } else {
                 debug!(partition = %replica.id(), %error, "an append was refused");
             }
-            failed(data.index, code, Some(error.to_string()), errors::record_index(&error))
+            let mut response = failed(data.index, code, Some(error.to_string()));
+            response.record_errors = errors::bad_records(&error).iter().map(bad_record).collect();
+            // Neither has what Kafka refuses before it looks for the partition.
+            if !WITHOUT_LOG_START.contains(&code) && !errors::is_no_single_batch(&error) {
+                response.log_start_offset = replica.view().log_start.0;
+            }
+            response
         }
     }
 }
 
-fn failed(index: i32, error: ErrorCode, message: Option<String>, record: Option<usize>) -> PartitionProduceResponse {
-    let at = |record: usize| BatchIndexAndErrorMessage { batch_index: record as i32, batch_index_error_message: message.clone() };
-    PartitionProduceResponse {
-        index,
-        error_code: error.code(),
-        base_offset: -1,
-        record_errors: record.map(at).into_iter().collect(),
-        error_message: message.clone(),
-        ..Default::default()
-    }
+fn bad_record(bad: &BadRecord) -> BatchIndexAndErrorMessage {
+    BatchIndexAndErrorMessage { batch_index: bad.index as i32, batch_index_error_message: Some(bad.to_string()) }
+}
+
+fn failed(index: i32, error: ErrorCode, message: Option<String>) -> PartitionProduceResponse {
+    PartitionProduceResponse { index, error_code: error.code(), base_offset: -1, error_message: message, ..Default::default() }
 }

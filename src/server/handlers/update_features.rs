@@ -43,12 +43,16 @@ async fn update(call: &Call<UpdateFeaturesRequest>) -> Result<(), (ErrorCode, St
             _ if call.version < UPGRADE_TYPE_FROM => Downgrade::Refused,
             UPGRADE => Downgrade::Refused,
             kind if DOWNGRADES.contains(&kind) => Downgrade::Allowed,
-            kind => return Err(refuse(format!("there is no upgrade type {kind}"))),
+            kind => return Err((ErrorCode::InvalidUpdateVersion, format!("there is no upgrade type {kind}"))),
         };
+        let update_of = FeatureUpdate { name: update.feature.clone(), level: update.max_version_level, downgrade };
+        if updates.contains(&update_of) {
+            continue;
+        }
         if updates.iter().any(|known| known.name == update.feature) {
             return Err(refuse(format!("the feature {} is there twice", update.feature)));
         }
-        updates.push(FeatureUpdate { name: update.feature.clone(), level: update.max_version_level, downgrade });
+        updates.push(update_of);
     }
     let event = Event::UpdateFeatures { updates, validate_only: call.request.validate_only };
     match call.caller.services.cluster.submit(event).await {
