@@ -83,7 +83,7 @@ pub struct Config {
     pub cleaner: Option<CleanerSettings>,
     /// What is to be there from the start on; read from no setting.
     pub seed: Seed,
-    /// Whether what lies in the directories is thrown away first; from no setting either.
+    /// Whether the contents of the directories are deleted first; from no setting either.
     pub reset: bool,
     /// Whether the last records of topics that are deleted are remembered, for [`super::Broker::keep_tails`]; from no setting either.
     pub keep_deleted: bool,
@@ -497,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_knows_is_refused_when_strict_and_explained() {
+    fn unknown_settings_are_rejected_when_strict_and_explained() {
         let flags = BTreeMap::from([("num.partition".to_string(), "3".to_string())]);
         let mut sources = Sources { flags, environment: vec![("KAFKA_LOG_CLEANER_THREADS".into(), "2".into())], ..Sources::default() };
         assert!(Config::read(Mode::Serve, &sources, "127.0.0.1:0").is_ok());

@@ -20,7 +20,7 @@ pub(super) struct CompletionOptions {
 /// Where the pages go.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ManOptions {
-    /// A directory, made where it is missing.
+    /// The directory to write to; it is created if it does not exist.
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 }

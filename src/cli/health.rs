@@ -15,10 +15,10 @@ const METADATA: i16 = 9;
 /// Whom to ask.
 #[derive(Debug, Clone, Args)]
 pub(super) struct HealthOptions {
-    /// A listener of the broker.
+    /// The broker's address, host:port.
     #[arg(short, long, value_name = "ADDRESS", env = "DLOG_BOOTSTRAP_SERVER", default_value = "127.0.0.1:9092")]
     bootstrap_server: String,
-    /// Seconds that the answer may take.
+    /// The timeout in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     timeout: u64,
 }

@@ -39,10 +39,10 @@ const EARLIEST: i64 = -2;
 pub(in crate::cli) struct ProducerOptions {
     #[command(flatten)]
     servers: Servers,
-    /// Where the lines go.
+    /// The topic to write to.
     #[arg(long)]
     topic: String,
-    /// parse.key=true and key.separator=TEXT; may be given again.
+    /// parse.key=true and key.separator=TEXT; can be repeated.
     #[arg(long, visible_alias = "reader-property", value_name = "KEY=VALUE", value_parser = property)]
     property: Vec<(String, String)>,
 }
@@ -168,25 +168,25 @@ fn murmur2(bytes: &[u8]) -> u32 {
 pub(in crate::cli) struct ConsumerOptions {
     #[command(flatten)]
     servers: Servers,
-    /// Which topic.
+    /// The topic to read.
     #[arg(long)]
     topic: String,
-    /// Read what is there already, too.
+    /// Start at the first record of each partition instead of at its end.
     #[arg(long)]
     from_beginning: bool,
-    /// Only this partition.
+    /// Read only this partition.
     #[arg(long)]
     partition: Option<i32>,
-    /// Where to begin: an offset, earliest or latest.
+    /// Where to start: an offset, earliest or latest.
     #[arg(long, requires = "partition")]
     offset: Option<String>,
-    /// End after so many records.
+    /// Exit after this number of records.
     #[arg(long, value_name = "COUNT")]
     max_messages: Option<u64>,
-    /// End when no record has come for so long.
+    /// Exit when no record has arrived for this time.
     #[arg(long, value_name = "MS")]
     timeout_ms: Option<u64>,
-    /// print.key, print.value, print.partition, print.offset, print.timestamp, print.headers = true or false, key.separator=TEXT; may be given again.
+    /// print.key, print.value, print.partition, print.offset, print.timestamp, print.headers = true or false, key.separator=TEXT; can be repeated.
     #[arg(long, visible_alias = "formatter-property", value_name = "KEY=VALUE", value_parser = property)]
     property: Vec<(String, String)>,
 }

@@ -54,13 +54,13 @@ pub(in crate::cli) struct CubOptions {
 
 #[derive(Debug, Clone, Subcommand)]
 enum Check {
-    /// Wait until so many brokers serve clients.
+    /// Wait until this number of brokers serve clients.
     KafkaReady {
         #[command(flatten)]
         servers: Servers,
         /// The number of brokers.
         min_brokers: usize,
-        /// Seconds to wait.
+        /// The timeout in seconds.
         timeout: u64,
     },
 }

@@ -31,40 +31,40 @@ const OWN: i8 = 1;
 pub(in crate::cli) struct TopicsOptions {
     #[command(flatten)]
     servers: Servers,
-    /// Print the names of topics.
+    /// List topics.
     #[arg(long)]
     list: bool,
     /// Create a topic.
     #[arg(long, requires = "topic")]
     create: bool,
-    /// Print partitions and settings.
+    /// Print the partitions and settings of topics.
     #[arg(long)]
     describe: bool,
     /// Delete topics.
     #[arg(long, requires = "topic")]
     delete: bool,
-    /// Give topics more partitions.
+    /// Add partitions to topics.
     #[arg(long, requires = "topic", requires = "partitions")]
     alter: bool,
-    /// A topic; a regular expression, or several with commas, unless it is to be created.
+    /// The topic. Except with --create: a regular expression, or several separated by commas.
     #[arg(long)]
     topic: Option<String>,
-    /// Its partitions; the broker's default if not said.
+    /// The number of partitions. The default is the broker's.
     #[arg(long, value_name = "COUNT")]
     partitions: Option<i32>,
-    /// Its replicas; the broker's default if not said.
+    /// The number of replicas. The default is the broker's.
     #[arg(long, value_name = "COUNT")]
     replication_factor: Option<i16>,
-    /// A setting; may be given again.
+    /// A topic setting; can be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     config: Vec<(String, String)>,
-    /// One that exists is as good as a new one.
+    /// Do not fail if the topic exists.
     #[arg(long)]
     if_not_exists: bool,
-    /// One that does not exist is passed over.
+    /// Do not fail if the topic does not exist.
     #[arg(long)]
     if_exists: bool,
-    /// Leave out the broker's own topics.
+    /// Exclude internal topics.
     #[arg(long)]
     exclude_internal: bool,
 }
