@@ -750,7 +750,8 @@ mod tests {
         let _much_later = asks(&visits, "idle rdkafka", &[Ask::Brokers]);
         // A consumer of librdkafka without a topic: bootstrap, leader and coordinator.
         drop(asks(&visits, "rdkafka", &[Ask::Brokers, Ask::GroupCoordinator]));
-        let _leader = asks(&visits, "rdkafka", &[Ask::TopicsToRead]);
+        let leader = asks(&visits, "rdkafka", &[Ask::TopicsToRead]);
+        leader.looks_for_topics("rdkafka", true, told);
         let _coordinator = asks(&visits, "rdkafka", &[Ask::Brokers, Ask::GroupCoordinator]);
         // They look, every second, and at each turn anew.
         for _ in 0..10 {
@@ -828,6 +829,7 @@ mod tests {
         let first = asks(&visits, "kcat", &[Ask::Brokers, Ask::GroupCoordinator]);
         let second = asks(&visits, "kcat", &[Ask::Brokers]);
         first.asks(Ask::TopicsToRead, "kcat", told);
+        first.looks_for_topics("kcat", true, told);
         drop((second, first));
         pass(6000).await;
         assert_eq!(found(&visits), []);
