@@ -18,7 +18,7 @@ pub use crate::storage::{
 };
 pub use error::Error;
 pub use open_directory::Durability;
-pub use partitions::{DirectoryView, Keeping, NewReplica, Partitions, Recovered};
+pub use partitions::{DirectoryView, Keeping, NewReplica, Partitions, Recovered, Retired};
 pub use progress::{Subscription, Wake};
 pub use replica::{Isolation, Replica, Traffic, View};
 pub use settings::{CleanupPolicy, Kind, SETTINGS, Setting, SettingError, TopicSettings, setting_behind, setting_named};
