@@ -8,6 +8,7 @@ mod listeners;
 mod maintenance;
 mod planting;
 mod providers;
+mod repeats;
 mod seed;
 mod settings;
 mod standing;
