@@ -1,11 +1,10 @@
 //! A disk on which something else happens in the middle of what goes on: before any one operation a hook is called.
 
 use std::io::{self, IoSlice};
-use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use dlog::env::{Disk, File, Lock, Map, MemoryDisk, OpenMode};
+use dlog::env::{Descriptor, Disk, File, Lock, Map, MemoryDisk, OpenMode};
 
 type Hook = Box<dyn FnOnce() + Send>;
 
@@ -186,7 +185,7 @@ impl File for MeetingFile {
         self.file.is_cached(position, length)
     }
 
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+    fn descriptor(&self) -> Option<Descriptor<'_>> {
         self.file.descriptor()
     }
 }
