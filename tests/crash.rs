@@ -52,7 +52,12 @@ fn settings(of: &[(&str, &str)]) -> TopicSettings {
 }
 
 fn topic_id(name: &str) -> Uuid {
-    let mut bytes = [7; 16];
+    topic_id_of(name, 0)
+}
+
+/// A topic that is created again has another id.
+fn topic_id_of(name: &str, generation: u8) -> Uuid {
+    let mut bytes = [7 + generation; 16];
     bytes[..name.len()].copy_from_slice(name.as_bytes());
     Uuid::from_random(bytes)
 }
@@ -68,20 +73,38 @@ const MANY_FILES: Keeping = Keeping { durability: Durability::Default, files_max
 const SYNCED: Keeping = Keeping { durability: Durability::Fsync, files_max: 2 };
 
 fn open(disk: &MemoryDisk, keeping: Keeping, topics: &[&str], epoch: i32) -> Result<Partitions, String> {
+    let topics: Vec<(&str, u8)> = topics.iter().map(|topic| (*topic, 0)).collect();
+    open_after(disk, keeping, &topics, &BTreeSet::new(), epoch)
+}
+
+/// Opens topics, each by its name and how often it was created before, where others were deleted.
+fn open_after(
+    disk: &MemoryDisk,
+    keeping: Keeping,
+    topics: &[(&str, u8)],
+    deleted: &BTreeSet<Uuid>,
+    epoch: i32,
+) -> Result<Partitions, String> {
     let env = env(disk);
     let directory = log_directory(&env, Path::new(DATA));
     let partitions = Partitions::new(env, vec![directory.map_err(|e| e.to_string())?], Vec::new(), keeping);
-    partitions.retire_deleted(&Default::default()).map_err(|e| e.to_string())?;
-    let new = |(name, own): &(&str, &[(&str, &str)])| NewReplica {
+    let retired = partitions.retire_deleted(deleted).map_err(|e| e.to_string())?;
+    partitions.remove(retired, || true).map_err(|e| e.to_string())?;
+    let left = partitions.left_to_remove().map_err(|e| e.to_string())?;
+    partitions.remove(left, || true).map_err(|e| e.to_string())?;
+    partitions.lead(topics.iter().map(|(name, generation)| replica(name, *generation, epoch)).collect());
+    Ok(partitions)
+}
+
+fn replica(name: &str, generation: u8, epoch: i32) -> NewReplica {
+    let own = TOPICS.iter().find(|(topic, _)| *topic == name).map_or(&[][..], |(_, own)| own);
+    NewReplica {
         id: id(name),
-        topic_id: topic_id(name),
+        topic_id: topic_id_of(name, generation),
         leader_epoch: LeaderEpoch(epoch),
         settings: settings(own),
         is_known: epoch > 0,
-    };
-    let wanted = TOPICS.iter().filter(|(name, _)| topics.contains(name)).map(new).collect();
-    partitions.lead(wanted).map_err(|e| e.to_string())?;
-    Ok(partitions)
+    }
 }
 
 /// What a topic must hold.
@@ -95,6 +118,8 @@ struct Expected {
     durable: usize,
     /// Records below may be gone.
     deletable: usize,
+    /// How often a topic of this name was created before.
+    generation: u8,
 }
 
 type Model = BTreeMap<&'static str, Expected>;
@@ -123,7 +148,7 @@ fn produce(partitions: &Partitions, keeping: Keeping, model: &mut Model, topics:
 
 fn append(partitions: &Partitions, keeping: Keeping, model: &mut Model, topic: &'static str, key: u8) -> Result<(), String> {
     let expected = model.entry(topic).or_default();
-    let value = format!("{topic} {} {}", expected.acknowledged.len(), "x".repeat(60));
+    let value = format!("{topic} {} {} {}", expected.generation, expected.acknowledged.len(), "x".repeat(60));
     expected.open = Some((key, value.clone()));
     let batch = BatchBuilder::new().record(NewRecord::keyed(&[key], Some(value.as_bytes()))).build(NOW);
     let replica = partitions.get(topic, 0).ok_or("no replica")?;
@@ -157,6 +182,15 @@ fn workload(disk: &MemoryDisk, keeping: Keeping, flushes: Flushes, model: &mut M
             produce(&partitions, keeping, model, &["plain", "short", "compacted"], at % 4)?;
         }
         if round == 1 {
+            for at in 0..3 {
+                produce(&partitions, keeping, model, &["deleted"], at)?;
+            }
+            let deleted = partitions.get("deleted", 0).ok_or("no replica")?;
+            model.entry("deleted").or_default().deletable = 2;
+            partitions.delete_records(&[(deleted, Some(Offset(2)))]).map_err(|e| e.to_string())?;
+        }
+        if round > 2 {
+            // Of the topic that was created again.
             produce(&partitions, keeping, model, &["deleted"], 0)?;
         }
         // What retention may delete is known only afterwards.
@@ -174,9 +208,12 @@ fn workload(disk: &MemoryDisk, keeping: Keeping, flushes: Flushes, model: &mut M
             result.map_err(|e| e.to_string())?;
         }
         if round == 2 {
-            partitions.delete(&["deleted".into()]).map_err(|e| e.to_string())?;
             model.remove("deleted");
-            partitions.remove_deleted().map_err(|e| e.to_string())?;
+            let retired = partitions.delete(&["deleted".into()]);
+            partitions.lead(vec![replica("deleted", 1, 0)]);
+            model.insert("deleted", Expected { generation: 1, ..Expected::default() });
+            produce(&partitions, keeping, model, &["deleted"], 0)?;
+            partitions.remove(retired, || true).map_err(|e| e.to_string())?;
         }
         if round == 3 {
             // Alone for a while, it is synced where it lies.
@@ -192,7 +229,7 @@ fn workload(disk: &MemoryDisk, keeping: Keeping, flushes: Flushes, model: &mut M
             partitions.close().map_err(|e| e.to_string())?;
             model.values_mut().for_each(|expected| expected.durable = expected.acknowledged.len());
             drop(partitions);
-            partitions = open(disk, keeping, &["plain", "short", "compacted"], 1)?;
+            partitions = open_after(disk, keeping, &[("plain", 0), ("short", 0), ("compacted", 0), ("deleted", 1)], &gone(model), 1)?;
         }
     }
     partitions.close().map_err(|e| e.to_string())?;
@@ -257,12 +294,18 @@ fn compare(topic: &str, expected: &Expected, crash: Crash, replica: &Replica) ->
     Ok(())
 }
 
+/// The ids of deleted topics, as the metadata has them.
+fn gone(model: &Model) -> BTreeSet<Uuid> {
+    let is_gone = model.get("deleted").is_none_or(|expected| expected.generation > 0);
+    is_gone.then(|| topic_id("deleted")).into_iter().collect()
+}
+
 /// Opens the directory after a crash without an operator, compares it, and goes on with it.
 fn reopen(disk: &MemoryDisk, keeping: Keeping, crash: Crash, model: &Model) -> Result<(), String> {
-    let topics: Vec<&str> = model.keys().copied().collect();
+    let topics: Vec<(&str, u8)> = model.iter().map(|(topic, expected)| (*topic, expected.generation)).collect();
     for (epoch, again) in [(5, "after the crash"), (6, "after a clean stop")] {
         let wrong = |what: String| format!("{again}: {what}");
-        let partitions = open(disk, keeping, &topics, epoch).map_err(wrong)?;
+        let partitions = open_after(disk, keeping, &topics, &gone(model), epoch).map_err(wrong)?;
         for (topic, expected) in model {
             let replica = partitions.get(topic, 0).ok_or_else(|| wrong(format!("{topic} is not there")))?;
             compare(topic, expected, crash, &replica).map_err(wrong)?;
@@ -567,7 +610,7 @@ fn flush_messages_and_flush_ms_are_kept() {
         settings: settings(own),
         is_known: false,
     };
-    partitions.lead(vec![new("plain", &[("flush.messages", "3")]), new("short", &[("flush.ms", "500")])]).unwrap();
+    partitions.lead(vec![new("plain", &[("flush.messages", "3")]), new("short", &[("flush.ms", "500")])]);
     let mut model = Model::new();
     let durable = |topic: &str| partitions.get(topic, 0).unwrap().recovery_point().0;
     for at in 1..=7 {

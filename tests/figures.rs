@@ -57,6 +57,26 @@ async fn a_thousand_partitions_created_and_written() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "measures; run by make figures"]
+async fn a_thousand_partitions_created() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::start(command(folder.path()));
+    let mut client = Client::connect_to(process.address).await;
+    let (mut times, cpu) = (Vec::new(), process.cpu());
+    for n in 0..2 * REPEATS + 1 {
+        let begin = Instant::now();
+        client.create_topic(&format!("t{n}"), 1000, &[]).await;
+        times.push(begin.elapsed());
+    }
+    let cpu = (process.cpu() - cpu) / times.len() as u32;
+    times.sort();
+    let median = times[times.len() / 2];
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    println!("1,000 partitions created: {:.0} ms in the median (expected at most 100), {:.0} ms of CPU", ms(median), ms(cpu));
+    assert!(median <= Duration::from_millis(100));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "measures; run by make figures"]
 async fn a_group_of_a_hundred_members() {
     let mut times = Vec::new();
     for _ in 0..REPEATS {

@@ -37,7 +37,7 @@ fn lead(partitions: &Partitions, number: i32) {
     let settings = TopicSettings::of(&own.into_iter().collect(), &Default::default());
     let id = TopicPartition::new("t", number);
     let topic_id = Uuid::from_random([1; 16]);
-    partitions.lead(vec![NewReplica { id, topic_id, leader_epoch: LeaderEpoch(0), settings, is_known: false }]).unwrap();
+    partitions.lead(vec![NewReplica { id, topic_id, leader_epoch: LeaderEpoch(0), settings, is_known: false }]);
 }
 
 fn check(folder: &Path) -> Verified {

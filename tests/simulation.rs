@@ -25,6 +25,7 @@ use dlog::broker::{Broker, Config, Mode, Sources};
 use dlog::client::Connection;
 use dlog::coordinator::Identity;
 use dlog::env::{Accept, Clock, Crash, Cut, Entropy, Env, Listener, MemoryDisk, Network, NewConnection, Pending, Workers};
+use dlog::protocol::generated::delete_topics::DeleteTopicsRequest;
 use dlog::protocol::generated::find_coordinator::FindCoordinatorRequest;
 use dlog::protocol::generated::heartbeat::HeartbeatRequest;
 use dlog::protocol::generated::init_producer_id::InitProducerIdRequest;
@@ -55,12 +56,13 @@ const CLUSTERS: [Plan; 2] = [
             "transactional-3",
             "reader",
             "committed-reader",
+            "churn",
         ],
     },
     Plan {
         node: 2,
         homes: ["two-a", "two-b"],
-        clients: &["plain-1", "idempotent-1", "member-1", "transactional-1", "reader", "committed-reader"],
+        clients: &["plain-1", "idempotent-1", "member-1", "transactional-1", "reader", "committed-reader", "churn"],
     },
 ];
 /// The port where clients begin. Nothing but bootstrapping is asked there: this listener advertises the port of the other one.
@@ -760,6 +762,46 @@ async fn committed(world: &World, peer: &mut Peer, group: &str, partition: i32) 
     Some(offset)
 }
 
+/// Creates a topic, writes to it, reads it and deletes it, again and again. What is read of one that was just created was written to it, and
+/// to none before it.
+async fn topics(world: World) {
+    const CHURN: &str = "churn";
+    let mut peer = Peer::new(&world, "churn");
+    let mut generation = 0_u64;
+    while !world.is_over.get() {
+        generation += 1;
+        let policy = ["delete", "compact"][generation as usize % 2];
+        let configs = [
+            ("segment.ms", "50"),
+            ("cleanup.policy", policy),
+            ("flush.ms", "5"),
+            ("message.timestamp.after.max.ms", "9223372036854775807"),
+        ];
+        let created = peer.call(&create_topic_request(CHURN, 2, &configs), 7).await;
+        // Whose topic is there is only known where this created it.
+        let is_new = created.is_some_and(|answer| answer.topics[0].error_code == 0);
+        let mut is_answered = true;
+        for at in 0..world.chance.below(12) {
+            let value = generation << 32 | at;
+            let record = BatchBuilder::new().record(NewRecord::keyed(b"key", Some(&value.to_be_bytes()))).build(BEGIN_MS);
+            is_answered &= peer.call(&produce_request(CHURN, (at % 2) as i32, &record, -1), 9).await.is_some();
+            sleep(world.chance.ms(1, 20)).await;
+        }
+        for partition in 0..2 {
+            let response = peer.call(&fetch_request(CHURN, &[(partition, 0)], 1, 10), 12).await;
+            let data = response.and_then(|response| response.responses.first()?.partitions.first().cloned());
+            let bytes = data.filter(|data| data.error_code == 0).and_then(|data| data.records?.bytes().cloned()).unwrap_or_default();
+            for (offset, value) in visible_of(&bytes, Vec::new(), 0).0 {
+                assert!(!is_new || value >> 32 == generation, "generation {generation} has {value:x} at {offset}");
+            }
+        }
+        let request = DeleteTopicsRequest { topic_names: vec![CHURN.into()], timeout_ms: 2000, ..Default::default() };
+        is_answered &= peer.call(&request, 5).await.is_some();
+        // What was not answered may be done later, and must not be done to the next topic.
+        sleep(if is_answered { world.chance.ms(1, 200) } else { world.chance.ms(1000, 1500) }).await;
+    }
+}
+
 /// Makes the topic; tries until it is there.
 async fn create_topic(world: World) {
     let mut peer = Peer::new(&world, "administrator");
@@ -926,6 +968,7 @@ fn work(world: World, name: &str) -> std::pin::Pin<Box<dyn Future<Output = ()>>>
         "member" => Box::pin(member(world, number)),
         "reader" => Box::pin(reader(world)),
         "committed-reader" => Box::pin(committed_reader(world)),
+        "churn" => Box::pin(topics(world)),
         other => panic!("nobody knows the client {other}"),
     }
 }
@@ -1032,6 +1075,10 @@ fn config(node: i32, home: &str, port: u16, is_synced: bool) -> Config {
         ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "300".into()),
         ("group.initial.rebalance.delay.ms", "0".into()),
         ("group.min.session.timeout.ms", "1000".into()),
+        // What is done in the background meets topics that are deleted.
+        ("log.flush.offset.checkpoint.interval.ms", "150".into()),
+        ("log.retention.check.interval.ms", "200".into()),
+        ("log.cleaner.backoff.ms", "100".into()),
         ("durability.profile", if is_synced { "fsync" } else { "default" }.into()),
     ];
     let flags = settings.map(|(key, value)| (key.to_string(), value)).into();

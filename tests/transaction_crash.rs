@@ -80,7 +80,7 @@ fn open(disk: &MemoryDisk, durability: Durability, epoch: i32) -> Result<Machine
     let small = &[("segment.bytes", "400")];
     let mut replicas: Vec<NewReplica> = (0..PARTITIONS).map(|number| new(TOPIC, number, small)).collect();
     replicas.extend([new(OFFSETS_TOPIC, 0, &[]), new(TRANSACTIONS_TOPIC, 0, &[])]);
-    let opened = partitions.lead(replicas).map_err(|e| e.to_string())?;
+    let opened = partitions.lead(replicas);
     if opened.replicas < PARTITIONS as usize + 2 {
         return Err("a partition does not open".into());
     }

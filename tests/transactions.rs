@@ -416,7 +416,7 @@ fn a_late_batch_begins_nothing_behind_the_marker() {
     let partitions = Partitions::new(env, vec![directory], Vec::new(), Keeping::default());
     let (id, topic_id) = (TopicPartition::new("t", 0), Uuid::from_random([1; 16]));
     let settings = TopicSettings::of(&BTreeMap::new(), &BTreeMap::new());
-    partitions.lead(vec![NewReplica { id, topic_id, leader_epoch: LeaderEpoch(0), settings, is_known: false }]).unwrap();
+    partitions.lead(vec![NewReplica { id, topic_id, leader_epoch: LeaderEpoch(0), settings, is_known: false }]);
     let replica = partitions.get("t", 0).unwrap();
     let me = Identity::new(7, 0);
     let send = |sequence: i32, verification: Option<&_>| {

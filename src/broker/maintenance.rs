@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 
 use super::Config;
 use crate::env::Workers;
-use crate::model::TopicPartition;
+use crate::model::Uuid;
 use crate::partition::{Error, Partitions};
 use crate::storage::{self, Cleaned, Cleaner};
 
@@ -136,7 +136,7 @@ fn compact_all(
     partitions: &Partitions,
     cleaner: &Cleaner,
     settings: &CleanerSettings,
-    failed: &mut BTreeSet<TopicPartition>,
+    failed: &mut BTreeSet<(Uuid, i32)>,
     stop: &CancellationToken,
 ) {
     loop {
@@ -153,14 +153,18 @@ fn compact_all(
             None | Some((_, Err(Error::Storage(storage::Error::Stopping)))) => return,
             // Retention was there first.
             Some((_, Ok(cleaned))) if cleaned.segments_before == 0 => return,
-            Some((partition, Ok(cleaned))) => {
+            // The topic was deleted meanwhile: the next call does not find it.
+            Some((_, Err(Error::Closed(_)))) => {}
+            Some((replica, Ok(cleaned))) => {
+                let partition = replica.id();
                 let Cleaned { bytes_before, bytes_after, segments_before, segments_after, .. } = cleaned;
                 let ms = begin.elapsed().as_millis() as u64;
                 info!(%partition, bytes_before, bytes_after, segments_before, segments_after, ms, "compacted");
             }
-            Some((partition, Err(error))) => {
-                error!(%partition, %error, "compaction failed; this partition is left as it is until the next start");
-                failed.insert(partition);
+            Some((replica, Err(error))) => {
+                error!(partition = %replica.id(), %error, "compaction failed; this partition is left as it is until the next start");
+                // Not by name: a topic that is created again is compacted.
+                failed.insert((replica.topic_id(), replica.id().partition));
             }
         }
     }

@@ -9,6 +9,7 @@ mod maintenance;
 mod planting;
 mod properties;
 mod providers;
+mod repeats;
 mod security;
 mod seed;
 mod settings;

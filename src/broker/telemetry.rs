@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::repeats::{COUNTED_FOR, Repeats};
 use crate::http::{METRICS, MetricKind};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use tracing::{Event, Subscriber};
@@ -10,7 +11,9 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Upper bounds of the request latency's buckets, in seconds.
 const LATENCY_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
@@ -48,12 +51,17 @@ pub fn init_logging(level: &str, format: LogFormat, to: LogTo) -> Result<(), Str
         LogTo::Stderr => BoxMakeWriter::new(std::io::stderr),
     };
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer);
+    let (repeats, is_counted) = Repeats::new(COUNTED_FOR);
+    let counting = repeats.clone();
     // A second broker in the same process logs where the first one does.
-    let _ = match format {
-        LogFormat::Text => lines.try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
-        LogFormat::Kafka => lines.event_format(KafkaPattern).try_init(),
+    let begun = match format {
+        LogFormat::Text => lines.finish().with(counting).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).finish().with(counting).try_init(),
+        LogFormat::Kafka => lines.event_format(KafkaPattern).finish().with(counting).try_init(),
     };
+    if begun.is_ok() {
+        repeats.report_in_background(is_counted);
+    }
     Ok(())
 }
 

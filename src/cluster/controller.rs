@@ -7,16 +7,18 @@ use super::configs::altered;
 use super::image::{TOPIC_RESOURCE, config_records};
 use super::partition_image::UNASSIGNED_DIRECTORY;
 use super::{
-    Alteration, Downgrade, Error, FEATURES, Feature, FeatureUpdate, METADATA_VERSION, MetadataImage, MetadataRecord, PartitionImage,
-    Resource,
+    Alteration, Downgrade, Error, FEATURES, Feature, FeatureUpdate, METADATA_TOPIC, METADATA_VERSION, MetadataImage, MetadataRecord,
+    PartitionImage, Resource,
 };
-use crate::model::{Uuid, is_internal_topic, is_legal_topic_name};
+use crate::model::{TopicPartition, Uuid, is_internal_topic, is_legal_topic_name};
 use crate::partition::{Setting, SettingError, setting_named};
 use crate::protocol::generated::cluster_metadata::{
     AbortTransactionRecord, BrokerEndpoint, BrokerFeature, ConfigRecord, FeatureLevelRecord, ProducerIdsRecord, RegisterBrokerRecord,
     RemoveTopicRecord, TopicRecord,
 };
 
+/// The most bytes of the name of a partition's directory, `topic-partition`, on usual file systems.
+const DIRECTORY_NAME_MAX: usize = 255;
 /// The most partitions that one request may create, as in Kafka.
 const PARTITIONS_PER_REQUEST_MAX: usize = 10_000;
 /// Producer ids of a block, as in Kafka.
@@ -339,6 +341,10 @@ impl Deciding<'_> {
         if !is_legal_topic_name(&topic.name) {
             return Err(Error::InvalidTopic(topic.name.clone()));
         }
+        if topic.name == METADATA_TOPIC {
+            // Its partition would share the directory of the metadata log, and deleting it would delete the cluster.
+            return Err(Error::InvalidRequest(format!("Creation of internal topic {METADATA_TOPIC} is prohibited.")));
+        }
         if self.image.topic(&topic.name).is_some() {
             return Err(Error::TopicExists(topic.name.clone()));
         }
@@ -501,6 +507,11 @@ impl Deciding<'_> {
         if added > PARTITIONS_PER_REQUEST_MAX {
             return Err(Error::PolicyViolation(format!("More than {PARTITIONS_PER_REQUEST_MAX} partitions in one request")));
         }
+        let last = TopicPartition::new(more.name.as_str(), more.count - 1).to_string();
+        if last.len() > DIRECTORY_NAME_MAX {
+            let what = format!("Partition {} cannot be stored: file names have at most {DIRECTORY_NAME_MAX} bytes.", more.count - 1);
+            return Err(Error::InvalidPartitions(what));
+        }
         let replicas: Vec<Vec<i32>> = match &more.assignments {
             Some(lists) if lists.len() != added => {
                 return Err(Error::InvalidReplicaAssignment(format!(
@@ -634,6 +645,31 @@ mod tests {
         let mut controller = controller(Replication::Refuse);
         let (records, response) = handle(&mut controller, &Event::CreateTopics { topics: vec![topic("a")], validate_only: true });
         assert!(records.is_empty() && matches!(response, Response::Topics(results) if results[0].is_ok()));
+    }
+
+    #[test]
+    fn the_topic_of_the_metadata_is_nobodys_to_create() {
+        let created = create(&mut controller(Replication::Refuse), topic(METADATA_TOPIC));
+        assert!(
+            matches!(created, Err(Error::InvalidRequest(what)) if what == "Creation of internal topic __cluster_metadata is prohibited.")
+        );
+    }
+
+    #[test]
+    fn no_topic_grows_beyond_what_a_directory_can_be_called() {
+        let mut controller = controller(Replication::Refuse);
+        let name = "x".repeat(249);
+        create(&mut controller, topic(&name)).unwrap();
+        let mut grow = |count| {
+            let topics = vec![MorePartitions { name: name.clone(), count, assignments: None }];
+            let Response::Partitions(mut results) = handle(&mut controller, &Event::CreatePartitions { topics, validate_only: false }).1
+            else {
+                panic!()
+            };
+            results.remove(0)
+        };
+        (1..=10).for_each(|times| grow(10_000 * times).unwrap());
+        assert!(matches!(grow(100_001), Err(Error::InvalidPartitions(what)) if what.contains("255 bytes")));
     }
 
     #[test]

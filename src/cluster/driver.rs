@@ -137,6 +137,9 @@ impl Driver {
         if let Err(error) = self.log.close().await {
             error!(%error, "the metadata log was not closed");
         }
+        if let Err(error) = self.follower.close().await {
+            error!(%error, "what follows the metadata was not closed");
+        }
     }
 
     /// Handles what happens next; false at the end. Nothing is lost where a branch of the select is dropped: what it had taken is nothing, and
@@ -321,6 +324,10 @@ impl Driver {
     async fn snapshot_if_due(&mut self) {
         if self.committed.in_transaction() || !self.log.wants_snapshot() {
             return;
+        }
+        // A snapshot forgets which topics were deleted. A crash must not bring back one of their directories under its name afterwards.
+        if let Err(error) = self.follower.sync_deleted().await {
+            return error!(%error, "the metadata's snapshot waits until it is durable that topics were deleted");
         }
         let (end, epoch, records) = (self.committed.offset + 1, self.committed.epoch, self.committed.to_records());
         if let Err(error) = self.log.snapshot(Snapshot { end, epoch, records, removed: Vec::new() }).await {

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
 use super::{Error, MetadataImage, Pending};
 use crate::env::Workers;
 use crate::model::{LeaderEpoch, TopicPartition, Uuid};
-use crate::partition::{self, NewReplica, Partitions, TopicSettings, setting_behind};
+use crate::partition::{self, NewReplica, Partitions, Retired, TopicSettings, setting_behind};
 
 /// What follows the metadata.
 #[derive(Clone)]
@@ -29,6 +31,16 @@ pub(super) trait Follow: Send + Sync {
 
     /// Removes what a crash left of deleted topics.
     fn retire_deleted(&self, deleted: BTreeSet<Uuid>) -> Pending<()>;
+
+    /// Makes durable that deleted topics are gone, so that the metadata need not remember them.
+    fn sync_deleted(&self) -> Pending<()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Waits until nothing goes on in the background any more.
+    fn close(&self) -> Pending<()> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 /// Whether partitions were there before.
@@ -45,22 +57,48 @@ pub(super) struct Follower {
     following: Following,
     /// What the broker was started with.
     topic_defaults: BTreeMap<String, String>,
+    /// Remove what was deleted. Several may do so at once: each removes what one change of the metadata deleted.
+    removals: TaskTracker,
+    /// Ends them between two partitions.
+    stop: CancellationToken,
 }
 
 impl Follow for Follower {
     fn follow(&self, next: MetadataImage, when: When) -> Pending<()> {
-        self.blocking(move |follower| follower.follow_now(next, when))
+        self.blocking(move |follower| {
+            follower.follow_now(next, when);
+            Ok(())
+        })
     }
 
     fn retire_deleted(&self, deleted: BTreeSet<Uuid>) -> Pending<()> {
-        self.blocking(move |follower| follower.retire_now(&deleted))
+        self.blocking(move |follower| {
+            follower.retire_now(&deleted);
+            Ok(())
+        })
+    }
+
+    fn sync_deleted(&self) -> Pending<()> {
+        self.blocking(|follower| follower.following.partitions.sync_deleted().map_err(|e| Error::Storage(e.to_string())))
+    }
+
+    fn close(&self) -> Pending<()> {
+        // What is left of deleted topics is removed by the next start.
+        self.stop.cancel();
+        self.removals.close();
+        let removals = self.removals.clone();
+        Box::pin(async move {
+            removals.wait().await;
+            Ok(())
+        })
     }
 }
 
 impl Follower {
     /// Shows the image in `image` once the partitions are as it says.
     pub(super) fn new(image: Arc<ArcSwap<MetadataImage>>, following: Following, topic_defaults: BTreeMap<String, String>) -> Follower {
-        Follower { image, following, topic_defaults }
+        let (removals, stop) = (TaskTracker::new(), CancellationToken::new());
+        Follower { image, following, topic_defaults, removals, stop }
     }
 
     /// Works where blocking is allowed.
@@ -71,31 +109,21 @@ impl Follower {
     }
 
     /// Deletes and opens partitions, and then shows the image.
-    fn follow_now(&self, next: MetadataImage, when: When) -> Result<(), Error> {
+    fn follow_now(&self, next: MetadataImage, when: When) {
         let now = self.image.load();
         assert!(next.offset >= now.offset, "the metadata went back from offset {} to {}", now.offset, next.offset);
         let gone: Vec<Arc<str>> =
             now.topics().filter(|t| next.topic(&t.name).is_none_or(|n| n.id != t.id)).map(|t| t.name.clone()).collect();
-        let failed = |error: partition::Error| {
-            error!(%error, "partitions do not follow the metadata");
-            Error::Storage(error.to_string())
-        };
         if !gone.is_empty() {
             // Readers of the image must not find a topic without its partitions.
             let mut without = MetadataImage::clone(&now);
             gone.iter().filter_map(|name| now.topic(name)).for_each(|t| without.forget(t.id));
             self.image.store(Arc::new(without));
-            self.following.partitions.delete(&gone).map_err(failed)?;
-            let Following { partitions, workers, .. } = self.following.clone();
-            tokio::runtime::Handle::current().spawn(async move {
-                if let Ok(Err(error)) = workers.blocking(move || partitions.remove_deleted()).await {
-                    error!(%error, "deleted partitions could not be removed; the next start tries again");
-                }
-            });
+            self.remove(self.following.partitions.delete(&gone));
         }
         let new = self.new_replicas(&now, &next, when);
         if !new.is_empty() {
-            let recovered = self.following.partitions.lead(new).map_err(failed)?;
+            let recovered = self.following.partitions.lead(new);
             let partition::Recovered { replicas, scanned_bytes, cut_bytes, restored_bytes } = recovered;
             if scanned_bytes > 0 || restored_bytes > 0 {
                 info!(replicas, scanned_bytes, cut_bytes, restored_bytes, "recovered after a stop that was not clean");
@@ -103,7 +131,18 @@ impl Follower {
         }
         self.configure_changed(&now, &next);
         self.image.store(Arc::new(next));
-        Ok(())
+    }
+
+    /// Removes what was deleted, in the background.
+    fn remove(&self, retired: Retired) {
+        let Following { partitions, workers, .. } = self.following.clone();
+        let stop = self.stop.clone();
+        let removal = async move {
+            if let Ok(Err(error)) = workers.blocking(move || partitions.remove(retired, || !stop.is_cancelled())).await {
+                error!(%error, "deleted partitions could not be removed; the next start tries again");
+            }
+        };
+        self.removals.spawn(removal);
     }
 
     /// Gives changed settings to the replicas of their topics.
@@ -153,10 +192,15 @@ impl Follower {
         new
     }
 
-    /// Retires what a crash left of deleted topics.
-    fn retire_now(&self, deleted: &BTreeSet<Uuid>) -> Result<(), Error> {
-        let retired = self.following.partitions.retire_deleted(deleted);
-        let removed = retired.and_then(|_| self.following.partitions.remove_deleted());
-        removed.map(|_| ()).map_err(|e| Error::Storage(e.to_string()))
+    /// Retires and removes what a crash left of deleted topics. What cannot be removed keeps nobody from starting.
+    fn retire_now(&self, deleted: &BTreeSet<Uuid>) {
+        let partitions = &self.following.partitions;
+        let removed = partitions.retire_deleted(deleted).and_then(|retired| {
+            partitions.remove(retired, || true)?;
+            partitions.remove(partitions.left_to_remove()?, || true)
+        });
+        if let Err(error) = removed {
+            error!(%error, "deleted partitions could not be removed; the next start tries again");
+        }
     }
 }

@@ -117,7 +117,8 @@ impl<'a> Committer<'a> {
 
 impl Drop for Committer<'_> {
     fn drop(&mut self) {
-        self.0.committers.fetch_sub(1, Ordering::SeqCst);
+        let committers = self.0.committers.fetch_sub(1, Ordering::SeqCst);
+        assert!(committers > 0, "a committer leaves, and there is none");
         // Who appended before that thought that somebody would look again.
         if self.0.waiting_bytes.load(Ordering::SeqCst) > 0 {
             self.0.due.notify_one();
@@ -127,7 +128,10 @@ impl Drop for Committer<'_> {
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.running().count -= 1;
+        let mut running = self.0.running();
+        assert!(running.count > 0, "a commit ends, and none is on its way");
+        running.count -= 1;
+        drop(running);
         self.0.changed.notify_all();
     }
 }

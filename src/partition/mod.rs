@@ -20,7 +20,7 @@ pub use crate::storage::{
 pub use error::Error;
 pub use kafka_settings::{FOLLOWED_SINCE_START, KafkaSetting, Update, dynamic_setting, kafka_settings};
 pub use open_directory::Durability;
-pub use partitions::{DirectoryView, Keeping, NewReplica, Partitions, Recovered};
+pub use partitions::{DirectoryView, Keeping, NewReplica, Partitions, Recovered, Retired};
 pub use progress::{Subscription, Wake};
 pub use replica::{Isolation, Replica, Traffic, View};
 pub use settings::{

@@ -48,6 +48,8 @@ pub(super) struct OpenDirectory {
     /// Held by who makes something durable: of two at once only one would be told that the disk failed.
     syncing: Mutex<()>,
     offline: AtomicBool,
+    /// Directories of deleted partitions were renamed, which may not be durable.
+    renamed: AtomicBool,
     unflushed_bytes: AtomicU64,
     pub(super) signals: Arc<Signals>,
 }
@@ -67,6 +69,7 @@ impl OpenDirectory {
             commits: Commits::default(),
             syncing: Mutex::new(()),
             offline: AtomicBool::new(false),
+            renamed: AtomicBool::new(false),
             unflushed_bytes: AtomicU64::new(0),
             signals,
         }
@@ -110,6 +113,16 @@ impl OpenDirectory {
             // Who commits tells those who wait.
             self.commits.end();
         }
+    }
+
+    /// Takes note that a deleted partition's directory was renamed.
+    pub(super) fn renamed(&self) {
+        self.renamed.store(true, Ordering::Release);
+    }
+
+    /// Whether any was since somebody asked.
+    pub(super) fn take_renamed(&self) -> bool {
+        self.renamed.swap(false, Ordering::AcqRel)
     }
 
     /// Counts what is not durable yet.

@@ -1,13 +1,14 @@
 //! All replicas of this broker.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use tracing::error;
+use tracing::{debug, error};
 
 use super::commits::{COMMITTERS, Committer, Running};
 use super::open_directory::{Durability, OpenDirectory, Signals};
@@ -16,6 +17,9 @@ use crate::env::Env;
 use crate::model::{LeaderEpoch, Offset, TopicPartition, Uuid};
 use crate::storage;
 use crate::storage::{Cleaned, Cleaner, Cleaning, Committed, Log, LogDirectory, Pace, Recovery, Report, Synced, Unflushed, sync_logs};
+
+/// Partitions that a line of the log names; of the others it says how many they are.
+const NAMED_MAX: usize = 5;
 
 /// A partition that this broker is to lead.
 #[derive(Debug, Clone)]
@@ -73,8 +77,34 @@ pub struct Recovered {
     pub restored_bytes: u64,
 }
 
+/// The directories of partitions that were deleted. Their names are free; [`Partitions::remove`] frees their bytes.
+#[derive(Debug, Default)]
+#[must_use = "the bytes are still there"]
+pub struct Retired {
+    directories: Vec<(Arc<OpenDirectory>, PathBuf)>,
+    partitions: Vec<TopicPartition>,
+}
+
+impl Retired {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.directories.len()
+    }
+}
+
 /// What opening a replica gives.
 type Opened = Result<(Replica, Report), Error>;
+/// A partition that could not be opened, its topic's id, and why.
+type Failed = (TopicPartition, Uuid, Error);
+
+/// Where a new replica goes.
+struct Placed {
+    new: NewReplica,
+    /// None where that is not known: it may be in a directory that cannot be used.
+    home: Option<Arc<OpenDirectory>>,
+    /// Whether it has a directory already.
+    is_there: bool,
+}
 /// Ordered, so that what is done to all of them is done in the same order in every run.
 type ByTopic = BTreeMap<Arc<str>, Arc<Vec<Option<Arc<Replica>>>>>;
 
@@ -86,8 +116,12 @@ pub struct Partitions {
     /// Directories that could not be used when the broker started.
     lost: Vec<PathBuf>,
     by_topic: ArcSwap<ByTopic>,
-    /// Why partitions could not be opened.
-    not_opened: Mutex<BTreeMap<TopicPartition, Arc<str>>>,
+    /// The topic ids of partitions that could not be opened, and why they could not.
+    not_opened: Mutex<BTreeMap<TopicPartition, (Uuid, Arc<str>)>>,
+    /// Topics of which a partition was deleted and its directory could not be renamed: the name is not free yet.
+    not_renamed: Mutex<BTreeSet<Uuid>>,
+    /// Held while replicas are opened, deleted or closed: these never meet each other. What goes on beside them is told apart by the replicas
+    /// ([`Replica::is_closed`]).
     change: Mutex<()>,
     signals: Arc<Signals>,
 }
@@ -113,6 +147,7 @@ impl Partitions {
             lost,
             by_topic: ArcSwap::default(),
             not_opened: Mutex::default(),
+            not_renamed: Mutex::default(),
             change: Mutex::new(()),
             signals,
         }
@@ -135,7 +170,7 @@ impl Partitions {
         self.get(topic, partition).ok_or_else(|| {
             let id = TopicPartition::new(topic, partition);
             match self.not_opened().get(&id) {
-                Some(why) => Error::NotOpened(id, why.clone()),
+                Some((_, why)) => Error::NotOpened(id, why.clone()),
                 None => Error::Unknown(id),
             }
         })
@@ -146,7 +181,7 @@ impl Partitions {
         self.not_opened().len()
     }
 
-    fn not_opened(&self) -> MutexGuard<'_, BTreeMap<TopicPartition, Arc<str>>> {
+    fn not_opened(&self) -> MutexGuard<'_, BTreeMap<TopicPartition, (Uuid, Arc<str>)>> {
         self.not_opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -162,44 +197,59 @@ impl Partitions {
     }
 
     /// Opens or makes replicas, and then shows them all at once. One that cannot be opened, also because what is there belongs to another
-    /// topic, is left out and left as it is, and [`Partitions::find`] says why.
-    pub fn lead(&self, new: Vec<NewReplica>) -> Result<Recovered, Error> {
+    /// topic, is left out and left as it is, and [`Partitions::find`] says why. Nothing in one partition's directory keeps the others from
+    /// being served.
+    pub fn lead(&self, new: Vec<NewReplica>) -> Recovered {
         let _guard = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let mut recovered = Recovered::default();
-        let mut opened = Vec::with_capacity(new.len());
-        for (id, result) in self.open_all(self.placed(new)) {
+        let (placed, mut failed) = self.forget_earlier(self.placed(new));
+        let mut opened = Vec::with_capacity(placed.len());
+        for (id, topic_id, result) in self.open_all(placed) {
             match result {
                 Ok((replica, report)) => {
-                    recovered.replicas += 1;
                     recovered.scanned_bytes += report.scanned_bytes;
                     recovered.cut_bytes += report.cut_bytes;
                     recovered.restored_bytes += report.restored_bytes;
-                    self.not_opened().remove(&id);
                     opened.push(Arc::new(replica));
                 }
-                Err(error) => {
-                    error!(partition = %id, %error, "the partition could not be opened; the others are served");
-                    self.not_opened().insert(id, error.to_string().into());
-                    self.directories.iter().for_each(|home| home.log.journal().keep_found());
-                }
+                Err(error) => failed.push((id, topic_id, error)),
             }
         }
-        self.commit_opened(&opened)?;
+        let (opened, not_durable) = self.commit_opened(opened);
+        failed.extend(not_durable);
+        self.note_not_opened(failed);
+        recovered.replicas = opened.len();
         let mut by_topic = ByTopic::clone(&self.by_topic.load());
         for replica in opened {
+            self.not_opened().remove(replica.id());
             let replicas = Arc::make_mut(by_topic.entry(replica.id().topic.clone()).or_default());
             let index = replica.id().partition as usize;
             if replicas.len() <= index {
                 replicas.resize(index + 1, None);
             }
+            if let Some(there) = &replicas[index] {
+                panic!("{} of topic {} takes the place of an open one of topic {}", replica.id(), replica.topic_id(), there.topic_id());
+            }
             replicas[index] = Some(replica);
         }
         self.by_topic.store(Arc::new(by_topic));
-        Ok(recovered)
+        recovered
     }
 
-    /// Where each replica lies, or is to lie: the directory with the fewest takes the next. None where that cannot be said.
-    fn placed(&self, new: Vec<NewReplica>) -> Vec<(NewReplica, Option<Arc<OpenDirectory>>)> {
+    /// Takes note of what could not be opened, and says it once for all.
+    fn note_not_opened(&self, failed: Vec<Failed>) {
+        let Some((_, _, first)) = failed.first() else { return };
+        let partitions = named(failed.iter().map(|(id, ..)| id));
+        error!(%partitions, count = failed.len(), error = %first, "partitions could not be opened; the others are served");
+        self.directories.iter().for_each(|home| home.log.journal().keep_found());
+        for (id, topic_id, error) in failed {
+            debug!(partition = %id, %error, "the partition could not be opened");
+            self.not_opened().insert(id, (topic_id, error.to_string().into()));
+        }
+    }
+
+    /// Where each replica is, or goes: the directory with the fewest takes the next.
+    fn placed(&self, new: Vec<NewReplica>) -> Vec<Placed> {
         let all = self.all();
         let count = |home: &Arc<OpenDirectory>| all.iter().filter(|r| Arc::ptr_eq(&r.home, home)).count();
         let mut counts: Vec<usize> = self.directories.iter().map(count).collect();
@@ -209,18 +259,36 @@ impl Partitions {
             let usable = (0..self.directories.len()).filter(|at| !may_be_lost && !self.directories[*at].is_offline());
             let at = found.or_else(|| usable.min_by_key(|at| counts[*at]));
             at.into_iter().for_each(|at| counts[at] += 1);
-            (new, at.map(|at| self.directories[at].clone()))
+            Placed { new, home: at.map(|at| self.directories[at].clone()), is_there: found.is_some() }
         };
         new.into_iter().map(place).collect()
     }
 
+    /// Forgets what checkpoint files say of partitions that have no directory yet: it is of earlier topics of their names. Durable before
+    /// the directories are created, so that no crash makes it count for them. Gives those that could not be forgotten apart.
+    fn forget_earlier(&self, mut placed: Vec<Placed>) -> (Vec<Placed>, Vec<Failed>) {
+        let mut failed = Vec::new();
+        for home in &self.directories {
+            let goes_there = |p: &Placed| !p.is_there && p.home.as_ref().is_some_and(|at| Arc::ptr_eq(at, home));
+            let new = || -> Vec<TopicPartition> { placed.iter().filter(|p| goes_there(p)).map(|p| p.new.id.clone()).collect() };
+            let Err(error) = home.log.forget(new) else { continue };
+            home.judge(&error);
+            let why: Arc<str> = error.to_string().into();
+            let (without, rest) = placed.into_iter().partition(|p| goes_there(p));
+            placed = rest;
+            let without: Vec<Placed> = without;
+            failed.extend(without.into_iter().map(|p| (p.new.id.clone(), p.new.topic_id, Error::NotOpened(p.new.id, why.clone()))));
+        }
+        (placed, failed)
+    }
+
     /// Opens as many at once as the machine has cores.
-    fn open_all(&self, new: Vec<(NewReplica, Option<Arc<OpenDirectory>>)>) -> Vec<(TopicPartition, Opened)> {
+    fn open_all(&self, new: Vec<Placed>) -> Vec<(TopicPartition, Uuid, Opened)> {
         let threads = self.env.0.workers.count().min(new.len());
         let left = Mutex::new(new.into_iter());
         let open_some = || {
             let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
-            std::iter::from_fn(next).map(|(new, home)| (new.id.clone(), self.open(new, home))).collect::<Vec<_>>()
+            std::iter::from_fn(next).map(|placed| (placed.new.id.clone(), placed.new.topic_id, self.open_alone(placed))).collect::<Vec<_>>()
         };
         if threads < 2 {
             return open_some();
@@ -232,23 +300,41 @@ impl Partitions {
         })
     }
 
-    fn open(&self, new: NewReplica, home: Option<Arc<OpenDirectory>>) -> Opened {
+    /// Opens a replica. Whatever its directory holds, also what breaks a rule of ours, is this partition's alone: nothing of a replica is shared
+    /// before it is open.
+    fn open_alone(&self, placed: Placed) -> Opened {
+        let id = placed.new.id.clone();
+        catch_unwind(AssertUnwindSafe(|| self.open(placed))).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(Error::NotOpened(id, format!("opening it panicked: {}", text.unwrap_or("without a message")).into()))
+        })
+    }
+
+    fn open(&self, placed: Placed) -> Opened {
+        let Placed { new, home, is_there } = placed;
         let Some(home) = home else {
-            let lost = self.lost.first().cloned().unwrap_or_default();
-            return Err(storage::Error::Offline(lost).into());
+            let offline = || self.directories.iter().find(|home| home.is_offline()).map(|home| home.log.path().to_path_buf());
+            let directory = self.lost.first().cloned().or_else(offline);
+            return Err(directory.map_or_else(|| Error::Offline(new.id.clone()), |directory| storage::Error::Offline(directory).into()));
         };
-        let Env { disk, clock, .. } = &self.env.0;
         let directory = &home.log;
         let path = directory.partition_path(&new.id);
-        if let Some(stored) = directory.topic_id(&new.id).filter(|id| *id != new.topic_id) {
-            let what = format!("it says that the data is of topic {stored}, and the topic of this name is {}", new.topic_id);
-            return Err(storage::Error::Metadata { path, what }.into());
+        let stored = if is_there { directory.topic_id(&new.id) } else { None };
+        let mut how = if is_there { directory.recovery(&new.id) } else { Recovery::New };
+        if let Some(other) = stored.filter(|id| *id != new.topic_id) {
+            if !self.not_renamed.lock().unwrap_or_else(PoisonError::into_inner).contains(&other) {
+                let what = format!("its data belongs to topic {other}, and the topic of this name is {}", new.topic_id);
+                return Err(storage::Error::Metadata { path, what }.into());
+            }
+            // Its topic was deleted, and it could not be renamed then.
+            directory.forget(|| vec![new.id.clone()])?;
+            directory.retire_partition(&new.id, &*self.env.0.entropy)?;
+            how = Recovery::New;
         }
-        let how = if disk.exists(&path) { directory.recovery(&new.id) } else { Recovery::New };
-        if directory.topic_id(&new.id).is_none() {
+        if stored != Some(new.topic_id) {
             directory.create_partition(&new.id, new.topic_id)?;
         }
-        let now_ms = clock.wall_ms();
+        let now_ms = self.env.0.clock.wall_ms();
         let (mut log, mut report) = Log::open(&home.files, &path, new.settings.log.clone(), how, now_ms)?;
         if how == Recovery::Clean && directory.clean_end(&new.id).is_some_and(|end| end != log.log_end()) {
             // One of the two is damaged: what a clean stop promises does not hold.
@@ -268,27 +354,52 @@ impl Partitions {
         if report.missing_records > 0 {
             error!(partition = %new.id, records = report.missing_records, "records are missing before those that the commit journal holds");
         }
-        let (log_starts, cleaned) = (directory.log_starts(), directory.cleaned());
-        if how == Recovery::New {
-            // Of an earlier topic of this name.
-            log_starts.set(&[(new.id.clone(), None)])?;
-            cleaned.set(&[(new.id.clone(), None)])?;
-        } else if let Some(offset) = log_starts.get(&new.id) {
+        if how != Recovery::New
+            && let Some(offset) = directory.log_starts().get(&new.id)
+        {
             log.delete_before(offset, log.log_end(), now_ms)?;
         }
         Ok((Replica::lead(new, log, home), report))
     }
 
-    /// Under [`Durability::Fsync`], what was found is shown only once it is durable, and what was made has a durable name.
-    fn commit_opened(&self, opened: &[Arc<Replica>]) -> Result<(), Error> {
+    /// Under [`Durability::Fsync`], what was found is shown only once it is durable, and what was made has a durable name. Gives those that
+    /// could not be made durable apart.
+    fn commit_opened(&self, mut opened: Vec<Arc<Replica>>) -> (Vec<Arc<Replica>>, Vec<Failed>) {
+        let mut failed: Vec<Failed> = Vec::new();
         for home in self.directories.iter().filter(|home| home.durability == Durability::Fsync) {
-            let here: Vec<_> = opened.iter().filter(|r| Arc::ptr_eq(&r.home, home)).cloned().collect();
-            if !here.is_empty() {
-                self.sync_in(home, &here)?;
-                home.log.sync_names().inspect_err(|error| home.judge(error))?;
+            let is_here = |replica: &Arc<Replica>| Arc::ptr_eq(&replica.home, home);
+            let (mut logs, mut unflushed) = (Vec::new(), Vec::new());
+            opened.retain(|replica| {
+                let files = if is_here(replica) { replica.unflushed() } else { Ok(None) };
+                match files {
+                    Ok(files) => logs.extend(files.map(|files| {
+                        unflushed.push(files);
+                        replica.clone()
+                    })),
+                    Err(error) => {
+                        failed.push((replica.id().clone(), replica.topic_id(), error));
+                        return false;
+                    }
+                }
+                true
+            });
+            if !opened.iter().any(is_here) {
+                continue;
+            }
+            let synced = self.sync_files(home, unflushed);
+            let synced = synced.and_then(|synced| Ok(home.log.sync_names().inspect_err(|error| home.judge(error)).map(|()| synced)?));
+            match synced {
+                Ok(synced) => logs.iter().zip(synced).for_each(|(replica, synced)| replica.flushed(synced)),
+                Err(error) => {
+                    let why: Arc<str> = error.to_string().into();
+                    let (here, others) = opened.into_iter().partition(is_here);
+                    opened = others;
+                    let here: Vec<Arc<Replica>> = here;
+                    failed.extend(here.iter().map(|r| (r.id().clone(), r.topic_id(), Error::NotOpened(r.id().clone(), why.clone()))));
+                }
             }
         }
-        Ok(())
+        (opened, failed)
     }
 
     /// Deletes the first records of partitions, durably, each below an offset or, without one, all that are committed. The answers are the
@@ -297,46 +408,125 @@ impl Partitions {
         let now_ms = self.env.0.clock.wall_ms();
         let results: Vec<_> = below.iter().map(|(replica, offset)| replica.delete_before(*offset, now_ms)).collect();
         for home in &self.directories {
-            let starts = below.iter().zip(&results).filter(|((replica, _), _)| Arc::ptr_eq(&replica.home, home));
-            let starts: Vec<_> =
-                starts.filter_map(|((replica, _), start)| Some((replica.id().clone(), Some(*start.as_ref().ok()?)))).collect();
-            home.log.log_starts().set(&starts).inspect_err(|error| home.judge(error))?;
+            // A topic that was deleted since, and maybe created again, must not get the start of the old one.
+            let starts = || {
+                let here = below.iter().zip(&results).filter(|((replica, _), _)| Arc::ptr_eq(&replica.home, home) && !replica.is_closed());
+                here.filter_map(|((replica, _), start)| Some((replica.id().clone(), Some(*start.as_ref().ok()?)))).collect()
+            };
+            home.log.log_starts().change(starts).inspect_err(|error| home.judge(error))?;
         }
         Ok(results)
     }
 
     /// Takes topics away: no read or list shows them when this returns, their names are free, and their bytes are removed by
-    /// [`Partitions::remove_deleted`].
-    pub fn delete(&self, topics: &[Arc<str>]) -> Result<(), Error> {
+    /// [`Partitions::remove`]. A directory that cannot be renamed keeps its name and is logged; a topic that is created under that name tries
+    /// again, and so does the next start.
+    ///
+    /// What goes on with such a partition on other threads ends by itself: see [`Replica::retire`].
+    pub fn delete(&self, topics: &[Arc<str>]) -> Retired {
         let _guard = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let mut by_topic = ByTopic::clone(&self.by_topic.load());
         let gone: Vec<_> = topics.iter().filter_map(|topic| by_topic.remove(topic)).collect();
         self.by_topic.store(Arc::new(by_topic));
+        let mut retired = Retired::default();
+        let mut failed = Vec::new();
         for replica in gone.iter().flat_map(|replicas| replicas.iter().flatten()) {
             replica.retire();
-            replica.home.log.retire_partition(replica.id(), &*self.env.0.entropy)?;
+            self.retire_in(&replica.home, replica.id(), replica.topic_id(), &mut retired, &mut failed);
         }
-        self.not_opened().retain(|id, _| !topics.contains(&id.topic));
-        Ok(())
+        let mut not_opened = self.not_opened();
+        let (deleted, others) = std::mem::take(&mut *not_opened).into_iter().partition(|(id, _)| topics.contains(&id.topic));
+        *not_opened = others;
+        drop(not_opened);
+        let deleted: BTreeMap<TopicPartition, (Uuid, Arc<str>)> = deleted;
+        for (id, (topic_id, _)) in deleted {
+            // What says that it belongs to another topic stays.
+            let is_its = |home: &&Arc<OpenDirectory>| home.log.topic_id(&id).is_none_or(|found| found == topic_id);
+            for home in self.usable().filter(is_its) {
+                self.retire_in(home, &id, topic_id, &mut retired, &mut failed);
+            }
+        }
+        if let Some((_, error)) = failed.first() {
+            let partitions = named(failed.iter().map(|(id, _)| id));
+            error!(%partitions, count = failed.len(), %error, "deleted partitions keep their directories; the next start removes them");
+        }
+        retired
     }
 
-    /// Removes what was deleted.
-    pub fn remove_deleted(&self) -> Result<usize, Error> {
-        let removed = self.usable().map(|home| Ok(home.log.remove_deleted()?));
-        removed.sum()
+    fn retire_in(
+        &self,
+        home: &Arc<OpenDirectory>,
+        id: &TopicPartition,
+        topic_id: Uuid,
+        retired: &mut Retired,
+        failed: &mut Vec<(TopicPartition, storage::Error)>,
+    ) {
+        match home.log.retire_partition(id, &*self.env.0.entropy) {
+            Ok(directory) => {
+                home.renamed();
+                retired.directories.extend(directory.map(|directory| (home.clone(), directory)));
+                retired.partitions.push(id.clone());
+            }
+            Err(error) => {
+                home.judge(&error);
+                self.not_renamed.lock().unwrap_or_else(PoisonError::into_inner).insert(topic_id);
+                failed.push((id.clone(), error));
+            }
+        }
+    }
+
+    /// Removes what was deleted, and what checkpoint files say of it. One directory that cannot be removed does not keep the others from it;
+    /// the answer is the last error. Several may remove at once. `go_on` is asked before each directory.
+    pub fn remove(&self, retired: Retired, go_on: impl Fn() -> bool) -> Result<usize, Error> {
+        let mut outcome = Ok(0);
+        for home in self.usable() {
+            // A topic that was created again under the name may have lines of its own.
+            let gone = || retired.partitions.iter().filter(|id| self.get(&id.topic, id.partition).is_none()).cloned().collect();
+            outcome = home.log.forget(gone).inspect_err(|error| home.judge(error)).map_err(Error::from).and(outcome);
+        }
+        for (home, directory) in retired.directories {
+            if !go_on() {
+                break;
+            }
+            let removed = home.log.remove_retired(&directory).inspect_err(|error| home.judge(error));
+            outcome = removed.map_err(Error::from).and(outcome).map(|count| count + 1);
+        }
+        outcome
+    }
+
+    /// What earlier starts deleted and did not remove.
+    pub fn left_to_remove(&self) -> Result<Retired, Error> {
+        let mut retired = Retired::default();
+        for home in self.usable() {
+            retired.directories.extend(home.log.retired()?.into_iter().map(|directory| (home.clone(), directory)));
+        }
+        Ok(retired)
+    }
+
+    /// Makes durable that deleted partitions have lost their names. After this no crash brings one back, so that nobody needs to remember that
+    /// its topic was deleted.
+    pub fn sync_deleted(&self) -> Result<(), Error> {
+        self.usable().filter(|home| home.take_renamed()).try_for_each(|home| {
+            home.log.sync_names().inspect_err(|error| home.judge(error))?;
+            Ok(())
+        })
     }
 
     /// Retires what is left of deleted topics, where a crash cut the deletion short. A directory of a topic that was never deleted stays,
-    /// whether or not the topic is known: data goes only where somebody said so.
-    pub fn retire_deleted(&self, deleted: &BTreeSet<Uuid>) -> Result<usize, Error> {
-        let mut retired = 0;
-        for directory in self.usable().map(|home| &home.log) {
-            for id in directory.partitions()? {
-                if directory.topic_id(&id).is_some_and(|topic_id| deleted.contains(&topic_id)) {
-                    directory.retire_partition(&id, &*self.env.0.entropy)?;
-                    retired += 1;
+    /// whether or not the topic is known: data goes only where somebody said so. One that cannot be renamed is logged and stays.
+    pub fn retire_deleted(&self, deleted: &BTreeSet<Uuid>) -> Result<Retired, Error> {
+        let mut retired = Retired::default();
+        let mut failed = Vec::new();
+        for home in self.usable() {
+            for id in home.log.partitions()? {
+                if let Some(topic_id) = home.log.topic_id(&id).filter(|topic_id| deleted.contains(topic_id)) {
+                    self.retire_in(home, &id, topic_id, &mut retired, &mut failed);
                 }
             }
+        }
+        if let Some((_, error)) = failed.first() {
+            let partitions = named(failed.iter().map(|(id, _)| id));
+            error!(%partitions, count = failed.len(), %error, "deleted partitions keep their directories; the next start removes them");
         }
         Ok(retired)
     }
@@ -347,20 +537,22 @@ impl Partitions {
         self.all().iter().map(|replica| (replica.id().clone(), replica.maintain(now_ms, producer_expiration_ms))).collect()
     }
 
-    /// Compacts the log with the largest dirty part among those that are due, except those in `skip`; none is due where there is no answer.
-    /// Blocks, and holds no lock while it reads and writes.
+    /// Compacts the log with the largest dirty part among those that are due, except those of the topic ids and numbers in `skip`; none is due
+    /// where there is no answer. Blocks, and holds no lock while it reads and writes. [`Error::Closed`] says that the topic was deleted
+    /// meanwhile.
     pub fn compact(
         &self,
         cleaner: &Cleaner,
-        skip: &BTreeSet<TopicPartition>,
+        skip: &BTreeSet<(Uuid, i32)>,
         pace: &mut Pace<'_>,
-    ) -> Option<(TopicPartition, Result<Cleaned, Error>)> {
+    ) -> Option<(Arc<Replica>, Result<Cleaned, Error>)> {
         let now_ms = self.env.0.clock.wall_ms();
         let mut due: Vec<(Arc<Replica>, Cleaning)> = Vec::new();
-        for replica in self.all().into_iter().filter(|r| !skip.contains(r.id()) && !r.home.is_offline()) {
+        for replica in self.all().into_iter().filter(|r| !skip.contains(&(r.topic_id(), r.id().partition)) && !r.home.is_offline()) {
             match replica.cleaning(replica.home.log.cleaned().get(replica.id()), now_ms) {
                 Ok(cleaning) => due.extend(cleaning.map(|cleaning| (replica, cleaning))),
-                Err(error) => return Some((replica.id().clone(), Err(error))),
+                Err(_) if replica.is_closed() => {}
+                Err(error) => return Some((replica, Err(error))),
             }
         }
         let (replica, cleaning) = due.into_iter().max_by(|a, b| a.1.dirty().ratio.total_cmp(&b.1.dirty().ratio))?;
@@ -368,11 +560,15 @@ impl Partitions {
         let durable = self.sync_in(&replica.home, std::slice::from_ref(&replica));
         let cleaned = durable.and_then(|()| replica.clean(cleaner, &cleaning, now_ms, pace)).and_then(|cleaned| {
             if cleaned.segments_before > 0 {
-                replica.home.log.cleaned().set(&[(replica.id().clone(), Some(cleaned.clean_to))])?;
+                // Another topic of this name has nothing that is compacted.
+                let clean_to = || if replica.is_closed() { Vec::new() } else { vec![(replica.id().clone(), Some(cleaned.clean_to))] };
+                replica.home.log.cleaned().change(clean_to)?;
             }
             Ok(cleaned)
         });
-        Some((replica.id().clone(), cleaned))
+        let cleaned = cleaned
+            .map_err(|error| if replica.is_closed() && !is_disk_failure(&error) { Error::Closed(replica.id().clone()) } else { error });
+        Some((replica, cleaned))
     }
 
     /// Makes everything durable and writes the recovery points. Blocks; nothing is locked while the disk works. One directory's failure does
@@ -380,8 +576,9 @@ impl Partitions {
     pub fn flush(&self) -> Result<(), Error> {
         self.in_each_directory(|home, replicas| {
             self.flush_in(home)?;
-            let points: Vec<_> = replicas.iter().filter(|r| !r.is_closed()).map(|r| (r.id().clone(), r.recovery_point())).collect();
-            Ok(home.log.save_recovery_points(&points).inspect_err(|error| home.judge(error))?)
+            // A topic that was created again under a name has a point of its own or none: see `OffsetFile::change`.
+            let points = || replicas.iter().filter(|r| !r.is_closed()).map(|r| (r.id().clone(), r.recovery_point())).collect();
+            Ok(home.log.save_recovery_points(points).inspect_err(|error| home.judge(error))?)
         })
     }
 
@@ -569,9 +766,20 @@ impl Partitions {
             unflushed.extend(replica.close()?);
         }
         self.sync_files(home, unflushed)?;
-        let points: Vec<_> = replicas.iter().map(|r| (r.id().clone(), r.view().log_end)).collect();
-        home.log.save_recovery_points(&points)?;
+        home.log.save_recovery_points(|| replicas.iter().map(|r| (r.id().clone(), r.view().log_end)).collect())?;
         home.log.journal().remove()?;
         Ok(home.log.mark_clean()?)
     }
+}
+
+/// Names some partitions for the log, and says how many more there are.
+fn named<'a>(partitions: impl Iterator<Item = &'a TopicPartition>) -> String {
+    let all: Vec<&TopicPartition> = partitions.collect();
+    let first: Vec<String> = all.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+    let more = all.len().saturating_sub(NAMED_MAX);
+    if more > 0 { format!("{} and {more} more", first.join(", ")) } else { first.join(", ") }
+}
+
+fn is_disk_failure(error: &Error) -> bool {
+    matches!(error, Error::Storage(error) if error.is_disk_failure())
 }

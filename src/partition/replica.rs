@@ -397,8 +397,11 @@ impl Replica {
 
     /// Refuses further use because the topic is deleted.
     pub(super) fn retire(&self) {
-        let log = self.write();
+        // Under the lock nobody appends, rolls, retains or puts a compacted segment in; those who work without it (flush, commit, compaction,
+        // reads) have open files, or ask the log's presence before they use a path.
+        let mut log = self.write();
         self.closed.store(true, Ordering::Release);
+        log.delete();
         drop(log);
         self.progress.step();
     }

@@ -27,7 +27,8 @@ fn of_storage(error: &StorageError) -> ErrorCode {
         StorageError::ProducerFenced { .. } => ErrorCode::InvalidProducerEpoch,
         StorageError::TransactionState { .. } => ErrorCode::InvalidTxnState,
         StorageError::CoordinatorFenced { .. } => ErrorCode::TransactionCoordinatorFenced,
-        StorageError::Stopping => ErrorCode::NotLeaderOrFollower,
+        // As of a replica that is closed: the client asks for metadata, and learns that the topic is gone.
+        StorageError::Stopping | StorageError::Deleted(_) => ErrorCode::NotLeaderOrFollower,
         StorageError::Offline(_)
         | StorageError::Io { .. }
         | StorageError::Locked(_)

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use siphasher::sip128::SipHasher13;
 
-use super::files::OpenFiles;
+use super::files::{OpenFiles, Presence};
 use super::index::AbortedEntry;
 use super::producers::LastBatches;
 use super::scan::walk_batches;
@@ -43,6 +43,7 @@ pub struct Cleaning {
     /// Lengths of runs of `sources`.
     pub(super) groups: Vec<usize>,
     pub(super) directory: PathBuf,
+    pub(super) presence: Presence,
     pub(super) index_interval_bytes: u64,
     pub(super) delete_retention_ms: i64,
     pub(super) decompressed_bytes_max: usize,
@@ -299,7 +300,10 @@ struct Output {
 
 impl Output {
     fn create(files: &Arc<OpenFiles>, cleaning: &Cleaning, base: Offset) -> Result<Output, Error> {
-        let segment = Segment::create_cleaned(files, &cleaning.directory, base)?;
+        let Cleaning { directory, presence, .. } = cleaning;
+        // Compaction goes on without the log's lock: the topic may be deleted and another one created under its name, in whose directory this
+        // must leave no file.
+        let segment = presence.during(directory, || Segment::create_cleaned(&files.of_log(presence), directory, base))?;
         segment.cut()?;
         Ok(Output { segment, index_interval_bytes: cleaning.index_interval_bytes, buffer: Vec::new(), written: 0 })
     }

@@ -9,9 +9,18 @@
 //! | `log-start-offset-checkpoint` | the first offset of partitions whose records were deleted by DeleteRecords |
 //! | `commit-journal.<number>` | under `durability.profile=fsync`, what was committed and may not be durable in the logs, see [`CommitJournal`] |
 //! | `cleaner-offset-checkpoint` | for each compacted partition the first offset that was never compacted |
-//! | `topic-partition/` | one log each; `topic-partition.<uuid>-delete/` is on its way out |
+//! | `topic-partition/` | one log each; `topic-partition.<uuid>-delete/` belongs to a deleted topic and is being removed |
+//!
+//! A file system takes names of up to [`NAME_BYTES_MAX`] bytes. A topic's name has up to 249, so `topic-partition` fits for up to 100,000
+//! partitions; in the name of a directory that is being removed the topic is cut short, as in Kafka (KAFKA-4893).
+//!
+//! Checkpoint files name partitions by topic and number, not by the topic's id. What they say of a deleted topic must not count for a new one
+//! of the same name: it would lose records below another log's start, or trust segments that were never synced. So a partition's lines are
+//! [forgotten](LogDirectory::forget) durably before its directory is created, and a line is only written while its partition is still there,
+//! which is decided under the file's lock ([`OffsetFile::change`]).
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -27,6 +36,10 @@ const LOG_STARTS: &str = "log-start-offset-checkpoint";
 const CLEANED: &str = "cleaner-offset-checkpoint";
 const PARTITION_METADATA: &str = "partition.metadata";
 const DELETED: &str = "-delete";
+/// The most bytes of a name, on all file systems in use.
+const NAME_BYTES_MAX: usize = 255;
+/// Hexadecimal digits of the id in the name of a directory that is being removed.
+const DELETED_ID_DIGITS: usize = 32;
 /// What stays where a directory is cleared.
 const KEPT_BY_CLEARING: &[&str] = &[LOCK, "lost+found"];
 
@@ -63,7 +76,9 @@ pub struct LogDirectory {
     pub id: Option<Uuid>,
     /// How it was left.
     pub start: Start,
-    recovery_points: BTreeMap<TopicPartition, Offset>,
+    /// As the last broker left them.
+    found_points: BTreeMap<TopicPartition, Offset>,
+    recovery_points: OffsetFile,
     log_starts: OffsetFile,
     cleaned: OffsetFile,
     journal: CommitJournal,
@@ -89,20 +104,38 @@ impl OffsetFile {
         self.offsets().get(partition).copied()
     }
 
-    /// Remembers durably; `None` forgets.
-    pub fn set(&self, changes: &[(TopicPartition, Option<Offset>)]) -> Result<(), Error> {
+    /// Stores changes durably; `None` removes a line. `changes` is called under the file's lock, so that what it finds is still true when the
+    /// file is written: it must leave out partitions that were deleted, as another one of the same name may be there.
+    pub fn change(&self, changes: impl FnOnce() -> Vec<(TopicPartition, Option<Offset>)>) -> Result<(), Error> {
         let mut all = self.offsets();
-        let before = all.clone();
-        for (partition, offset) in changes {
+        let mut next = all.clone();
+        for (partition, offset) in changes() {
             match offset {
-                Some(offset) => all.insert(partition.clone(), *offset),
-                None => all.remove(partition),
+                Some(offset) => next.insert(partition, offset),
+                None => next.remove(&partition),
             };
         }
-        if *all == before {
-            return Ok(());
+        if *all != next {
+            self.write(&next)?;
+            *all = next;
         }
-        let lines = lines_of(all.iter());
+        Ok(())
+    }
+
+    /// Stores these lines durably and no others; for `lines` see [`OffsetFile::change`].
+    fn replace(&self, lines: impl FnOnce() -> Vec<(TopicPartition, Offset)>) -> Result<(), Error> {
+        let mut all = self.offsets();
+        let next = lines().into_iter().collect();
+        self.write(&next)?;
+        *all = next;
+        Ok(())
+    }
+
+    fn write(&self, offsets: &BTreeMap<TopicPartition, Offset>) -> Result<(), Error> {
+        if let Some((partition, offset)) = offsets.iter().find(|(_, offset)| offset.0 < 0) {
+            panic!("{} would hold the offset {offset} for {partition}; offsets are not negative", self.path.display());
+        }
+        let lines = lines_of(offsets.iter());
         self.disk.replace(&self.path, checkpoint::text(&lines).as_bytes()).map_err(Error::io("write", &self.path))
     }
 
@@ -170,13 +203,26 @@ impl LogDirectory {
             // It must not come back after a power cut, when it is no longer true.
             disk.sync_dir(path).map_err(Error::io("sync", path))?;
         }
-        let recovery_points =
-            checkpoint::read(&*disk, &path.join(RECOVERY_POINTS)).iter().filter_map(|line| partition_offset(line)).collect();
+        let recovery_points = OffsetFile::read(disk.clone(), path.join(RECOVERY_POINTS));
+        let found_points = recovery_points.offsets().clone();
         let log_starts = OffsetFile::read(disk.clone(), path.join(LOG_STARTS));
         let cleaned = OffsetFile::read(disk.clone(), path.join(CLEANED));
         let journal = CommitJournal::open(&disk, path)?;
         let path = path.to_path_buf();
-        Ok(LogDirectory { disk, path, made_by, cluster_id, id, start, recovery_points, log_starts, cleaned, journal, _lock: lock })
+        Ok(LogDirectory {
+            disk,
+            path,
+            made_by,
+            cluster_id,
+            id,
+            start,
+            found_points,
+            recovery_points,
+            log_starts,
+            cleaned,
+            journal,
+            _lock: lock,
+        })
     }
 
     /// Removes all that lies in a log directory that nobody uses; one that is not there is clear.
@@ -217,13 +263,13 @@ impl LogDirectory {
         match self.start {
             // Also for partitions that this start made and deleted again.
             Start::Clean | Start::Fresh => Recovery::Clean,
-            Start::Crashed => Recovery::From(self.recovery_points.get(partition).copied().unwrap_or(Offset(0))),
+            Start::Crashed => Recovery::From(self.found_points.get(partition).copied().unwrap_or(Offset(0))),
         }
     }
 
     /// Where a partition ended when it was cleanly closed; none where nothing says so.
     pub fn clean_end(&self, partition: &TopicPartition) -> Option<Offset> {
-        (self.start == Start::Clean).then(|| self.recovery_points.get(partition).copied()).flatten()
+        (self.start == Start::Clean).then(|| self.found_points.get(partition).copied()).flatten()
     }
 
     /// Makes the names of partitions durable.
@@ -252,30 +298,51 @@ impl LogDirectory {
         text.lines().find_map(|l| Uuid::parse(l.strip_prefix("topic_id: ")?))
     }
 
-    /// Frees a partition's name: its directory gets another one, and [`LogDirectory::remove_deleted`] removes it later.
-    pub fn retire_partition(&self, partition: &TopicPartition, entropy: &dyn Entropy) -> Result<PathBuf, Error> {
+    /// Frees a partition's name: its directory gets another one, under which [`LogDirectory::remove_retired`] removes it later. None where it
+    /// has no directory.
+    pub fn retire_partition(&self, partition: &TopicPartition, entropy: &dyn Entropy) -> Result<Option<PathBuf>, Error> {
         let from = self.partition_path(partition);
-        let to = self.path.join(format!("{partition}.{}{DELETED}", entropy.uuid().dashed().replace('-', "")));
-        self.disk.rename(&from, &to).map_err(Error::io("rename", &from))?;
-        Ok(to)
-    }
-
-    /// Removes all retired partitions.
-    pub fn remove_deleted(&self) -> Result<usize, Error> {
-        let names = self.disk.list(&self.path).map_err(Error::io("list", &self.path))?;
-        let deleted: Vec<_> = names.iter().filter(|n| n.ends_with(DELETED)).collect();
-        for name in &deleted {
-            let path = self.path.join(name);
-            self.disk.remove_dir_all(&path).map_err(Error::io("remove", &path))?;
+        let to = self.path.join(retired_name(partition, entropy.uuid()));
+        match self.disk.rename(&from, &to) {
+            Ok(()) => Ok(Some(to)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("rename", &from)(error)),
         }
-        Ok(deleted.len())
     }
 
-    /// Writes the recovery points.
-    pub fn save_recovery_points(&self, points: &[(TopicPartition, Offset)]) -> Result<(), Error> {
-        let lines = lines_of(points.iter().map(|(partition, offset)| (partition, offset)));
-        let path = self.path.join(RECOVERY_POINTS);
-        self.disk.replace(&path, checkpoint::text(&lines).as_bytes()).map_err(Error::io("write", &path))
+    /// The directories of deleted partitions that are still there.
+    pub fn retired(&self) -> Result<Vec<PathBuf>, Error> {
+        let names = self.disk.list(&self.path).map_err(Error::io("list", &self.path))?;
+        Ok(names.iter().filter(|name| is_retired(name)).map(|name| self.path.join(name)).collect())
+    }
+
+    /// Removes the directory of a deleted partition. That another one removes or removed it too is fine.
+    pub fn remove_retired(&self, path: &Path) -> Result<(), Error> {
+        assert!(
+            path.parent() == Some(&*self.path) && path.file_name().and_then(|name| name.to_str()).is_some_and(is_retired),
+            "{} is not the directory of a deleted partition in {}",
+            path.display(),
+            self.path.display()
+        );
+        match self.disk.remove_dir_all(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            // A file was where the partition's directory should have been.
+            Err(error) if error.kind() == ErrorKind::NotADirectory => self.disk.remove_file(path).map_err(Error::io("remove", path)),
+            removed => removed.map_err(Error::io("remove", path)),
+        }
+    }
+
+    /// Removes what checkpoint files say of partitions, durably: before such a partition is created, and after one was deleted. For
+    /// `partitions` see [`OffsetFile::change`].
+    pub fn forget(&self, partitions: impl Fn() -> Vec<TopicPartition>) -> Result<(), Error> {
+        [&self.recovery_points, &self.log_starts, &self.cleaned]
+            .iter()
+            .try_for_each(|file| file.change(|| partitions().into_iter().map(|partition| (partition, None)).collect()))
+    }
+
+    /// Writes the recovery points; for `points` see [`OffsetFile::change`].
+    pub fn save_recovery_points(&self, points: impl FnOnce() -> Vec<(TopicPartition, Offset)>) -> Result<(), Error> {
+        self.recovery_points.replace(points)
     }
 
     /// The first offsets of partitions whose records were deleted.
@@ -305,6 +372,22 @@ impl LogDirectory {
     }
 }
 
+/// The name of a directory that is being removed: `topic-3.<id>-delete`. The topic is cut short where the name would be too long; the id makes
+/// it unique.
+fn retired_name(partition: &TopicPartition, id: Uuid) -> String {
+    let end = format!("-{}.{}{DELETED}", partition.partition, id.dashed().replace('-', ""));
+    let topic: String = partition.topic.chars().take(NAME_BYTES_MAX - end.len()).collect();
+    let name = format!("{topic}{end}");
+    assert!(name.len() <= NAME_BYTES_MAX && is_retired(&name), "{name} is no name for the directory of a deleted partition");
+    name
+}
+
+/// Whether a directory of this name is being removed.
+fn is_retired(name: &str) -> bool {
+    let id = name.strip_suffix(DELETED).and_then(|rest| rest.rsplit_once('.')).map(|(_, id)| id);
+    id.is_some_and(|id| id.len() == DELETED_ID_DIGITS && id.bytes().all(|digit| digit.is_ascii_hexdigit()))
+}
+
 /// The partition of a directory's name, `topic-3`; none for other names.
 pub fn partition_of_directory(name: &str) -> Option<TopicPartition> {
     let (topic, partition) = name.rsplit_once('-')?;
@@ -332,4 +415,28 @@ fn read_meta(disk: &dyn Disk, directory: &Path, path: &Path, node: NodeId) -> Re
     }
     let made_by = if value("software").as_deref() == Some("dlog") { Software::Dlog } else { Software::Kafka };
     Ok((made_by, cluster_id, value("directory.id").and_then(|id| Uuid::parse(&id))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_that_is_made_of_a_topics_name_fits() {
+        for topic in ["t", &"x".repeat(213), &"x".repeat(214), &"x".repeat(249)] {
+            for number in [0, 9, 10_000, 99_999, i32::MAX] {
+                let partition = TopicPartition::new(topic, number);
+                let name = retired_name(&partition, Uuid([7; 16]));
+                assert!(name.len() <= NAME_BYTES_MAX && is_retired(&name), "{name}");
+                assert!(name.starts_with(&topic[..topic.len().min(200)]) && name.contains(&format!("-{number}.")), "{name}");
+                // Nobody takes it for a partition's.
+                assert_eq!(partition_of_directory(&name), None);
+            }
+        }
+        // Kafka's own are removed too; a topic may be called like that.
+        assert!(is_retired("t-0.5f0a1b2c3d4e5f60718293a4b5c6d7e8-delete"));
+        for other in ["a-delete-0", "-delete", "a-delete", "t-0.xyz-delete", "t-0.5f0a1b2c3d4e5f60718293a4b5c6d7e8-delete-0"] {
+            assert!(!is_retired(other), "{other}");
+        }
+    }
 }

@@ -93,6 +93,9 @@ pub enum Error {
     /// Work in the background was cut short; nothing is half done.
     #[error("the broker is stopping")]
     Stopping,
+    /// The topic was deleted while something went on with its log.
+    #[error("{} belongs to a topic that was deleted", .0.display())]
+    Deleted(PathBuf),
     /// Another process uses the directory.
     #[error("{} is in use by another broker; stop that one, or choose another directory with --data", .0.display())]
     Locked(PathBuf),
@@ -132,6 +135,11 @@ impl Error {
     /// Whether a file is gone, as that of a segment which retention or compaction took away.
     pub(super) fn is_not_found(&self) -> bool {
         matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Whether the topic was deleted meanwhile: then nothing is wrong, and nothing is left to do.
+    pub fn is_deleted(&self) -> bool {
+        matches!(self, Error::Deleted(_))
     }
 
     /// Whether the disk has failed, so that nothing on it can be relied on: it could not make durable what was written (the kernel may have

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use super::Error;
 use crate::env::{Disk, File, OpenMode};
@@ -15,7 +15,35 @@ use crate::env::{Disk, File, OpenMode};
 pub struct OpenFiles {
     disk: Arc<dyn Disk>,
     max: usize,
-    open: Mutex<VecDeque<Weak<Slot>>>,
+    open: Arc<Mutex<VecDeque<Weak<Slot>>>>,
+    presence: Presence,
+}
+
+/// Whether a log still has its directory. When its topic is deleted the directory is renamed, and a new topic of the same name may get one of
+/// the same path: from then on no path leads to a file of the log, and what a path leads to is not the log's.
+///
+/// Whoever uses a path of the log holds the log's lock, under which nothing is deleted, or does it within [`Presence::during`]. A file that is
+/// open stays usable, and only wastes time.
+#[derive(Debug, Clone, Default)]
+pub struct Presence(Arc<RwLock<bool>>);
+
+impl Presence {
+    /// Uses a path of the log. The directory is not renamed until this ends, so `work` should only open or create a file and not wait for the
+    /// disk.
+    pub(super) fn during<T>(&self, directory: &Path, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        let is_over = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if *is_over { Err(Error::Deleted(directory.to_path_buf())) } else { work() }
+    }
+
+    /// Says that the directory is about to be renamed, and waits until nobody uses a path of it.
+    pub(super) fn end(&self) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+
+    /// Whether the log was deleted.
+    pub(super) fn is_over(&self) -> bool {
+        *self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A segment's file, open or not.
@@ -33,12 +61,20 @@ struct Slot {
     used: AtomicBool,
     /// Written and maybe not durable.
     dirty: AtomicBool,
+    /// Of the log that it belongs to.
+    presence: Presence,
 }
 
 impl OpenFiles {
     /// None is open yet; more than `max` will not be, but for those that are held.
     pub fn new(disk: Arc<dyn Disk>, max: usize) -> Arc<OpenFiles> {
-        Arc::new(OpenFiles { disk, max: max.max(1), open: Mutex::default() })
+        Arc::new(OpenFiles { disk, max: max.max(1), open: Arc::default(), presence: Presence::default() })
+    }
+
+    /// The same open files, for the segments of one log.
+    pub(super) fn of_log(&self, presence: &Presence) -> Arc<OpenFiles> {
+        let OpenFiles { disk, max, open, .. } = self;
+        Arc::new(OpenFiles { disk: disk.clone(), max: *max, open: open.clone(), presence: presence.clone() })
     }
 
     /// Where the files lie.
@@ -69,7 +105,9 @@ impl OpenFiles {
                 open.push_back(oldest);
                 continue;
             }
+            // Nobody needs what a deleted log has not made durable.
             if slot.dirty.swap(false, Ordering::AcqRel)
+                && !slot.presence.is_over()
                 && let Some(file) = file.as_ref()
             {
                 file.sync().map_err(Error::io("sync", &slot.path))?;
@@ -87,7 +125,8 @@ impl SegmentFile {
         // A file under another name cannot be found again yet, and is held until it has its own.
         let settled = path == later;
         let (used, dirty) = (AtomicBool::new(true), AtomicBool::new(false));
-        let slot = Arc::new(Slot { path: later, file: Mutex::new(Some(file)), used, dirty });
+        let presence = files.presence.clone();
+        let slot = Arc::new(Slot { path: later, file: Mutex::new(Some(file)), used, dirty, presence });
         if settled {
             files.opened(&slot)?;
         }
@@ -106,9 +145,11 @@ impl SegmentFile {
         if let Some(file) = file.as_ref() {
             return Ok(file.clone());
         }
-        // Reading does not make a file that somebody removed.
+        // Reading does not make a file that somebody removed. Readers come without the log's lock: the topic may be deleted and another one
+        // created under its name, whose file this must not be.
         let path = &self.slot.path;
-        let opened = self.files.disk.open(path, OpenMode::Existing).map_err(Error::io("open", path))?;
+        let open = || self.files.disk.open(path, OpenMode::Existing).map_err(Error::io("open", path));
+        let opened = self.slot.presence.during(path, open)?;
         *file = Some(opened.clone());
         drop(file);
         self.files.opened(&self.slot)?;

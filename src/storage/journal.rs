@@ -214,9 +214,23 @@ impl CommitJournal {
             is_flush_due = state.older.len() > needed && state.older.len() >= FILES_DUE;
         }
         let turn = state.next_turn;
+        let newest_older = state.older.last().map_or(0, |file| file.number);
         let Some(current) = &mut state.current else { return Ok(None) };
         let file = current.clone();
         current.end += taken;
+        assert!(
+            current.end <= self.file_bytes_max && current.end.is_multiple_of(DIRECT_BLOCK as u64),
+            "commits of {} would end at {}, of at most {} bytes in blocks of {DIRECT_BLOCK}",
+            current.path.display(),
+            current.end,
+            self.file_bytes_max
+        );
+        assert!(
+            newest_older < current.number,
+            "use {} of {} does not follow on use {newest_older}, which is read before it",
+            current.number,
+            current.path.display()
+        );
         state.next_turn += 1;
         Ok(Some(Room { journal: self, entries, size, file, turn, is_flush_due, has_ended: false }))
     }
@@ -258,6 +272,7 @@ impl CommitJournal {
     pub fn free(&self, sealed: Sealed) -> Result<(), Error> {
         let surplus = {
             let mut state = self.state();
+            assert!(sealed.below <= state.next_number, "uses below {} were flushed, and the next is {}", sealed.below, state.next_number);
             let is_done = |file: &JournalFile| file.number < sealed.below && Arc::strong_count(&file.file) == 1;
             let (freed, needed): (Vec<_>, Vec<_>) = std::mem::take(&mut state.older).into_iter().partition(is_done);
             let count = freed.len();
@@ -330,7 +345,9 @@ impl Room<'_> {
             state.broken_below = state.next_turn;
             state.seal();
         }
+        assert_eq!(state.ending_turn, self.turn, "a commit ends before its turn");
         state.ending_turn += 1;
+        assert!(state.ending_turn <= state.next_turn, "{} commits have ended, of {}", state.ending_turn, state.next_turn);
         self.journal.ended.notify_all();
         self.turn >= state.broken_below
     }

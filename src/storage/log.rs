@@ -11,7 +11,7 @@ use super::Error;
 use super::cleaner::{Cleaning, Replacement};
 use super::compaction::{Compaction, choose_dirty, group};
 use super::epochs::{LeaderEpochs, epochs_path};
-use super::files::OpenFiles;
+use super::files::{OpenFiles, Presence};
 use super::index::{AbortedEntry, Durable};
 use super::journal::Stored;
 use super::producers::{Origin, ProducerState, Verdict};
@@ -82,6 +82,7 @@ impl Deleted {
 #[derive(Debug)]
 pub struct Log {
     files: Arc<OpenFiles>,
+    presence: Presence,
     directory: PathBuf,
     config: LogConfig,
     segments: Vec<Arc<Segment>>,
@@ -110,10 +111,13 @@ pub struct Log {
 impl Log {
     /// Opens the log in `directory`, which must exist; it may be empty.
     pub fn open(files: &Arc<OpenFiles>, directory: &Path, config: LogConfig, how: Recovery, now_ms: i64) -> Result<(Log, Report), Error> {
-        let recovered = recover(files, directory, &config, how, now_ms)?;
+        let presence = Presence::default();
+        let files = files.of_log(&presence);
+        let recovered = recover(&files, directory, &config, how, now_ms)?;
         let log_start = recovered.segments.first().map_or(Offset(0), |s| s.base);
         let mut log = Log {
-            files: files.clone(),
+            files,
+            presence,
             directory: directory.to_path_buf(),
             config,
             segments: recovered.segments.into_iter().map(Arc::new).collect(),
@@ -263,6 +267,7 @@ impl Log {
             sources: self.segments[..count].to_vec(),
             groups: group(&facts[..count], self.config.segment_bytes),
             directory: self.directory.clone(),
+            presence: self.presence.clone(),
             index_interval_bytes: self.config.index_interval_bytes,
             delete_retention_ms: policy.delete_retention_ms,
             decompressed_bytes_max: self.config.decompressed_bytes_max,
@@ -348,6 +353,7 @@ impl Log {
             files: self.after(self.flushed).map(unflushed_file).collect::<Result<_, Error>>()?,
             written: self.written.iter().map(|(_, path)| path.clone()).collect(),
             names: self.durable_changes < self.changes,
+            presence: self.presence.clone(),
             synced: Synced { extent: self.extent(), changes: self.changes },
         })
     }
@@ -485,6 +491,11 @@ impl Log {
     /// Where each leader epoch begins.
     pub fn epochs(&self) -> &LeaderEpochs {
         &self.epochs
+    }
+
+    /// Says that the topic is deleted: when this returns nobody uses a path of the log any more, and its directory may be renamed.
+    pub fn delete(&mut self) {
+        self.presence.end();
     }
 
     /// Its directory.

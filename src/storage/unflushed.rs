@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Error;
+use super::files::Presence;
 use super::reader::RecordsSlice;
 use crate::env::{Disk, File, OpenMode};
 use crate::model::Offset;
@@ -28,6 +29,7 @@ pub struct Unflushed {
     pub(super) written: Vec<PathBuf>,
     /// Whether there are new names in the directory.
     pub(super) names: bool,
+    pub(super) presence: Presence,
     pub(super) synced: Synced,
 }
 
@@ -86,7 +88,14 @@ impl Uncommitted {
 
 impl Unflushed {
     /// Makes it durable. Blocks; for `pause` see [`sync_logs`].
+    ///
+    /// Nobody holds the log's lock here, so the topic may be deleted meanwhile and its directory renamed, at any moment: then the paths lead
+    /// nowhere or to another topic of the same name. That is no error of the disk, and nothing is left to be made durable. A sync of another
+    /// topic's directory does no harm.
     pub(super) fn sync(&self, disk: &dyn Disk, pause: &mut dyn FnMut()) -> Result<(), Error> {
+        if self.presence.is_over() {
+            return Ok(());
+        }
         self.files.iter().try_for_each(|file| file.sync(pause))?;
         for path in &self.written {
             match disk.open(path, OpenMode::Read) {
@@ -96,7 +105,10 @@ impl Unflushed {
             }
         }
         if self.names {
-            disk.sync_dir(&self.directory).map_err(Error::io("sync", &self.directory))?;
+            match disk.sync_dir(&self.directory) {
+                Err(error) if error.kind() == ErrorKind::NotFound && self.presence.is_over() => {}
+                synced => synced.map_err(Error::io("sync", &self.directory))?,
+            }
         }
         Ok(())
     }

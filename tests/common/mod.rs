@@ -4,6 +4,7 @@
 pub mod history;
 pub mod load;
 pub mod logs;
+pub mod meeting;
 pub mod process;
 pub mod transactions;
 

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub struct Process {
@@ -11,6 +12,8 @@ pub struct Process {
     pub address: SocketAddr,
     /// From the start of the process to the line that says where it listens.
     pub ready: Duration,
+    /// What the broker has logged since.
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 pub fn command(data: &Path) -> Command {
@@ -32,9 +35,16 @@ impl Process {
             }
         };
         let ready = begin.elapsed();
-        // The log goes on; nobody reads it, and nobody may block on it.
-        std::thread::spawn(move || lines.for_each(drop));
-        Process { child, address, ready }
+        // The log goes on, and the broker must not wait for who reads it.
+        let log: Arc<Mutex<Vec<String>>> = Arc::default();
+        let kept = log.clone();
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| kept.lock().expect("no panic").push(line)));
+        Process { child, address, ready, log }
+    }
+
+    /// The lines that the broker has logged since it listens; they go on coming until it ends.
+    pub fn log(&self) -> Arc<Mutex<Vec<String>>> {
+        self.log.clone()
     }
 
     pub fn kill(mut self) {

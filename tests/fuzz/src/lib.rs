@@ -236,7 +236,7 @@ fn whole() -> &'static [(PathBuf, Vec<u8>)] {
             log.append(checked, Origin::Client, LeaderEpoch(at as i32 / 8), NOW).expect("an append");
         }
         log.close().expect("it closes");
-        directory.save_recovery_points(&[(partition(), log.log_end())]).expect("a checkpoint");
+        directory.save_recovery_points(|| vec![(partition(), log.log_end())]).expect("a checkpoint");
         directory.mark_clean().expect("a marker");
         let names = |path: &Path| disk.list(path).expect("a list").into_iter().map(|name| path.join(name)).collect::<Vec<_>>();
         let paths = names(root).into_iter().chain(names(&log_path())).filter(|path| !disk.is_dir(path));
