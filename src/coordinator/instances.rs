@@ -175,7 +175,7 @@ fn store_batch(replica: &Replica, records: &[KeyValue], transaction: Option<InTr
     }
     match replica.append(builder.build_own(now_ms), Origin::Coordinator, verification, now_ms) {
         Ok(appended) => Ok(appended.base_offset),
-        Err(partition::Error::Closed(_)) => Err(ErrorCode::NotCoordinator),
+        Err(partition::Error::Closed(_) | partition::Error::NotLeader(_)) => Err(ErrorCode::NotCoordinator),
         Err(partition::Error::Storage(partition::StorageError::ProducerFenced { .. })) => Err(ErrorCode::InvalidProducerEpoch),
         Err(partition::Error::Storage(partition::StorageError::TransactionState { .. })) => Err(ErrorCode::InvalidTxnState),
         Err(error) => {
@@ -187,9 +187,10 @@ fn store_batch(replica: &Replica, records: &[KeyValue], transaction: Option<InTr
 
 /// Waits until everything that is stored in a replica now is committed, so that no power cut takes back what somebody was told.
 pub(super) async fn settled(replica: Arc<Replica>) -> Result<(), ErrorCode> {
-    let end = replica.view().log_end;
-    replica.committed(end).await.map_err(|error| match error {
-        partition::Error::Closed(_) => ErrorCode::NotCoordinator,
+    let failed = |error| match error {
+        partition::Error::Closed(_) | partition::Error::NotLeader(_) => ErrorCode::NotCoordinator,
         _ => ErrorCode::CoordinatorNotAvailable,
-    })
+    };
+    let position = replica.position().map_err(failed)?;
+    replica.committed(position).await.map_err(failed)
 }

@@ -1,7 +1,7 @@
 //! A log directory in use, and its condition as its replicas see it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -47,6 +47,9 @@ pub(super) struct OpenDirectory {
     pub(super) commits: Commits,
     /// Held by who makes something durable: of two at once only one would be told that the disk failed.
     syncing: Mutex<()>,
+    /// Held from the time at which recovery points are taken from the logs until they are written, and while a log is truncated: its recovery point
+    /// must not rise on the disk again. Taken before all other locks.
+    points: Mutex<()>,
     offline: AtomicBool,
     /// Directories of deleted partitions were renamed, which may not be durable.
     renamed: AtomicBool,
@@ -68,6 +71,7 @@ impl OpenDirectory {
             durability,
             commits: Commits::default(),
             syncing: Mutex::new(()),
+            points: Mutex::new(()),
             offline: AtomicBool::new(false),
             renamed: AtomicBool::new(false),
             unflushed_bytes: AtomicU64::new(0),
@@ -107,7 +111,14 @@ impl OpenDirectory {
     /// Takes the directory offline where the error says that the disk failed. After a failed sync the kernel forgets: what was written may be
     /// lost, and nobody knows which part of it.
     pub(super) fn judge(&self, error: &storage::Error) {
-        if error.is_disk_failure() && !self.offline.swap(true, Ordering::AcqRel) {
+        if error.is_disk_failure() {
+            self.fail(error);
+        }
+    }
+
+    /// Takes the directory offline: what lies in it cannot be relied on.
+    pub(super) fn fail(&self, error: &storage::Error) {
+        if !self.offline.swap(true, Ordering::AcqRel) {
             let directory = self.log.path().display();
             error!(%error, %directory, "the log directory is offline: nothing in it is read or written until the next start");
             // Who commits tells those who wait.
@@ -123,6 +134,11 @@ impl OpenDirectory {
     /// Whether any was since somebody asked.
     pub(super) fn take_renamed(&self) -> bool {
         self.renamed.swap(false, Ordering::AcqRel)
+    }
+
+    /// Keeps others from writing recovery points.
+    pub(super) fn points(&self) -> MutexGuard<'_, ()> {
+        self.points.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts what is not durable yet.
