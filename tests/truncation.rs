@@ -415,3 +415,31 @@ fn a_truncation_meets_a_compaction() {
         assert!(kept.is_empty(), "round {round}: keys {kept:?} have no value, and the log ends at {end}");
     }
 }
+
+#[test]
+fn a_broken_invariant_takes_its_directory_offline_and_no_other_one() {
+    let disk = memory_disk();
+    let env = Env { clock: Arc::new(ManualClock::at(NOW)), disk: Arc::new(disk.clone()), ..Env::real() };
+    let directories = ["/one", "/two"].map(|path| log_directory(&env, Path::new(path)).expect("the directory opens"));
+    let partitions = Partitions::new(env, directories.into(), Vec::new(), Keeping::default());
+    let new = |number| NewReplica {
+        id: TopicPartition::new("t", number),
+        topic_id: Uuid([9; 16]),
+        leader_epoch: LeaderEpoch(0),
+        settings: TopicSettings::of(&BTreeMap::new(), &BTreeMap::new()),
+        is_known: false,
+    };
+    partitions.lead(vec![new(0), new(1)]).expect("they open");
+    let [broken, other] = [0, 1].map(|number| partitions.get("t", number).unwrap());
+    produce(&broken, "k", "1");
+    produce(&other, "k", "1");
+    // A leader never truncates its log.
+    let panicked = std::thread::scope(|scope| scope.spawn(|| partitions.truncate(&broken, Offset(0))).join());
+    let message = *panicked.expect_err("a panic").downcast::<String>().expect("a message");
+    assert!(message.contains("t-0") && message.contains("epoch 0"), "{message}");
+    let batch = BatchBuilder::new().record(NewRecord::value(b"x")).build(NOW);
+    assert!(matches!(broken.produce(&batch, Origin::Client, None, NOW), Err(Error::Offline(_))));
+    assert!(matches!(broken.read(Offset(0), 1000, FirstBatch::Whole), Err(Error::Offline(_))));
+    produce(&other, "k", "2");
+    assert_eq!((partitions.is_directory_offline(0), partitions.is_directory_offline(1)), (true, false));
+}

@@ -1,5 +1,6 @@
 //! A log directory in use, and its condition as its replicas see it.
 
+use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
@@ -117,7 +118,7 @@ impl OpenDirectory {
     }
 
     /// Takes the directory offline: what lies in it cannot be relied on.
-    pub(super) fn fail(&self, error: &storage::Error) {
+    pub(super) fn fail(&self, error: &dyn Display) {
         if !self.offline.swap(true, Ordering::AcqRel) {
             let directory = self.log.path().display();
             error!(%error, %directory, "the log directory is offline: nothing in it is read or written until the next start");
@@ -141,6 +142,11 @@ impl OpenDirectory {
         self.points.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes the directory offline where the thread panics before the answer is dropped: an assertion has failed in the middle of work on it.
+    pub(super) fn offline_on_panic(&self) -> OfflineOnPanic<'_> {
+        OfflineOnPanic(self)
+    }
+
     /// Counts what is not durable yet.
     pub(super) fn appended(&self, bytes: u64) {
         if self.durability == Durability::Fsync {
@@ -155,5 +161,16 @@ impl OpenDirectory {
     /// A flush begins.
     pub(super) fn flushing(&self) {
         self.unflushed_bytes.store(0, Ordering::Relaxed);
+    }
+}
+
+/// See [`OpenDirectory::offline_on_panic`].
+pub(super) struct OfflineOnPanic<'a>(&'a OpenDirectory);
+
+impl Drop for OfflineOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(&"an assertion has failed, see above");
+        }
     }
 }

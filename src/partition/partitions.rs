@@ -585,6 +585,7 @@ impl Partitions {
     /// log is not the one it read; readers get what they had hold of, or nothing.
     pub fn truncate(&self, replica: &Arc<Replica>, offset: Offset) -> Result<Offset, Error> {
         let home = &replica.home;
+        let _offline_on_panic = home.offline_on_panic();
         let _points = home.points();
         loop {
             self.sync_in(home, std::slice::from_ref(replica))?;
@@ -620,6 +621,7 @@ impl Partitions {
     /// many](Partitions::committers) may do so at once.
     pub fn commit(&self, directory: usize) -> Result<(), Error> {
         let home = &self.directories[directory];
+        let _offline_on_panic = home.offline_on_panic();
         let committer = home.commits.committer();
         let outcome = std::iter::from_fn(|| committer.next()).try_for_each(|running| self.commit_in(home, &committer, running));
         if home.is_offline() {
@@ -726,6 +728,7 @@ impl Partitions {
 
     /// Makes all logs of a directory durable, and with them what its journal holds.
     fn flush_in(&self, home: &Arc<OpenDirectory>) -> Result<(), Error> {
+        let _offline_on_panic = home.offline_on_panic();
         home.flushing();
         let sealed = home.log.journal().seal();
         self.sync_in(home, &self.in_directory(home))?;

@@ -638,11 +638,18 @@ impl Replica {
     }
 
     fn state(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
+        self.state.read().unwrap_or_else(|poisoned| self.broken(poisoned))
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.state.write().unwrap_or_else(PoisonError::into_inner)
+        self.state.write().unwrap_or_else(|poisoned| self.broken(poisoned))
+    }
+
+    /// Somebody panicked while the log was locked, because an assertion found it other than it must be: nothing in its directory is served or
+    /// acknowledged any more.
+    fn broken<G>(&self, poisoned: PoisonError<G>) -> G {
+        self.home.fail(&format_args!("an assertion about {} has failed, see above", self.id));
+        poisoned.into_inner()
     }
 }
 

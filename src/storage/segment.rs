@@ -33,6 +33,9 @@ pub(super) struct Segment {
     known: RwLock<Known>,
 }
 
+/// Where batches end, and the largest timestamp among them with the end of the first batch that has it.
+type Walked = (Offset, Option<(i64, Offset)>);
+
 /// What is known of the file.
 #[derive(Debug)]
 struct Known {
@@ -229,7 +232,7 @@ impl Segment {
     fn known_before(&self, file: &dyn File, position: u64) -> Result<Known, Error> {
         let known = self.known();
         let mut positions: Vec<_> = known.positions.iter().take_while(|e| u64::from(e.position) < position).collect();
-        let walk = |entry: Option<&PositionEntry>| -> Result<Option<(Offset, Option<(i64, Offset)>)>, Stop> {
+        let walk = |entry: Option<&PositionEntry>| -> Result<Option<Walked>, Stop> {
             let (mut next_offset, mut largest) = (self.base, None);
             for step in Headers::new(file, entry.map_or(0, |e| u64::from(e.position)), position) {
                 let (at, header) = step?;
