@@ -241,7 +241,7 @@ fn partitions(disk: &MemoryDisk, keeping: Keeping, epoch: i32, own: &[(&str, &st
         settings: TopicSettings::of(&own, &BTreeMap::new()),
         is_known: epoch > 0,
     };
-    partitions.lead(vec![new(0), new(1)]).expect("they open");
+    assert_eq!(partitions.lead(vec![new(0), new(1)]).replicas, 2);
     Arc::new(partitions)
 }
 
@@ -429,7 +429,7 @@ fn a_broken_invariant_takes_its_directory_offline_and_no_other_one() {
         settings: TopicSettings::of(&BTreeMap::new(), &BTreeMap::new()),
         is_known: false,
     };
-    partitions.lead(vec![new(0), new(1)]).expect("they open");
+    assert_eq!(partitions.lead(vec![new(0), new(1)]).replicas, 2);
     let [broken, other] = [0, 1].map(|number| partitions.get("t", number).unwrap());
     produce(&broken, "k", "1");
     produce(&other, "k", "1");

@@ -429,12 +429,7 @@ impl Replica {
 
     /// Cuts the log of a follower; see [`Partitions::truncate`](super::Partitions::truncate), whose step this is. Nothing where what lies below
     /// `offset` is not durable.
-    pub(super) fn truncate_to(
-        &self,
-        offset: Offset,
-        running: MutexGuard<'_, Running>,
-        now_ms: i64,
-    ) -> Result<Option<Offset>, Error> {
+    pub(super) fn truncate_to(&self, offset: Offset, running: MutexGuard<'_, Running>, now_ms: i64) -> Result<Option<Offset>, Error> {
         let mut state = self.write();
         // A commit that begins now waits for the log before it takes anything of it.
         drop(running);
