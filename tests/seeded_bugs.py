@@ -73,7 +73,7 @@ BUGS = [
     ("serve a bad CRC", STORAGE + "scan.rs", "header.check_crc(batch).map_err(Stop::Batch)?;", "", "inspect"),
     ("index off by one", STORAGE + "index.rs", "self.count_where(holds).checked_sub(1).and_then(|at| self.get(at))", "self.get(self.count_where(holds))", "storage_log"),
     ("skip the sequence check", STORAGE + "producers.rs", "if first != expected {", "if first != expected && known.batches.is_empty() {", "broker"),
-    ("forget the last stable offset", "src/partition/replica.rs", "self.last_stable.store(log.last_stable(high_watermark).0", "self.last_stable.store(high_watermark.0", "transactions"),
+    ("forget the last stable offset", "src/partition/replica.rs", "self.last_stable.store(last_stable.0", "self.last_stable.store(high_watermark.0", "transactions"),
     ("aborted list off by one", STORAGE + "transactions.rs", "first_offset: ended.first_offset.0,", "first_offset: ended.first_offset.0 + 1,", "transactions"),
     ("lose the aborted list of sealed segments", STORAGE + "recovery.rs", "if let Some(ended) = ended.filter(|_| walked.contains(&segment.base)) {", "if let Some(ended) = ended.filter(|_| walked.len() > 999) {", "transactions"),
     ("answer EndTxn before the log", TRANSACTIONS + "service.rs", "                if let End::Prepared(next, _) = &decided {\n                    self.store(&mut access, id, next)?;", "                if let End::Prepared(next, _) = &decided {\n                    access.state.put(id, (**next).clone());", "transaction_crash"),
