@@ -3,7 +3,7 @@
 mod common;
 
 use bytes::Bytes;
-use common::{Client, fetched, produce_request, start, values};
+use common::{Client, fetch_request, fetched, produce_request, start, values};
 use dlog::protocol::ErrorCode;
 use dlog::protocol::generated::*;
 use dlog::records::{BatchBuilder, NewRecord};
@@ -407,4 +407,69 @@ async fn settings_of_topics_are_read_as_kafka_reads_them() {
             assert_eq!(answered.error_message.is_none(), expected == ErrorCode::None, "{name}={value:?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_readers_last_epoch_is_judged_in_kafkas_order() {
+    // An epoch that nobody here knows was once taken for agreement, and a follower would have read on in another history.
+    let folder = tempfile::tempdir().unwrap();
+    let mut broker = start(folder.path(), &[]).await;
+    let mut client = Client::connect(&broker).await;
+    client.create_topic("t", 1, &[]).await;
+    let batch = batch(&[b"a", b"b"]);
+    // Two batches in the first epoch, one in the second, none in the third.
+    for batches in [2, 1, 0] {
+        for _ in 0..batches {
+            assert_eq!(client.produce("t", 0, &batch).await.error_code, 0);
+        }
+        if batches > 0 {
+            broker.stop().await.unwrap();
+            broker = start(folder.path(), &[]).await;
+            client = Client::connect(&broker).await;
+        }
+    }
+    assert_eq!(delete_records(&mut client, "t", 1).await, (ErrorCode::None, 1));
+    let topic = metadata::MetadataRequestTopic { name: Some("t".into()), ..Default::default() };
+    let metadata = client.call(&metadata::MetadataRequest { topics: Some(vec![topic]), ..Default::default() }, 12).await;
+    let third = metadata.topics[0].partitions[0].leader_epoch;
+    let (first, second, unknown) = (third - 2, third - 1, third + 1);
+    let out_of_range = (ErrorCode::OffsetOutOfRange.code(), (-1, -1));
+    let reads = [
+        ("within its epoch", 3, first, (0, (-1, -1))),
+        ("at the end of its epoch", 4, first, (0, (-1, -1))),
+        ("behind the end of its epoch", 5, first, (0, (first, 4))),
+        ("in the second epoch", 5, second, (0, (-1, -1))),
+        ("behind the log, whose leader wrote nothing", 7, third, (0, (third, 6))),
+        ("an epoch that is not known", 5, unknown, out_of_range),
+        ("below the log start", 0, second, out_of_range),
+        ("below the log start, and an epoch that is not known", 0, unknown, out_of_range),
+        ("behind the log", 7, -1, out_of_range),
+    ];
+    for (what, offset, last_epoch, expected) in reads {
+        let mut request = fetch_request("t", &[(0, offset)], 1, 0);
+        request.topics[0].partitions[0].last_fetched_epoch = last_epoch;
+        let response = client.call(&request, 12).await;
+        let partition = &response.responses[0].partitions[0];
+        let diverging = (partition.diverging_epoch.epoch, partition.diverging_epoch.end_offset);
+        assert_eq!((partition.error_code, diverging), expected, "{what}");
+        assert!(expected.1 == (-1, -1) || fetched(&response).is_empty(), "{what}: no records of another history");
+    }
+    let (fenced, newer) = (ErrorCode::FencedLeaderEpoch.code(), ErrorCode::UnknownLeaderEpoch.code());
+    let ends = [
+        (-1, first, (0, first, 4)),
+        (-1, second, (0, second, 6)),
+        (-1, third, (0, third, 6)),
+        (-1, unknown, (0, -1, -1)),
+        (third, unknown, (0, -1, -1)),
+        (second, first, (fenced, -1, -1)),
+        (unknown, unknown, (newer, -1, -1)),
+    ];
+    for (current_leader_epoch, leader_epoch, expected) in ends {
+        let partition = offset_for_leader_epoch::OffsetForLeaderPartition { partition: 0, current_leader_epoch, leader_epoch };
+        let topics = vec![offset_for_leader_epoch::OffsetForLeaderTopic { topic: "t".into(), partitions: vec![partition] }];
+        let response = client.call(&offset_for_leader_epoch::OffsetForLeaderEpochRequest { topics, ..Default::default() }, 4).await;
+        let found = &response.topics[0].partitions[0];
+        assert_eq!((found.error_code, found.leader_epoch, found.end_offset), expected, "{current_leader_epoch} {leader_epoch}");
+    }
+    broker.stop().await.unwrap();
 }

@@ -120,6 +120,10 @@ struct Expected {
     deletable: usize,
     /// How often a topic of this name was created before.
     generation: u8,
+    /// Records from here on are being cut off: they may be gone, or there.
+    cutting: Option<usize>,
+    /// How often records were cut off; those that take their offsets are others.
+    cuts: usize,
 }
 
 type Model = BTreeMap<&'static str, Expected>;
@@ -148,7 +152,7 @@ fn produce(partitions: &Partitions, keeping: Keeping, model: &mut Model, topics:
 
 fn append(partitions: &Partitions, keeping: Keeping, model: &mut Model, topic: &'static str, key: u8) -> Result<(), String> {
     let expected = model.entry(topic).or_default();
-    let value = format!("{topic} {} {} {}", expected.generation, expected.acknowledged.len(), "x".repeat(60));
+    let value = format!("{topic} {} {} {} {}", expected.generation, expected.cuts, expected.acknowledged.len(), "x".repeat(60));
     expected.open = Some((key, value.clone()));
     let batch = BatchBuilder::new().record(NewRecord::keyed(&[key], Some(value.as_bytes()))).build(NOW);
     let replica = partitions.get(topic, 0).ok_or("no replica")?;
@@ -237,6 +241,42 @@ fn workload(disk: &MemoryDisk, keeping: Keeping, flushes: Flushes, model: &mut M
     Ok(())
 }
 
+/// Produces to a topic that is truncated now and then, as a follower does, and to one beside it; stops and starts again.
+fn truncations(disk: &MemoryDisk, keeping: Keeping, flushes: Flushes, model: &mut Model) -> Result<(), String> {
+    let mut partitions = open(disk, keeping, &["plain", "short"], 0)?;
+    let mut epoch = 0;
+    // Within a segment, at one's begin, over several segments, down to what was written since the last time, and to nothing.
+    for (round, kept) in [5, 9, 13, 3, 8, 0, 4].into_iter().enumerate() {
+        for at in 0..7_u8 {
+            produce(&partitions, keeping, model, &["plain", "short"], at % 4)?;
+        }
+        if round % 2 == 1 && flushes == Flushes::Often {
+            flush(&partitions, model)?;
+        }
+        let plain = partitions.get("plain", 0).ok_or("no replica")?;
+        plain.become_follower(LeaderEpoch(epoch + 1)).map_err(|e| e.to_string())?;
+        let expected = model.entry("plain").or_default();
+        expected.cutting = Some(kept);
+        assert_eq!(partitions.truncate(&plain, Offset(kept as i64)).map_err(|e| e.to_string())?, Offset(kept as i64));
+        expected.acknowledged.truncate(kept);
+        (expected.cutting, expected.durable, expected.cuts) = (None, kept, expected.cuts + 1);
+        epoch += 2;
+        plain.become_leader(LeaderEpoch(epoch), &[]).map_err(|e| e.to_string())?;
+        if round == 3 {
+            partitions.close().map_err(|e| e.to_string())?;
+            model.values_mut().for_each(|expected| expected.durable = expected.acknowledged.len());
+            drop((plain, partitions));
+            epoch += 1;
+            partitions = open(disk, keeping, &["plain", "short"], epoch)?;
+        }
+    }
+    // More than was ever cut off, so that nothing of it could hide behind the end.
+    for at in 0..14_u8 {
+        produce(&partitions, keeping, model, &["plain", "short"], at % 4)?;
+    }
+    Ok(())
+}
+
 /// Key and value by offset.
 type Found = BTreeMap<usize, (u8, String)>;
 
@@ -273,6 +313,7 @@ fn compare(topic: &str, expected: &Expected, crash: Crash, replica: &Replica) ->
     let end = end as usize;
     let sent: Vec<(u8, String)> = expected.acknowledged.iter().chain(&expected.open).cloned().collect();
     let least = if crash == Crash::Process { expected.acknowledged.len() } else { expected.durable };
+    let least = expected.cutting.map_or(least, |to| least.min(to));
     if end < least || end > sent.len() {
         return Err(format!("{topic} ends at {end}, expected {least} to {}", sent.len()));
     }
@@ -324,24 +365,43 @@ fn reopen(disk: &MemoryDisk, keeping: Keeping, crash: Crash, model: &Model) -> R
 
 #[test]
 fn every_operation_may_be_the_last() {
-    cut_everywhere(FEW_FILES, Flushes::Often, None);
+    cut_everywhere(workload, FEW_FILES, Flushes::Often, None);
+}
+
+#[test]
+fn every_operation_of_a_truncation_may_be_the_last() {
+    cut_everywhere(truncations, FEW_FILES, Flushes::Often, None);
+}
+
+#[test]
+fn what_was_cut_off_does_not_come_back_from_the_commit_journal() {
+    cut_everywhere(truncations, SYNCED, Flushes::Often, None);
+}
+
+#[test]
+fn what_was_cut_off_does_not_come_back_from_any_of_the_files_of_a_commit_journal() {
+    // Each file takes one commit, so that what is cut lies in many, and some are used again.
+    cut_everywhere(truncations, Keeping { files_max: 1000, ..SYNCED }, Flushes::Never, Some(1 << 20));
 }
 
 #[test]
 fn every_operation_may_be_the_last_with_all_files_open() {
-    cut_everywhere(MANY_FILES, Flushes::Often, None);
+    cut_everywhere(workload, MANY_FILES, Flushes::Often, None);
 }
 
 #[test]
 fn every_operation_may_be_the_last_and_what_was_acknowledged_survives_a_power_cut() {
-    cut_everywhere(SYNCED, Flushes::Often, None);
+    cut_everywhere(workload, SYNCED, Flushes::Often, None);
 }
 
 #[test]
 fn every_operation_may_be_the_last_while_the_commit_journal_is_full_now_and_then() {
     // Each file takes one commit, and the logs are flushed only where none is left.
-    cut_everywhere(Keeping { files_max: 1000, ..SYNCED }, Flushes::Never, Some(1 << 20));
+    cut_everywhere(workload, Keeping { files_max: 1000, ..SYNCED }, Flushes::Never, Some(1 << 20));
 }
+
+/// What a broker does until its disk is gone.
+type Workload = fn(&MemoryDisk, Keeping, Flushes, &mut Model) -> Result<(), String>;
 
 fn fresh_disk(capacity: Option<u64>) -> MemoryDisk {
     let disk = MemoryDisk::new(Arc::new(ManualClock::at(NOW)));
@@ -349,7 +409,7 @@ fn fresh_disk(capacity: Option<u64>) -> MemoryDisk {
     disk
 }
 
-fn cut_everywhere(keeping: Keeping, flushes: Flushes, capacity: Option<u64>) {
+fn cut_everywhere(workload: Workload, keeping: Keeping, flushes: Flushes, capacity: Option<u64>) {
     let disk = fresh_disk(capacity);
     workload(&disk, keeping, flushes, &mut Model::new()).expect("without a crash all goes well");
     let operations = disk.operations();

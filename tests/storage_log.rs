@@ -7,7 +7,7 @@ use std::path::Path;
 use bytes::Bytes;
 use common::logs::{NOW, log_config, open_log, rules};
 use dlog::model::{LeaderEpoch, Offset};
-use dlog::records::{BatchBuilder, CheckedBatch, Codec, KeyRule, Look, NewRecord, check};
+use dlog::records::{BatchBuilder, CheckedBatch, Codec, KeyRule, Look, NewRecord, Rules, TimestampType, check};
 use dlog::storage::{Error, FirstBatch, Log, LogConfig, Origin, Policy, Recovery, Report};
 use proptest::prelude::*;
 
@@ -256,6 +256,38 @@ proptest! {
         let largest = records.iter().map(|(_, ms)| *ms).max().unwrap();
         let first_largest = records.iter().find(|(_, ms)| *ms == largest).copied();
         prop_assert_eq!(log.reader().find_largest_time().unwrap().map(|f| (f.offset.0, f.timestamp_ms)), first_largest);
+    }
+}
+
+#[test]
+fn a_search_by_time_knows_of_records_that_were_deleted_out_of_the_middle_of_a_batch() {
+    // The second batch goes down, so that what is left when its first records are deleted has another largest time.
+    for (codec, append_time) in [(Codec::None, false), (Codec::Gzip, false), (Codec::None, true), (Codec::Gzip, true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut log, _) = open(folder.path(), Recovery::Clean);
+        let times = [[NOW, NOW + 1, NOW + 2], [NOW + 9, NOW + 8, NOW + 7], [NOW + 3, NOW + 4, NOW + 5]];
+        let mut records = Vec::new();
+        for (batch, times) in times.iter().enumerate() {
+            let record = |ms: &i64| NewRecord { timestamp_ms: Some(*ms), ..NewRecord::value(b"x") };
+            let builder = times.iter().fold(BatchBuilder::new().codec(codec), |builder, ms| builder.record(record(ms)));
+            let of = if append_time { TimestampType::LogAppendTime } else { TimestampType::CreateTime };
+            let now_ms = NOW + batch as i64;
+            let rules = Rules { timestamp_type: of, now_ms, ..rules(KeyRule::Optional, Look::Full) };
+            log.append(check(&builder.build(NOW), &rules).unwrap(), Origin::Client, LeaderEpoch(0), now_ms).unwrap();
+            let stored = |ms: &i64| if append_time { now_ms } else { *ms };
+            records.extend(times.iter().map(stored));
+        }
+        for start in 0..=9 {
+            log.delete_before(Offset(start), log.log_end(), NOW).unwrap();
+            let left: Vec<(i64, i64)> = (start..9).map(|offset| (offset, records[offset as usize])).collect();
+            for wanted in NOW - 1..NOW + 11 {
+                let found = log.reader().find_by_time(wanted).unwrap().map(|f| (f.offset.0, f.timestamp_ms));
+                assert_eq!(found, left.iter().find(|(_, ms)| *ms >= wanted).copied(), "start {start}, {wanted}, {codec:?}");
+            }
+            let largest = left.iter().map(|(_, ms)| *ms).max();
+            let found = log.reader().find_largest_time().unwrap().map(|f| (f.offset.0, f.timestamp_ms));
+            assert_eq!(found, left.iter().find(|(_, ms)| Some(*ms) == largest).copied(), "start {start}, {codec:?}");
+        }
     }
 }
 

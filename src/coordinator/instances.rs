@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tracing::error;
 
 use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Uuid};
-use crate::partition::{self, Origin, Partitions, Replica, Verification};
+use crate::partition::{self, Origin, Partitions, Position, Replica, Verification};
 use crate::protocol::ErrorCode;
 use crate::records::{BatchBuilder, NewRecord};
 
@@ -95,21 +95,23 @@ impl<S> Active<S> {
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
     replica: Arc<Replica>,
-    end: Offset,
+    /// The end of the log, with its epoch; none where the replica does not lead.
+    position: Option<Position>,
 }
 
 impl Stored {
     /// What the replica has stored now.
     pub(super) fn until_now(replica: &Arc<Replica>) -> Stored {
-        Stored { replica: replica.clone(), end: replica.view().log_end }
+        Stored { replica: replica.clone(), position: replica.position().ok() }
     }
 
     /// Waits until all of it is committed, so that no power cut takes back what somebody was told.
     pub(super) async fn settled(self) -> Result<(), ErrorCode> {
-        self.replica.committed(self.end).await.map_err(|error| match error {
-            partition::Error::Closed(_) => ErrorCode::NotCoordinator,
+        let failed = |error| match error {
+            partition::Error::Closed(_) | partition::Error::NotLeader(_) => ErrorCode::NotCoordinator,
             _ => ErrorCode::CoordinatorNotAvailable,
-        })
+        };
+        self.replica.committed(self.position.ok_or(ErrorCode::NotCoordinator)?).await.map_err(failed)
     }
 }
 
@@ -314,7 +316,7 @@ fn store_batch(replica: &Replica, records: &[KeyValue], transaction: Option<InTr
     }
     match replica.append(builder.build_own(now_ms), Origin::Coordinator, verification, now_ms) {
         Ok(appended) => Ok(appended.base_offset),
-        Err(partition::Error::Closed(_)) => Err(ErrorCode::NotCoordinator),
+        Err(partition::Error::Closed(_) | partition::Error::NotLeader(_)) => Err(ErrorCode::NotCoordinator),
         Err(partition::Error::Storage(partition::StorageError::ProducerFenced { .. })) => Err(ErrorCode::InvalidProducerEpoch),
         Err(partition::Error::Storage(partition::StorageError::TransactionState { .. })) => Err(ErrorCode::InvalidTxnState),
         Err(error) => {

@@ -4,7 +4,7 @@
 //! else when the first has ended. So the disk and the processors do not wait for each other, and little is not committed in small pieces.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use tokio::sync::Notify;
 
@@ -38,6 +38,8 @@ pub(super) struct Running {
     /// The last commits, so many, were of this log and no other.
     alone: Option<TopicPartition>,
     alone_count: u32,
+    /// So many wait until no commit is on its way, and none begins before that.
+    waiting: usize,
 }
 
 impl Running {
@@ -73,9 +75,24 @@ impl Commits {
         self.due.notify_one();
     }
 
-    /// Whether a commit is on its way.
+    /// Whether a commit is on its way. A flush asks this while it holds the directory's lock on syncs, so it must not wait: who says what the
+    /// next commit takes may wait for a log whose writer waits for that lock.
     pub(super) fn is_busy(&self) -> bool {
-        self.running().count > 0
+        match self.running.try_lock() {
+            Ok(running) => running.count > 0,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().count > 0,
+            Err(TryLockError::WouldBlock) => true,
+        }
+    }
+
+    /// Waits until no commit is on its way; while the answer is held none begins.
+    pub(super) fn quiesce(&self) -> MutexGuard<'_, Running> {
+        let mut running = self.running();
+        running.waiting += 1;
+        let mut running = self.changed.wait_while(running, |running| running.count > 0).unwrap_or_else(PoisonError::into_inner);
+        running.waiting -= 1;
+        self.changed.notify_all();
+        running
     }
 
     /// Waits until somebody should commit.
@@ -98,7 +115,7 @@ impl<'a> Committer<'a> {
     /// Waits until there is reason to commit; none where there is nothing. What is appended from then on waits for the next time.
     pub(super) fn next(&self) -> Option<MutexGuard<'a, Running>> {
         let waiting_bytes = || self.0.waiting_bytes.load(Ordering::SeqCst);
-        let is_early = |running: &mut Running| running.count > 0 && (1..WORTH_BYTES).contains(&waiting_bytes());
+        let is_early = |running: &mut Running| running.waiting > 0 || running.count > 0 && (1..WORTH_BYTES).contains(&waiting_bytes());
         let running = self.0.changed.wait_while(self.0.running(), is_early).unwrap_or_else(PoisonError::into_inner);
         (self.0.waiting_bytes.swap(0, Ordering::SeqCst) > 0).then_some(running)
     }
@@ -110,6 +127,7 @@ impl<'a> Committer<'a> {
 
     /// Begins a commit; others may begin theirs.
     pub(super) fn begin(&self, mut running: MutexGuard<'a, Running>) -> InFlight<'a> {
+        assert!(running.count < COMMITTERS, "{} commits are on their way, and another one begins", running.count);
         running.count += 1;
         InFlight(self.0)
     }

@@ -30,6 +30,9 @@ pub enum Error {
         /// Ours.
         current: LeaderEpoch,
     },
+    /// Another broker leads the partition, or this one in a later epoch: what became of a record that was not committed before nobody here knows.
+    #[error("this broker does not lead {0} any more")]
+    NotLeader(TopicPartition),
     /// The disk under the log directory has failed.
     #[error("the log directory of {0} is offline after a disk error; mend the disk and start the broker again")]
     Offline(TopicPartition),

@@ -11,18 +11,20 @@ mod open_directory;
 mod partitions;
 mod progress;
 mod replica;
+mod role;
 mod settings;
 mod verification;
 
 pub use crate::storage::{
-    AbortedTransaction, ActiveProducer, Appended, CommittedSlice, Error as StorageError, FirstBatch, FoundOffset, Origin, RecordsSlice,
+    AbortedTransaction, ActiveProducer, CommittedSlice, Error as StorageError, FirstBatch, FoundOffset, Origin, RecordsSlice,
 };
 pub use error::Error;
 pub use kafka_settings::{FOLLOWED_SINCE_START, KafkaSetting, Update, dynamic_setting, kafka_settings};
 pub use open_directory::Durability;
 pub use partitions::{DirectoryView, Keeping, NewReplica, Partitions, Recovered, Retired};
 pub use progress::{Subscription, Wake};
-pub use replica::{Isolation, Replica, Traffic, View};
+pub use replica::{Appended, Isolation, Position, Replica, Traffic, View};
+pub use role::Role;
 pub use settings::{
     COMPRESSED_BATCHES_CHECK, CleanupPolicy, Kind, SETTINGS, Setting, SettingError, TopicSettings, setting_behind, setting_named,
 };

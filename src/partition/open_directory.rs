@@ -1,7 +1,8 @@
 //! A log directory in use, and its condition as its replicas see it.
 
+use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -47,6 +48,9 @@ pub(super) struct OpenDirectory {
     pub(super) commits: Commits,
     /// Held by who makes something durable: of two at once only one would be told that the disk failed.
     syncing: Mutex<()>,
+    /// Held from the time at which recovery points are taken from the logs until they are written, and while a log is truncated: its recovery point
+    /// must not rise on the disk again. Taken before all other locks.
+    points: Mutex<()>,
     offline: AtomicBool,
     /// Directories of deleted partitions were renamed, which may not be durable.
     renamed: AtomicBool,
@@ -68,6 +72,7 @@ impl OpenDirectory {
             durability,
             commits: Commits::default(),
             syncing: Mutex::new(()),
+            points: Mutex::new(()),
             offline: AtomicBool::new(false),
             renamed: AtomicBool::new(false),
             unflushed_bytes: AtomicU64::new(0),
@@ -107,7 +112,14 @@ impl OpenDirectory {
     /// Takes the directory offline where the error says that the disk failed. After a failed sync the kernel forgets: what was written may be
     /// lost, and nobody knows which part of it.
     pub(super) fn judge(&self, error: &storage::Error) {
-        if error.is_disk_failure() && !self.offline.swap(true, Ordering::AcqRel) {
+        if error.is_disk_failure() {
+            self.fail(error);
+        }
+    }
+
+    /// Takes the directory offline: what lies in it cannot be relied on.
+    pub(super) fn fail(&self, error: &dyn Display) {
+        if !self.offline.swap(true, Ordering::AcqRel) {
             let directory = self.log.path().display();
             error!(%error, %directory, "the log directory is offline: nothing in it is read or written until the next start");
             // Who commits tells those who wait.
@@ -125,6 +137,16 @@ impl OpenDirectory {
         self.renamed.swap(false, Ordering::AcqRel)
     }
 
+    /// Keeps others from writing recovery points.
+    pub(super) fn points(&self) -> MutexGuard<'_, ()> {
+        self.points.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the directory offline where the thread panics before the answer is dropped: an assertion has failed in the middle of work on it.
+    pub(super) fn offline_on_panic(&self) -> OfflineOnPanic<'_> {
+        OfflineOnPanic(self)
+    }
+
     /// Counts what is not durable yet.
     pub(super) fn appended(&self, bytes: u64) {
         if self.durability == Durability::Fsync {
@@ -139,5 +161,16 @@ impl OpenDirectory {
     /// A flush begins.
     pub(super) fn flushing(&self) {
         self.unflushed_bytes.store(0, Ordering::Relaxed);
+    }
+}
+
+/// See [`OpenDirectory::offline_on_panic`].
+pub(super) struct OfflineOnPanic<'a>(&'a OpenDirectory);
+
+impl Drop for OfflineOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(&"an assertion has failed, see above");
+        }
     }
 }

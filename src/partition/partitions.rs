@@ -341,7 +341,7 @@ impl Partitions {
             (log, report) = Log::open(&home.files, &path, new.settings.log.clone(), Recovery::From(Offset(0)), now_ms)?;
         }
         // It was made durable before anything was committed to it: one that is new has nothing to get back.
-        let stored = if how == Recovery::New { Vec::new() } else { directory.journal().take(new.topic_id, new.id.partition) };
+        let stored = if how == Recovery::New { Vec::new() } else { directory.committed_to(&new.id, new.topic_id) };
         for batches in stored {
             match log.restore(&batches, &mut report, now_ms) {
                 Err(error @ storage::Error::Corrupt { .. }) => {
@@ -359,7 +359,11 @@ impl Partitions {
         {
             log.delete_before(offset, log.log_end(), now_ms)?;
         }
-        Ok((Replica::lead(new, log, home), report))
+        let leader_epoch = new.leader_epoch;
+        let replica = Replica::new(new, log, home);
+        // The only replica of its partition.
+        replica.become_leader(leader_epoch, &[])?;
+        Ok((replica, report))
     }
 
     /// Under [`Durability::Fsync`], what was found is shown only once it is durable, and what was made has a durable name. Gives those that
@@ -559,7 +563,9 @@ impl Partitions {
         // What compaction takes away is outdated by records that must not be lost afterwards.
         let durable = self.sync_in(&replica.home, std::slice::from_ref(&replica));
         let cleaned = durable.and_then(|()| replica.clean(cleaner, &cleaning, now_ms, pace)).and_then(|cleaned| {
-            if cleaned.segments_before > 0 {
+            // A truncation lowers this too.
+            let _points = replica.home.points();
+            if cleaned.segments_before > 0 && replica.is_of(&cleaning) {
                 // Another topic of this name has nothing that is compacted.
                 let clean_to = || if replica.is_closed() { Vec::new() } else { vec![(replica.id().clone(), Some(cleaned.clean_to))] };
                 replica.home.log.cleaned().change(clean_to)?;
@@ -571,11 +577,31 @@ impl Partitions {
         Some((replica, cleaned))
     }
 
+    /// Cuts a follower's log; see [`Log::truncate_to`]. Returns where it ends then. Blocks, also until the commits of its directory that are on
+    /// their way have ended.
+    ///
+    /// What goes on beside it: a flush that took files before proves nothing afterwards ([`storage::Extent`] counts truncations); no flush
+    /// writes recovery points meanwhile ([`OpenDirectory::points`]); a commit that begins later waits for the log's lock; a compaction finds that the
+    /// log is not the one it read; readers get what they had hold of, or nothing.
+    pub fn truncate(&self, replica: &Arc<Replica>, offset: Offset) -> Result<Offset, Error> {
+        let home = &replica.home;
+        let _offline_on_panic = home.offline_on_panic();
+        let _points = home.points();
+        loop {
+            self.sync_in(home, std::slice::from_ref(replica))?;
+            let running = home.commits.quiesce();
+            if let Some(end) = replica.truncate_to(offset, running, self.env.0.clock.wall_ms())? {
+                return Ok(end);
+            }
+        }
+    }
+
     /// Makes everything durable and writes the recovery points. Blocks; nothing is locked while the disk works. One directory's failure does
     /// not keep the others from it.
     pub fn flush(&self) -> Result<(), Error> {
         self.in_each_directory(|home, replicas| {
             self.flush_in(home)?;
+            let _points = home.points();
             // A topic that was created again under a name has a point of its own or none: see `OffsetFile::change`.
             let points = || replicas.iter().filter(|r| !r.is_closed()).map(|r| (r.id().clone(), r.recovery_point())).collect();
             Ok(home.log.save_recovery_points(points).inspect_err(|error| home.judge(error))?)
@@ -595,6 +621,7 @@ impl Partitions {
     /// many](Partitions::committers) may do so at once.
     pub fn commit(&self, directory: usize) -> Result<(), Error> {
         let home = &self.directories[directory];
+        let _offline_on_panic = home.offline_on_panic();
         let committer = home.commits.committer();
         let outcome = std::iter::from_fn(|| committer.next()).try_for_each(|running| self.commit_in(home, &committer, running));
         if home.is_offline() {
@@ -701,6 +728,7 @@ impl Partitions {
 
     /// Makes all logs of a directory durable, and with them what its journal holds.
     fn flush_in(&self, home: &Arc<OpenDirectory>) -> Result<(), Error> {
+        let _offline_on_panic = home.offline_on_panic();
         home.flushing();
         let sealed = home.log.journal().seal();
         self.sync_in(home, &self.in_directory(home))?;

@@ -14,7 +14,7 @@ pub(super) fn of_partition(error: &partition::Error) -> ErrorCode {
         partition::Error::UnknownLeaderEpoch { .. } => ErrorCode::UnknownLeaderEpoch,
         partition::Error::Offline(_) | partition::Error::NotOpened(..) => ErrorCode::KafkaStorageError,
         partition::Error::Unknown(_) => ErrorCode::UnknownTopicOrPartition,
-        partition::Error::Closed(_) => ErrorCode::NotLeaderOrFollower,
+        partition::Error::NotLeader(_) | partition::Error::Closed(_) => ErrorCode::NotLeaderOrFollower,
     }
 }
 

@@ -22,7 +22,7 @@ use super::producers::LastBatches;
 use super::scan::walk_batches;
 use super::segment::Segment;
 use super::transactions::Transactions;
-use super::{Dirty, Error};
+use super::{Dirty, Error, Log};
 use crate::env::Entropy;
 use crate::model::Offset;
 use crate::records::{self, BatchHeader, HorizonFor, Marker, Record, Retained, Rewrite, WhenEmpty, retain};
@@ -40,6 +40,8 @@ pub type Pace<'a> = dyn FnMut(usize) -> bool + 'a;
 pub struct Cleaning {
     pub(super) dirty: Dirty,
     pub(super) sources: Vec<Arc<Segment>>,
+    /// How often the log had been truncated.
+    pub(super) cuts: u64,
     /// Lengths of runs of `sources`.
     pub(super) groups: Vec<usize>,
     pub(super) directory: PathBuf,
@@ -57,6 +59,11 @@ impl Cleaning {
     /// What is dirty.
     pub fn dirty(&self) -> Dirty {
         self.dirty
+    }
+
+    /// Whether the log has not been truncated since this was decided.
+    pub fn is_of(&self, log: &Log) -> bool {
+        self.cuts == log.cuts()
     }
 }
 

@@ -8,6 +8,7 @@
 //! | `recovery-point-offset-checkpoint` | for each partition the offset below which all is durable |
 //! | `log-start-offset-checkpoint` | the first offset of partitions whose records were deleted by DeleteRecords |
 //! | `commit-journal.<number>` | under `durability.profile=fsync`, what was committed and may not be durable in the logs, see [`CommitJournal`] |
+//! | `commit-journal-start-checkpoint` | for each partition that was truncated the number of the first use of a journal file that counts for it |
 //! | `cleaner-offset-checkpoint` | for each compacted partition the first offset that was never compacted |
 //! | `topic-partition/` | one log each; `topic-partition.<uuid>-delete/` belongs to a deleted topic and is being removed |
 //!
@@ -24,7 +25,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{CommitJournal, Error, Recovery, checkpoint};
+use super::{CommitJournal, Error, Recovery, Stored, checkpoint};
 use crate::env::{Disk, Entropy, Lock};
 use crate::model::{NodeId, Offset, TopicPartition, Uuid};
 
@@ -34,6 +35,7 @@ pub(super) const CLEAN: &str = ".kafka_cleanshutdown";
 const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 const LOG_STARTS: &str = "log-start-offset-checkpoint";
 const CLEANED: &str = "cleaner-offset-checkpoint";
+const JOURNAL_STARTS: &str = "commit-journal-start-checkpoint";
 const PARTITION_METADATA: &str = "partition.metadata";
 const DELETED: &str = "-delete";
 /// The most bytes of a name, on all file systems in use.
@@ -81,6 +83,7 @@ pub struct LogDirectory {
     recovery_points: OffsetFile,
     log_starts: OffsetFile,
     cleaned: OffsetFile,
+    journal_starts: OffsetFile,
     journal: CommitJournal,
     _lock: Lock,
 }
@@ -102,6 +105,11 @@ impl OffsetFile {
     /// The offset of a partition.
     pub fn get(&self, partition: &TopicPartition) -> Option<Offset> {
         self.offsets().get(partition).copied()
+    }
+
+    /// The largest number that it has, which is not negative.
+    fn largest(&self) -> u64 {
+        self.offsets().values().map(|offset| offset.0.max(0) as u64).max().unwrap_or(0)
     }
 
     /// Stores changes durably; `None` removes a line. `changes` is called under the file's lock, so that what it finds is still true when the
@@ -207,7 +215,8 @@ impl LogDirectory {
         let found_points = recovery_points.offsets().clone();
         let log_starts = OffsetFile::read(disk.clone(), path.join(LOG_STARTS));
         let cleaned = OffsetFile::read(disk.clone(), path.join(CLEANED));
-        let journal = CommitJournal::open(&disk, path)?;
+        let journal_starts = OffsetFile::read(disk.clone(), path.join(JOURNAL_STARTS));
+        let journal = CommitJournal::open(&disk, path, journal_starts.largest())?;
         let path = path.to_path_buf();
         Ok(LogDirectory {
             disk,
@@ -220,6 +229,7 @@ impl LogDirectory {
             recovery_points,
             log_starts,
             cleaned,
+            journal_starts,
             journal,
             _lock: lock,
         })
@@ -335,7 +345,7 @@ impl LogDirectory {
     /// Removes what checkpoint files say of partitions, durably: before such a partition is created, and after one was deleted. For
     /// `partitions` see [`OffsetFile::change`].
     pub fn forget(&self, partitions: impl Fn() -> Vec<TopicPartition>) -> Result<(), Error> {
-        [&self.recovery_points, &self.log_starts, &self.cleaned]
+        [&self.recovery_points, &self.log_starts, &self.cleaned, &self.journal_starts]
             .iter()
             .try_for_each(|file| file.change(|| partitions().into_iter().map(|partition| (partition, None)).collect()))
     }
@@ -353,6 +363,27 @@ impl LogDirectory {
     /// The first offsets that were never compacted.
     pub fn cleaned(&self) -> &OffsetFile {
         &self.cleaned
+    }
+
+    /// What the commit journal has of a partition's log, in the order in which it was appended; nothing the second time.
+    pub fn committed_to(&self, partition: &TopicPartition, topic_id: Uuid) -> Vec<Stored> {
+        let from = self.journal_starts.get(partition).map_or(0, |number| number.0.max(0) as u64);
+        self.journal.take(topic_id, partition.partition, from)
+    }
+
+    /// Makes sure, durably, that nothing outside a log claims what is about to be cut from it. Everything below `offset` must be durable in the
+    /// log, and nobody may write recovery points until it is cut.
+    ///
+    /// After a crash before the cut the log is whole: more of it is read than needed, and the journal has nothing that the log lacks. The journal's
+    /// files are not written: what they hold of the log counts no more, also where they are used again only later, or never.
+    pub fn truncating(&self, partition: &TopicPartition, offset: Offset) -> Result<(), Error> {
+        for file in [&self.recovery_points, &self.cleaned] {
+            if file.get(partition).is_some_and(|claimed| claimed > offset) {
+                file.change(|| vec![(partition.clone(), Some(offset))])?;
+            }
+        }
+        let number = self.journal.seal().next_number();
+        self.journal_starts.change(|| vec![(partition.clone(), Some(Offset(number as i64)))])
     }
 
     /// The commit journal.

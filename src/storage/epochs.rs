@@ -14,6 +14,9 @@ pub(super) fn epochs_path(directory: &Path) -> PathBuf {
     directory.join(FILE)
 }
 
+/// What Kafka calls an epoch that is not known. Other negative numbers lie below all epochs, and are answered so.
+const UNDEFINED: i32 = -1;
+
 /// Epochs with their first offsets, both ascending.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeaderEpochs(Vec<(LeaderEpoch, Offset)>);
@@ -45,9 +48,13 @@ impl LeaderEpochs {
         }
     }
 
-    /// Keeps what lies within the log.
-    pub(super) fn truncate(&mut self, log_start: Offset, log_end: Offset) {
+    /// Removes the epochs that begin at the end of a log that was cut, or behind it.
+    pub(super) fn truncate_end(&mut self, log_end: Offset) {
         self.0.retain(|(_, start)| *start < log_end);
+    }
+
+    /// Removes the epochs that end at the log's start, or before it.
+    pub(super) fn truncate_start(&mut self, log_start: Offset) {
         let first_kept = self.0.partition_point(|(_, start)| *start <= log_start).saturating_sub(1);
         self.0.drain(..first_kept);
         if let Some(first) = self.0.first_mut() {
@@ -66,7 +73,7 @@ impl LeaderEpochs {
         if epoch == current {
             return Some((epoch, log_end));
         }
-        if epoch.0 < 0 || epoch > current || self.0.is_empty() {
+        if epoch.0 == UNDEFINED || epoch > current || self.0.is_empty() {
             return None;
         }
         let next = self.0.partition_point(|(known, _)| *known <= epoch);
@@ -99,6 +106,7 @@ mod tests {
         assert_eq!(end(6), Some((6, 30)));
         assert_eq!(end(7), None);
         assert_eq!(end(-1), None);
+        assert_eq!(end(-5), Some((-5, 0)));
     }
 
     #[test]
@@ -114,7 +122,9 @@ mod tests {
     #[test]
     fn truncation_keeps_the_epoch_of_the_log_start() {
         let mut epochs = three();
-        epochs.truncate(Offset(15), Offset(20));
+        epochs.truncate_start(Offset(15));
+        assert_eq!(epochs.0, [(LeaderEpoch(3), Offset(15)), (LeaderEpoch(4), Offset(20))]);
+        epochs.truncate_end(Offset(20));
         assert_eq!(epochs.0, [(LeaderEpoch(3), Offset(15))]);
     }
 }

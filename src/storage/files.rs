@@ -1,6 +1,7 @@
 //! The open files of a log directory's segments: at most so many at once, however many segments there are.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -47,7 +48,7 @@ impl Presence {
 }
 
 /// A segment's file, open or not.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct SegmentFile {
     files: Arc<OpenFiles>,
     slot: Arc<Slot>,
@@ -63,6 +64,8 @@ struct Slot {
     dirty: AtomicBool,
     /// Of the log that it belongs to.
     presence: Presence,
+    /// Whether the name may belong to another file by now; changed under the lock of `file`.
+    retired: AtomicBool,
 }
 
 impl OpenFiles {
@@ -124,13 +127,18 @@ impl SegmentFile {
         let file = files.disk.open(path, OpenMode::Write).map_err(Error::io("open", path))?;
         // A file under another name cannot be found again yet, and is held until it has its own.
         let settled = path == later;
-        let (used, dirty) = (AtomicBool::new(true), AtomicBool::new(false));
+        let [used, dirty, retired] = [true, false, false].map(AtomicBool::new);
         let presence = files.presence.clone();
-        let slot = Arc::new(Slot { path: later, file: Mutex::new(Some(file)), used, dirty, presence });
+        let slot = Arc::new(Slot { path: later, file: Mutex::new(Some(file)), used, dirty, retired, presence });
         if settled {
             files.opened(&slot)?;
         }
         Ok(SegmentFile { files: files.clone(), slot })
+    }
+
+    /// Its final name.
+    pub(super) fn path(&self) -> &Path {
+        &self.slot.path
     }
 
     /// Says that the file has its name now.
@@ -148,6 +156,9 @@ impl SegmentFile {
         // Reading does not make a file that somebody removed. Readers come without the log's lock: the topic may be deleted and another one
         // created under its name, whose file this must not be.
         let path = &self.slot.path;
+        if self.slot.retired.load(Ordering::Acquire) {
+            return Err(Error::io("open", path)(ErrorKind::NotFound.into()));
+        }
         let open = || self.files.disk.open(path, OpenMode::Existing).map_err(Error::io("open", path));
         let opened = self.slot.presence.during(path, open)?;
         *file = Some(opened.clone());
@@ -160,6 +171,13 @@ impl SegmentFile {
     pub(super) fn get_dirty(&self) -> Result<Arc<dyn File>, Error> {
         self.slot.dirty.store(true, Ordering::Release);
         self.get()
+    }
+
+    /// Says that the name is about to belong to another file. Who holds this one keeps it.
+    pub(super) fn retire(&self) {
+        // A reader opens the file under this lock: what it opened before is the old file.
+        let _file = lock(&self.slot.file);
+        self.slot.retired.store(true, Ordering::Release);
     }
 
     /// Says that everything that was written is durable. Only the writer may say so.

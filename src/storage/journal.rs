@@ -121,6 +121,8 @@ pub struct JournalEntry {
 #[derive(Debug, Clone)]
 pub struct Stored {
     path: PathBuf,
+    /// Of the use of the file.
+    number: u64,
     file: Arc<dyn File>,
     position: u64,
     length: usize,
@@ -130,6 +132,13 @@ pub struct Stored {
 #[derive(Debug, Clone, Copy)]
 pub struct Sealed {
     below: u64,
+}
+
+impl Sealed {
+    /// The number of the first use of a file for what is committed later.
+    pub(super) fn next_number(self) -> u64 {
+        self.below
+    }
 }
 
 /// Room in the journal for one commit.
@@ -158,14 +167,15 @@ pub enum Committed {
 
 impl CommitJournal {
     /// Reads what earlier starts left in `directory`.
-    pub(super) fn open(disk: &Arc<dyn Disk>, directory: &Path) -> Result<CommitJournal, Error> {
+    /// Uses of files get numbers from `first_number` on, or above those that are there.
+    pub(super) fn open(disk: &Arc<dyn Disk>, directory: &Path, first_number: u64) -> Result<CommitJournal, Error> {
         let all_bytes = match disk.space(directory) {
             Err(error) if error.kind() == ErrorKind::Unsupported => u64::MAX,
             space => space.map_err(Error::io("read", directory))?.0,
         };
         let mut uses = files(&**disk, directory)?;
         uses.sort_by_key(|(file, _)| file.number);
-        let next_number = uses.last().map_or(1, |(file, _)| file.number + 1);
+        let next_number = uses.last().map_or(1, |(file, _)| file.number + 1).max(first_number);
         let mut state = State { first_number: next_number, next_number, ..State::default() };
         for (file, stored) in uses {
             stored.into_iter().for_each(|(of, stored)| state.found.entry(of).or_default().push(stored));
@@ -184,9 +194,12 @@ impl CommitJournal {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What earlier starts committed to a log, in the order in which it was appended; nothing the second time.
-    pub fn take(&self, topic_id: Uuid, partition: i32) -> Vec<Stored> {
-        self.state().found.remove(&(topic_id, partition)).unwrap_or_default()
+    /// What earlier starts committed to a log, in the order in which it was appended, in uses of files from number `from` on; nothing the second
+    /// time.
+    pub(super) fn take(&self, topic_id: Uuid, partition: i32, from: u64) -> Vec<Stored> {
+        let mut stored = self.state().found.remove(&(topic_id, partition)).unwrap_or_default();
+        stored.retain(|stored| stored.number >= from);
+        stored
     }
 
     /// Leaves the files of earlier starts to a later one: a log that could not be opened may need them.
@@ -232,6 +245,7 @@ impl CommitJournal {
             current.path.display()
         );
         state.next_turn += 1;
+        state.check();
         Ok(Some(Room { journal: self, entries, size, file, turn, is_flush_due, has_ended: false }))
     }
 
@@ -303,6 +317,22 @@ impl CommitJournal {
 impl State {
     fn seal(&mut self) {
         self.older.extend(self.current.take());
+    }
+
+    /// Asserts what holds of a journal at all times.
+    fn check(&self) {
+        let State { next_number, next_turn, ending_turn, broken_below, .. } = *self;
+        let numbers = || self.older.iter().chain(&self.current).map(|file| file.number);
+        assert!(
+            numbers().is_sorted_by(|a, b| a < b),
+            "the files of a commit journal are out of order: {:?}",
+            numbers().collect::<Vec<_>>()
+        );
+        assert!(numbers().all(|number| number < next_number), "a file of a commit journal has a number from {next_number} on");
+        assert!(
+            ending_turn <= next_turn && broken_below <= next_turn,
+            "turn {ending_turn} of {next_turn} ends, broken below {broken_below}"
+        );
     }
 }
 
@@ -432,7 +462,7 @@ fn files(disk: &dyn Disk, directory: &Path) -> Result<Vec<Holds>, Error> {
         walk(&*from, |entry| {
             let Entry { of, position, length, .. } = *entry;
             number = entry.number;
-            stored.push((of, Stored { path: path.clone(), file: from.clone(), position, length }));
+            stored.push((of, Stored { path: path.clone(), number, file: from.clone(), position, length }));
         })
         .map_err(Error::io("read", &path))?;
         let file = disk.open_direct(&path).map_err(Error::io("open", &path))?;
@@ -515,7 +545,7 @@ mod tests {
     }
 
     fn open(disk: &Arc<dyn Disk>) -> CommitJournal {
-        CommitJournal::open(disk, Path::new(ROOT)).unwrap()
+        CommitJournal::open(disk, Path::new(ROOT), 0).unwrap()
     }
 
     /// What was appended to a partition.
@@ -524,14 +554,14 @@ mod tests {
         let file = disk.open(&path, OpenMode::Write).unwrap();
         file.write_at(0, &[IoSlice::new(bytes)]).unwrap();
         let parts = vec![(path, RecordsSlice::written(file, 0, bytes.len()))];
-        let batches = Uncommitted { parts, extent: Extent::default() };
+        let batches = Uncommitted { parts, extent: Extent::default(), lent: Arc::default() };
         [JournalEntry { topic_id: TOPIC, partition, batches }]
     }
 
     /// What a start finds of some partitions.
     fn found<const N: usize>(disk: &Arc<dyn Disk>, partitions: [i32; N]) -> [Vec<Vec<u8>>; N] {
         let journal = open(disk);
-        partitions.map(|partition| journal.take(TOPIC, partition).iter().map(|stored| stored.read().unwrap()).collect())
+        partitions.map(|partition| journal.take(TOPIC, partition, 0).iter().map(|stored| stored.read().unwrap()).collect())
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A partition's log: segments in order, the last one active.
 
+use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use super::index::{AbortedEntry, Durable};
 use super::journal::Stored;
 use super::producers::{Origin, ProducerState, Verdict};
 use super::reader::{LogReader, RecordsSlice};
-use super::recovery::{Recovery, Report, finish_swap, recover};
+use super::recovery::{Recovery, Report, finish_swap, producers, recover};
 use super::retention::{Deed, Policy, SegmentFacts, choose};
 use super::segment::{OFFSET_LIES, RollLimits, Segment, file_name};
 use super::transactions::note_ended;
@@ -104,6 +105,10 @@ pub struct Log {
     durable_changes: u64,
     /// Files that were written once and may not be durable, with the change that they came with.
     written: Vec<(u64, PathBuf)>,
+    /// How often it was truncated.
+    cuts: u64,
+    /// Each commit that is on its way holds another one of these.
+    lent: Arc<()>,
     /// Whether all is as the last clean stop left it, but for what was appended since.
     is_clean: bool,
 }
@@ -123,7 +128,7 @@ impl Log {
             segments: recovered.segments.into_iter().map(Arc::new).collect(),
             reader: Arc::default(),
             log_start,
-            saved_epochs: recovered.epochs.clone(),
+            saved_epochs: recovered.saved_epochs,
             epochs: recovered.epochs,
             producers: recovered.producers,
             flushed: Extent::default(),
@@ -133,6 +138,8 @@ impl Log {
             changes: u64::from(how != Recovery::Clean),
             durable_changes: 0,
             written: Vec::new(),
+            cuts: 0,
+            lent: Arc::default(),
             is_clean: how == Recovery::Clean,
         };
         log.flushed = match how {
@@ -245,7 +252,8 @@ impl Log {
                 }
             }
         }
-        self.epochs.truncate(self.log_start, self.log_end());
+        self.epochs.truncate_start(self.log_start);
+        self.check();
         Ok(deleted)
     }
 
@@ -254,6 +262,125 @@ impl Log {
         self.log_start = self.log_start.max(offset.min(self.log_end()));
         self.publish();
         self.delete_segments(KEEP, high_watermark, now_ms)
+    }
+
+    /// Cuts off everything from `offset` on, and a batch that holds it whole: the log ends at `offset` then, or below it where that lies within a
+    /// batch or in a gap that compaction left. It is durable when this returns. Nothing happens where the log ends there or before.
+    ///
+    /// Before it is called, and under the same lock: everything below `offset` is durable in the log; no commit [is on its
+    /// way](Log::is_committing); and the commit journal and the checkpoint of recovery points are durably such that they do not claim what is cut
+    /// (see [`LogDirectory::truncating`](super::LogDirectory::truncating)). Where it fails the log cannot be used any more.
+    ///
+    /// A crash in the middle leaves more of the log than `offset`, and never a hole:
+    ///
+    /// 1. Segments behind `offset` are removed, the last one first. A name that comes back after a power cut lies behind a gap, and goes.
+    /// 2. The segment that holds `offset` is cut and synced. What is appended later goes to a new file: readers of the old bytes never see others.
+    /// 3. Producers are read again from the last snapshot that lies neither above the end nor above `high_watermark` (transactions whose
+    ///    markers readers do not see yet are not in snapshots); snapshots above the end are removed.
+    /// 4. A new segment begins, and all names are made durable. Only then can anything be appended.
+    pub fn truncate_to(&mut self, offset: Offset, high_watermark: Offset, now_ms: i64) -> Result<Deleted, Error> {
+        let (log_start, log_end) = (self.log_start, self.log_end());
+        if offset < log_start {
+            return Err(Error::OffsetOutOfRange { offset, log_start, log_end });
+        }
+        let mut deleted = Deleted::default();
+        if offset >= log_end {
+            return Ok(deleted);
+        }
+        let (name, durable) = (self.directory.display(), self.recovery_point());
+        assert!(durable >= offset, "{name} is cut at {offset}, and only what lies below {durable} is durable");
+        assert!(!self.is_committing(), "{name} is cut at {offset} while a commit reads it");
+        (self.cuts, self.is_clean) = (self.cuts + 1, false);
+        while self.segments.last().is_some_and(|last| last.base > offset) {
+            self.remove_last(&mut deleted)?;
+        }
+        let last = self.segments.last().cloned().expect("the first segment begins at or below the log start");
+        match last.find(offset)? {
+            Some((0, _)) => {
+                deleted.0.push(last.file()?);
+                last.retire();
+                last.delete_batches(self.disk())?;
+                self.segments.pop();
+                self.segments.push(Arc::new(Segment::create(&self.files, &self.directory, last.base, now_ms)?));
+                self.publish();
+                self.restore_producers(high_watermark)?;
+            }
+            found => {
+                if let Some((position, _)) = found {
+                    self.segments.pop();
+                    self.segments.push(Arc::new(last.cut_at(position)?));
+                    self.publish();
+                }
+                self.active().unseal();
+                self.restore_producers(high_watermark)?;
+                self.roll(now_ms)?;
+            }
+        }
+        self.skip_to_start(&mut deleted, now_ms)?;
+        self.disk().sync_dir(&self.directory).map_err(Error::io("sync", &self.directory))?;
+        self.epochs.truncate_end(self.log_end());
+        let extent = self.extent();
+        (self.flushed, self.committed, self.taken, self.unflushed_since_ms) = (extent, extent, extent, None);
+        assert!(extent.end <= offset.max(log_start), "{} was cut at {offset} and ends at {}", self.directory.display(), extent.end);
+        self.check();
+        Ok(deleted)
+    }
+
+    fn remove_last(&mut self, deleted: &mut Deleted) -> Result<(), Error> {
+        let Some(last) = self.segments.pop() else { return Ok(()) };
+        self.publish();
+        deleted.0.push(last.file()?);
+        last.retire();
+        last.delete(self.disk())
+    }
+
+    /// The producers as they were at the log's end; see [`Log::truncate_to`].
+    fn restore_producers(&mut self, high_watermark: Offset) -> Result<(), Error> {
+        let names = self.disk().list(&self.directory).map_err(Error::io("list", &self.directory))?;
+        let segments: Vec<&Segment> = self.segments.iter().map(|s| &**s).collect();
+        let needed_from = self.log_end().min(high_watermark);
+        self.producers = producers(self.disk(), &self.directory, &names, &segments, &BTreeSet::new(), needed_from)?;
+        self.producers.committed(needed_from);
+        Ok(())
+    }
+
+    /// Where compaction left a gap below the log start, and nothing is left behind it, the log goes on at the log start.
+    fn skip_to_start(&mut self, deleted: &mut Deleted, now_ms: i64) -> Result<(), Error> {
+        if self.log_end() >= self.log_start {
+            return Ok(());
+        }
+        self.segments.push(Arc::new(Segment::create(&self.files, &self.directory, self.log_start, now_ms)?));
+        while self.segments.len() > 1 {
+            let oldest = self.segments.remove(0);
+            self.publish();
+            deleted.0.push(oldest.file()?);
+            oldest.delete(self.disk())?;
+        }
+        Ok(())
+    }
+
+    /// How often it was truncated.
+    pub fn cuts(&self) -> u64 {
+        self.cuts
+    }
+
+    /// Takes note that a leader's epoch begins, before it appends anything: followers ask where it began also when it wrote nothing.
+    pub fn begin_epoch(&mut self, epoch: LeaderEpoch) {
+        self.epochs.note(epoch, self.log_end());
+    }
+
+    /// Asserts what holds of a log at all times.
+    fn check(&self) {
+        let (name, start, end) = (self.directory.display(), self.log_start, self.log_end());
+        assert!(start <= end, "{name} begins at {start} and ends at {end}");
+        let (flushed, committed, taken) = (self.flushed, self.committed, self.taken);
+        assert!(
+            flushed <= committed && committed <= taken,
+            "{name} is flushed to {flushed:?}, committed to {committed:?}, taken to {taken:?}"
+        );
+        assert!(taken.end <= end, "a commit of {name} took all up to {}, and it ends at {end}", taken.end);
+        let (durable, changes) = (self.durable_changes, self.changes);
+        assert!(durable <= changes, "{durable} changes of {name} are durable, and it has {changes}");
     }
 
     /// What compaction has to do now, if anything; `checkpoint` says up to where it came before.
@@ -266,6 +393,7 @@ impl Log {
             dirty,
             sources: self.segments[..count].to_vec(),
             groups: group(&facts[..count], self.config.segment_bytes),
+            cuts: self.cuts,
             directory: self.directory.clone(),
             presence: self.presence.clone(),
             index_interval_bytes: self.config.index_interval_bytes,
@@ -288,8 +416,10 @@ impl Log {
     pub fn replace(&mut self, replacement: Replacement) -> Result<bool, Error> {
         let Replacement { segment, sources } = replacement;
         let (base, count) = (segment.base, sources.len());
+        assert!(sources.windows(2).all(|pair| pair[0].base < pair[1].base), "segments are compacted out of order, from {base} on");
         let (cleaned, swap) = (segment.path("log.cleaned"), segment.path("log.swap"));
         let at = self.segments.partition_point(|s| s.base < base);
+        // Retention or a truncation may have taken some of them meanwhile: a segment that was cut is another one.
         let there = self.segments.get(at..at + count).filter(|_| at + count < self.segments.len());
         if !there.is_some_and(|there| there.iter().zip(&sources).all(|(s, source)| Arc::ptr_eq(s, source))) {
             self.disk().remove_file(&cleaned).map_err(Error::io("remove", &cleaned))?;
@@ -370,7 +500,12 @@ impl Log {
         };
         let parts = self.after(self.taken).map(part).collect::<Result<_, Error>>()?;
         self.taken = extent;
-        Ok(Some(Uncommitted { parts, extent }))
+        Ok(Some(Uncommitted { parts, extent, lent: self.lent.clone() }))
+    }
+
+    /// Whether somebody who commits may still read what he took. Nothing may be cut off then.
+    pub fn is_committing(&self) -> bool {
+        Arc::strong_count(&self.lent) > 1
     }
 
     /// Says that nothing came of a commit: what it had taken is to be committed still.
@@ -382,13 +517,18 @@ impl Log {
     pub fn commit(&mut self, extent: Extent) {
         self.committed = self.committed.max(extent);
         self.taken = self.taken.max(extent);
-        self.producers.committed(self.committed.end);
+        self.check();
+    }
+
+    /// Takes note of what readers may see: a transaction whose marker lies below needs no further care.
+    pub fn advance(&mut self, high_watermark: Offset) {
+        self.producers.committed(high_watermark);
     }
 
     /// Where it ends now.
     fn extent(&self) -> Extent {
         let (end, size) = self.active().extent();
-        Extent { end, segment: self.active().base, size }
+        Extent { cuts: self.cuts, end, segment: self.active().base, size }
     }
 
     /// The part below `end`, or all where that is less; of the last segment it counts nothing but all.
@@ -397,7 +537,7 @@ impl Log {
             return self.extent();
         }
         let segment = self.segments.iter().rfind(|s| s.base <= end).map_or(self.log_start, |s| s.base);
-        Extent { end, segment, size: 0 }
+        Extent { cuts: self.cuts, end, segment, size: 0 }
     }
 
     /// What was appended after that: segments, and the positions and lengths there.
@@ -418,8 +558,11 @@ impl Log {
     /// Moves the recovery point behind what was synced.
     pub fn flushed(&mut self, synced: Synced) {
         let end = synced.extent.end;
-        let newly = self.segments.iter().filter(|s| s.next_offset() > self.recovery_point() && s.next_offset() <= end);
-        newly.for_each(|segment| segment.is_durable());
+        // Where the log was truncated meanwhile, this says nothing about the segments that it has now.
+        if synced.extent.cuts == self.cuts {
+            let newly = self.segments.iter().filter(|s| s.next_offset() > self.recovery_point() && s.next_offset() <= end);
+            newly.for_each(|segment| segment.is_durable());
+        }
         self.flushed = self.flushed.max(synced.extent);
         self.commit(synced.extent);
         if self.recovery_point() >= self.log_end() {
@@ -504,6 +647,8 @@ impl Log {
     }
 
     fn roll(&mut self, now_ms: i64) -> Result<(), Error> {
+        // A file of this name would be appended to from its front.
+        assert!(self.log_end() > self.active().base, "{} rolls an empty segment at {}", self.directory.display(), self.log_end());
         // This counts for the name of the new segment too.
         self.seal_active()?;
         self.snapshot_producers()?;
@@ -536,14 +681,13 @@ impl Log {
         Ok(())
     }
 
-    /// The snapshots that no recovery will need, of all in order: recovery begins at the last segment that begins below the recovery
-    /// point, and goes on from its snapshot. The newest two are kept too, so that one that is damaged does no harm.
+    /// The snapshots that nobody will need, of all in order. As in Kafka each segment keeps the one at its base: recovery and a truncation go on
+    /// from the last one before the place where they begin, which no one knows in advance. The newest two are kept too, so that one that is
+    /// damaged does no harm.
     fn outdated_snapshots(&self, all: &[Offset]) -> Vec<Offset> {
-        let begin = self.segments.iter().rfind(|s| s.base < self.recovery_point()).map_or(self.log_start, |s| s.base);
-        let oldest = all.iter().rfind(|offset| **offset <= begin).copied().unwrap_or(Offset(0));
         let older = &all[..all.len().saturating_sub(SNAPSHOTS_KEPT)];
-        let is_needed = |offset: &&Offset| **offset >= oldest && self.segments.iter().any(|s| s.base == **offset);
-        older.iter().filter(|offset| !is_needed(offset)).copied().collect()
+        let has_segment = |offset: &Offset| self.segments.binary_search_by_key(offset, |s| s.base).is_ok();
+        older.iter().filter(|offset| !has_segment(offset)).copied().collect()
     }
 
     fn facts(&self) -> Result<Vec<SegmentFacts>, Error> {

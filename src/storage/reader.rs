@@ -115,6 +115,7 @@ struct Shown {
 impl LogReader {
     /// Shows the log as it is now.
     pub(super) fn show(&self, segments: &[Arc<Segment>], log_start: Offset, decompressed_bytes_max: usize) {
+        assert!(segments.windows(2).all(|pair| pair[0].base < pair[1].base), "the segments of a log are out of order");
         self.0.store(Arc::new(Shown { segments: segments.to_vec(), log_start, decompressed_bytes_max }));
     }
 
@@ -145,12 +146,9 @@ impl LogReader {
         self.on_shown(|shown| shown.find_by_time(timestamp_ms))
     }
 
-    /// The first record with the largest timestamp of all.
+    /// The first record with the largest timestamp of all that are not deleted. (Kafka names a deleted one, as long as its segment is there.)
     pub fn find_largest_time(&self) -> Result<Option<FoundOffset>, Error> {
-        self.on_shown(|shown| {
-            let largest = shown.segments.iter().filter_map(|s| s.largest().map(|(ms, _)| ms)).max();
-            largest.map_or(Ok(None), |timestamp_ms| shown.find_by_time(timestamp_ms))
-        })
+        self.on_shown(Shown::find_largest_time)
     }
 
     /// Walks all whole batches from `from` on, with their bytes, which are checked against their checksums.
@@ -176,12 +174,12 @@ impl LogReader {
         self.0.load().segments.len()
     }
 
-    /// Tries again where a segment went away before its file was opened, which leaves another list.
+    /// Tries again where the list of segments has changed meanwhile: a segment may have gone before its file was opened, or been truncated.
     fn on_shown<T>(&self, read: impl Fn(&Shown) -> Result<T, Error>) -> Result<T, Error> {
         loop {
             let shown = self.0.load_full();
             match read(&shown) {
-                Err(error) if error.is_not_found() && !Arc::ptr_eq(&shown, &self.0.load()) => {}
+                Err(_) if !Arc::ptr_eq(&shown, &self.0.load()) => {}
                 result => return result,
             }
         }
@@ -257,8 +255,7 @@ impl Shown {
         for segment in self.segments.iter().filter(|s| s.largest().is_some_and(|(largest, _)| largest >= timestamp_ms)) {
             let mut from = segment.position_before_time(timestamp_ms)?;
             while let Some((position, header)) = segment.find_from(from, |h| h.max_timestamp >= timestamp_ms)? {
-                let found = self.first_record(segment, position, &header, timestamp_ms)?;
-                if let Some(found) = found.filter(|f| f.offset >= self.log_start) {
+                if let Some(found) = self.first_record(segment, position, &header, timestamp_ms)? {
                     return Ok(Some(found));
                 }
                 from = position + header.size() as u64;
@@ -267,6 +264,42 @@ impl Shown {
         Ok(None)
     }
 
+    fn find_largest_time(&self) -> Result<Option<FoundOffset>, Error> {
+        let largest = |segments: &[Arc<Segment>]| segments.iter().filter_map(|s| s.largest().map(|(ms, _)| ms)).max();
+        let Some(timestamp_ms) = largest(&self.segments) else { return Ok(None) };
+        let found = self.find_by_time(timestamp_ms)?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        // It was deleted, and its segment is there because of what was not.
+        let at = self.segments.partition_point(|s| s.base <= self.log_start).saturating_sub(1);
+        let Some((first, later)) = self.segments.get(at..).and_then(<[_]>::split_first) else { return Ok(None) };
+        let left = self.largest_left(first)?.max(largest(later));
+        left.map_or(Ok(None), |timestamp_ms| self.find_by_time(timestamp_ms))
+    }
+
+    /// The largest timestamp in the segment where the log starts.
+    fn largest_left(&self, segment: &Segment) -> Result<Option<i64>, Error> {
+        let mut largest = None;
+        let mut next = segment.find(self.log_start)?;
+        while let Some((position, header)) = next {
+            if header.base_offset >= self.log_start || header.timestamp_type() == TimestampType::LogAppendTime {
+                largest = largest.max(Some(header.max_timestamp));
+            } else {
+                let batch = segment.read_sound(position, &header)?;
+                for record in header.open(&batch, self.decompressed_bytes_max).map_err(segment.corrupt())?.records() {
+                    let record = record.map_err(segment.corrupt())?;
+                    if header.base_offset.plus(i64::from(record.offset_delta)) >= self.log_start {
+                        largest = largest.max(Some(header.base_timestamp.saturating_add(record.timestamp_delta)));
+                    }
+                }
+            }
+            next = segment.find_from(position + header.size() as u64, |_| true)?;
+        }
+        Ok(largest)
+    }
+
+    /// The first record of a batch, not below the log start (which may lie within it), that is as new as `timestamp_ms`.
     fn first_record(
         &self,
         segment: &Segment,
@@ -274,21 +307,19 @@ impl Shown {
         header: &BatchHeader,
         timestamp_ms: i64,
     ) -> Result<Option<FoundOffset>, Error> {
-        let found = |delta: i32, timestamp_ms| FoundOffset {
-            offset: header.base_offset.plus(i64::from(delta)),
-            timestamp_ms,
-            leader_epoch: header.leader_epoch,
-        };
-        if header.timestamp_type() == TimestampType::LogAppendTime {
-            // What compaction left empty holds no record.
-            return Ok((header.max_timestamp >= timestamp_ms && header.records_count > 0).then(|| found(0, header.max_timestamp)));
+        if header.last_offset() < self.log_start {
+            return Ok(None);
         }
         let batch = segment.read_sound(position, header)?;
         for record in header.open(&batch, self.decompressed_bytes_max).map_err(segment.corrupt())?.records() {
             let record = record.map_err(segment.corrupt())?;
-            let record_ms = header.base_timestamp.saturating_add(record.timestamp_delta);
-            if record_ms >= timestamp_ms {
-                return Ok(Some(found(record.offset_delta, record_ms)));
+            let offset = header.base_offset.plus(i64::from(record.offset_delta));
+            let record_ms = match header.timestamp_type() {
+                TimestampType::LogAppendTime => header.max_timestamp,
+                TimestampType::CreateTime => header.base_timestamp.saturating_add(record.timestamp_delta),
+            };
+            if record_ms >= timestamp_ms && offset >= self.log_start {
+                return Ok(Some(FoundOffset { offset, timestamp_ms: record_ms, leader_epoch: header.leader_epoch }));
             }
         }
         Ok(None)

@@ -46,6 +46,8 @@ pub struct Report {
 pub(super) struct Recovered {
     pub(super) segments: Vec<Segment>,
     pub(super) epochs: LeaderEpochs,
+    /// What the checkpoint file holds.
+    pub(super) saved_epochs: LeaderEpochs,
     pub(super) producers: ProducerState,
     pub(super) report: Report,
 }
@@ -61,7 +63,8 @@ pub(super) fn recover(
     let disk = &**files.disk();
     if how == Recovery::New {
         let segments = vec![Segment::create(files, directory, Offset(0), now_ms)?];
-        return Ok(Recovered { segments, epochs: LeaderEpochs::default(), producers: ProducerState::default(), report: Report::default() });
+        let [epochs, saved_epochs] = [LeaderEpochs::default(), LeaderEpochs::default()];
+        return Ok(Recovered { segments, epochs, saved_epochs, producers: ProducerState::default(), report: Report::default() });
     }
     let mut names = disk.list(directory).map_err(Error::io("list", directory))?;
     if finish_swaps(disk, directory, &names)? {
@@ -70,7 +73,8 @@ pub(super) fn recover(
     remove_leftovers(disk, directory, &names)?;
     let mut bases: Vec<Offset> = names.iter().filter_map(|name| name.strip_suffix(".log")?.parse().ok()).map(Offset).collect();
     bases.sort();
-    let mut work = Work { files, directory, config, now_ms, epochs: LeaderEpochs::load(disk, directory), report: Report::default() };
+    let epochs = LeaderEpochs::load(disk, directory);
+    let mut work = Work { files, directory, config, now_ms, saved_epochs: epochs.clone(), epochs, report: Report::default() };
     let mut segments: Vec<Segment> = Vec::new();
     let mut walked = BTreeSet::new();
     for (at, base) in bases.iter().enumerate() {
@@ -97,11 +101,15 @@ pub(super) fn recover(
     }
     let log_end = segments.last().map_or(Offset(0), Segment::next_offset);
     let log_start = segments.first().map_or(Offset(0), |s| s.base);
-    work.epochs.truncate(log_start, log_end);
-    let producers = producers(disk, directory, &names, &segments, &walked)?;
+    let saved_epochs = work.saved_epochs;
+    work.epochs.truncate_start(log_start);
+    work.epochs.truncate_end(log_end);
+    let all: Vec<&Segment> = segments.iter().collect();
+    let needed_from = walked.first().map_or(log_end, |base| *base);
+    let producers = producers(disk, directory, &names, &all, &walked, needed_from)?;
     let (_, sealed) = segments.split_last().expect("there is a segment now");
     sealed.iter().filter(|s| walked.contains(&s.base)).try_for_each(|s| s.seal_aborted(disk, Durable::Now))?;
-    Ok(Recovered { segments, epochs: work.epochs, producers, report: work.report })
+    Ok(Recovered { segments, epochs: work.epochs, saved_epochs, producers, report: work.report })
 }
 
 /// Finishes the swaps of compacted segments that a crash cut short; says whether there were any.
@@ -160,6 +168,7 @@ struct Work<'a> {
     directory: &'a Path,
     config: &'a LogConfig,
     now_ms: i64,
+    saved_epochs: LeaderEpochs,
     epochs: LeaderEpochs,
     report: Report,
 }
@@ -182,6 +191,10 @@ impl Work<'_> {
         };
         if trusted && let Some(segment) = Segment::open_trusted(self.files, self.directory, base, self.now_ms)? {
             return Ok(Opened { segment, is_walked: false, is_torn: false });
+        }
+        if !trusted {
+            // The checkpoint may be of before a truncation, or of a tail that a crash took: from here on the batches say where epochs begin.
+            self.epochs.truncate_end(base);
         }
         let segment = Segment::open_blank(self.files, self.directory, base, self.now_ms)?;
         let torn = self.walk(&segment)?;
@@ -222,17 +235,17 @@ impl Work<'_> {
     }
 }
 
-/// What the newest snapshot says that the log reaches, and what was appended after it. Segments that were walked get their lists of aborted
-/// transactions on the way, so the snapshot must not lie behind the first of them.
-fn producers(
+/// What the newest snapshot says that does not lie behind `needed_from`, and what was appended after it. Segments that were walked get their
+/// lists of aborted transactions on the way, so `needed_from` must not lie behind the first of them. Snapshots behind the log's end are removed.
+pub(super) fn producers(
     disk: &dyn Disk,
     directory: &Path,
     names: &[String],
-    segments: &[Segment],
+    segments: &[&Segment],
     walked: &BTreeSet<Offset>,
+    needed_from: Offset,
 ) -> Result<ProducerState, Error> {
-    let log_end = segments.last().map_or(Offset(0), Segment::next_offset);
-    let needed_from = walked.first().map_or(log_end, |base| *base);
+    let log_end = segments.last().map_or(Offset(0), |last| last.next_offset());
     let mut snapshots: Vec<Offset> = names.iter().filter_map(|n| n.strip_suffix(".snapshot")?.parse().ok()).map(Offset).collect();
     snapshots.sort();
     let mut from = segments.first().map_or(Offset(0), |s| s.base);

@@ -33,6 +33,9 @@ pub(super) struct Segment {
     known: RwLock<Known>,
 }
 
+/// Where batches end, and the largest timestamp among them with the end of the first batch that has it.
+type Walked = (Offset, Option<(i64, Offset)>);
+
 /// What is known of the file.
 #[derive(Debug)]
 struct Known {
@@ -138,7 +141,12 @@ impl Segment {
 
     /// Writes a batch at the end. Where the disk fails, what was written is cut off again.
     pub(super) fn append(&self, header: &BatchHeader, parts: &[IoSlice<'_>], index_interval_bytes: u64) -> Result<(), Error> {
-        let (file, size) = (self.file.get_dirty()?, self.size());
+        let (next_offset, size) = self.extent();
+        assert!(header.base_offset >= next_offset, "offsets fall: {} is appended to {} at {next_offset}", header.base_offset, self.name());
+        assert!(header.last_offset_delta >= 0, "a batch at {} of {} ends before it begins", header.base_offset, self.name());
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        assert_eq!(length, header.size(), "the bytes of a batch at {} of {} are not what its header says", header.base_offset, self.name());
+        let file = self.file.get_dirty()?;
         if let Err(error) = file.write_at(size, parts) {
             let _ = file.truncate(size);
             return Err(Error::io("append to", &self.path("log"))(error));
@@ -207,9 +215,81 @@ impl Segment {
         self.file.get_dirty()?.truncate(self.size()).map_err(Error::io("truncate", &self.path("log")))
     }
 
-    /// Removes the files. A reader that holds a slice can still read it.
+    /// Cuts the file at `position`, where a batch that is not the first one begins, durably, and returns a segment of what is left. Nothing is to
+    /// be appended to it: a reader that has a slice of what was cut finds the file too short, and never other bytes. This segment stays as it is
+    /// for readers that have it in their list.
+    pub(super) fn cut_at(&self, position: u64) -> Result<Segment, Error> {
+        assert!((1..self.size()).contains(&position), "{} has {} bytes and cannot be cut at {position}", self.name(), self.size());
+        let file = self.file.get_dirty()?;
+        let known = self.known_before(&*file, position)?;
+        file.truncate(position).map_err(Error::io("truncate", &self.path("log")))?;
+        file.sync().map_err(Error::io("sync", &self.path("log")))?;
+        let (directory, file) = (self.directory.clone(), self.file.clone());
+        Ok(Segment { base: self.base, directory, file, created_ms: self.created_ms, known: RwLock::new(known) })
+    }
+
+    /// What is known of the batches before `position`.
+    fn known_before(&self, file: &dyn File, position: u64) -> Result<Known, Error> {
+        let known = self.known();
+        let mut positions: Vec<_> = known.positions.iter().take_while(|e| u64::from(e.position) < position).collect();
+        let walk = |entry: Option<&PositionEntry>| -> Result<Option<Walked>, Stop> {
+            let (mut next_offset, mut largest) = (self.base, None);
+            for step in Headers::new(file, entry.map_or(0, |e| u64::from(e.position)), position) {
+                let (at, header) = step?;
+                // An index that does not lead to its batch is damaged.
+                if entry.is_some_and(|e| at == u64::from(e.position) && self.relative(header.last_offset()) != e.relative_offset) {
+                    return Ok(None);
+                }
+                next_offset = header.next_offset();
+                if largest.is_none_or(|(largest, _)| header.max_timestamp > largest) {
+                    largest = Some((header.max_timestamp, header.last_offset()));
+                }
+            }
+            Ok(Some((next_offset, largest)))
+        };
+        let walked = match walk(positions.last()) {
+            Ok(Some(walked)) => Some(walked),
+            _ => {
+                positions.clear();
+                walk(None).map_err(|stop| self.stopped(stop))?
+            }
+        };
+        let (next_offset, largest) = walked.unwrap_or((self.base, None));
+        let times: Vec<_> = known.times.iter().take_while(|e| self.base.plus(i64::from(e.relative_offset)) < next_offset).collect();
+        let indexed = times.last().map(|e: &TimeEntry| (e.timestamp_ms, self.base.plus(i64::from(e.relative_offset))));
+        let largest = match (indexed, largest) {
+            (Some(indexed), Some(walked)) if walked.0 > indexed.0 => Some(walked),
+            (indexed, walked) => indexed.or(walked),
+        };
+        Ok(Known {
+            size: position,
+            next_offset,
+            positions: Index::Memory(positions),
+            times: Index::Memory(times),
+            aborted: Index::Memory(known.aborted.iter().filter(|entry| entry.last_offset < next_offset.0).collect()),
+            largest,
+            first_timestamp_ms: known.first_timestamp_ms,
+            bytes_since_entry: 0,
+            unchecked: known.unchecked.min(position),
+            checked: Ranges::default(),
+        })
+    }
+
+    /// Says that its name is about to belong to another file, or to none.
+    pub(super) fn retire(&self) {
+        self.file.retire();
+    }
+
+    /// Removes the files, with the snapshot of producers at its base. A reader that holds a slice can still read it.
     pub(super) fn delete(&self, disk: &dyn Disk) -> Result<(), Error> {
-        for suffix in ["log", "index", "timeindex", "txnindex", "snapshot"] {
+        self.delete_batches(disk)?;
+        let path = self.path("snapshot");
+        disk.remove_file(&path).map_err(Error::io("remove", &path))
+    }
+
+    /// Removes the files of its batches. What the producers had sent before them stays.
+    pub(super) fn delete_batches(&self, disk: &dyn Disk) -> Result<(), Error> {
+        for suffix in ["log", "index", "timeindex", "txnindex"] {
             let path = self.path(suffix);
             disk.remove_file(&path).map_err(Error::io("remove", &path))?;
         }
@@ -367,6 +447,11 @@ impl Segment {
         let batch = read_batch(&*self.file()?, position, header).map_err(|stop| self.stopped(stop))?;
         header.check_crc(&batch).map_err(self.corrupt())?;
         Ok(batch)
+    }
+
+    /// How messages name it.
+    fn name(&self) -> std::path::Display<'_> {
+        self.file.path().display()
     }
 
     pub(super) fn path(&self, suffix: &str) -> PathBuf {

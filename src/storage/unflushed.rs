@@ -50,9 +50,11 @@ pub struct Synced {
     pub(super) changes: u64,
 }
 
-/// An end of a log, at some time: the offset, the segment, and the size of that.
+/// An end of a log, at some time: how often the log had been truncated, the offset, the segment, and the size of that. An end from before a
+/// truncation is smaller than any after it, so that a flush or a commit that was on its way meanwhile proves nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Extent {
+    pub(super) cuts: u64,
     pub(super) end: Offset,
     pub(super) segment: Offset,
     pub(super) size: u64,
@@ -65,6 +67,9 @@ pub struct Uncommitted {
     pub(super) parts: Vec<(PathBuf, RecordsSlice)>,
     /// Where they end.
     pub extent: Extent,
+    /// Shows the log that somebody may still read them.
+    #[expect(dead_code, reason = "held for its count")]
+    pub(super) lent: Arc<()>,
 }
 
 impl Uncommitted {

@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 
 use crate::env::Workers;
 use crate::model::{LeaderEpoch, Offset, Uuid};
-use crate::partition::{self, Error, FirstBatch, Isolation, RecordsSlice, Replica, Subscription, Wake};
+use crate::partition::{self, Error, FirstBatch, Isolation, RecordsSlice, Replica, StorageError, Subscription, View, Wake};
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::fetch::{
     AbortedTransaction, EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
@@ -124,7 +124,7 @@ impl<'a> Fetch<'a> {
             aborted_transactions: None,
             ..Default::default()
         };
-        if let Some(diverging) = diverging(replica, fetch.last_fetched_epoch, fetch.fetch_offset) {
+        if let Some(diverging) = diverging(replica, &view, fetch.last_fetched_epoch, Offset(fetch.fetch_offset))? {
             data.diverging_epoch = diverging;
             return Ok(Read { data, slice: None, replica: None });
         }
@@ -180,14 +180,24 @@ fn aborted_transaction(aborted: partition::AbortedTransaction) -> AbortedTransac
     AbortedTransaction { producer_id: aborted.producer_id.0, first_offset: aborted.first_offset.0 }
 }
 
-/// Where the reader's history leaves ours (KIP-595): its last epoch ended here before the offset at which it wants to go on.
-fn diverging(replica: &Replica, last_epoch: i32, offset: i64) -> Option<EpochEndOffset> {
+/// Where the reader's history leaves ours (KIP-595), judged in Kafka's order:
+///
+/// 1. Its last epoch is not known here: nobody can say where it left, and the offset is out of range.
+/// 2. Its offset lies below the log start: out of range, also where the histories differ (KAFKA-12996). What it has is gone here, so that the
+///    end of an epoch would not help it.
+/// 3. Its last epoch ended here before the offset at which it reads on, or another epoch came in its place: the histories differ.
+fn diverging(replica: &Replica, view: &View, last_epoch: i32, offset: Offset) -> Result<Option<EpochEndOffset>, Error> {
     if last_epoch < 0 {
-        return None;
+        return Ok(None);
     }
-    let (epoch, end) = replica.epoch_end(LeaderEpoch(last_epoch))?;
-    let differs = epoch.0 < last_epoch || end.0 < offset;
-    differs.then_some(EpochEndOffset { epoch: epoch.0, end_offset: end.0 })
+    let View { log_start, log_end, .. } = *view;
+    let out_of_range = StorageError::OffsetOutOfRange { offset, log_start, log_end };
+    match replica.epoch_end(LeaderEpoch(last_epoch)) {
+        None => Err(out_of_range.into()),
+        Some(_) if offset < log_start => Err(out_of_range.into()),
+        Some((epoch, end)) if epoch.0 < last_epoch || end < offset => Ok(Some(EpochEndOffset { epoch: epoch.0, end_offset: end.0 })),
+        Some(_) => Ok(None),
+    }
 }
 
 fn refused(partition_index: i32, error: ErrorCode) -> Read {

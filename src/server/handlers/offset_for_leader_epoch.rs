@@ -1,7 +1,7 @@
 //! OffsetForLeaderEpoch: where a leader epoch ends.
 
 use crate::model::LeaderEpoch;
-use crate::protocol::ErrorCode;
+use crate::partition::Error;
 use crate::protocol::generated::offset_for_leader_epoch::{
     EpochEndOffset, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition, OffsetForLeaderTopicResult,
 };
@@ -11,15 +11,16 @@ use crate::server::errors;
 pub(in crate::server) async fn handle(call: Call<OffsetForLeaderEpochRequest>) -> OffsetForLeaderEpochResponse {
     let one = |topic: &str, p: &OffsetForLeaderPartition| {
         let nothing = EpochEndOffset { error_code: 0, partition: p.partition, leader_epoch: -1, end_offset: -1 };
-        let Some(replica) = call.caller.services.partitions.get(topic, p.partition) else {
-            return EpochEndOffset { error_code: ErrorCode::UnknownTopicOrPartition.code(), ..nothing };
+        let end = || -> Result<_, Error> {
+            let replica = call.caller.services.partitions.find(topic, p.partition)?;
+            replica.check_epoch(p.current_leader_epoch)?;
+            Ok(replica.epoch_end(LeaderEpoch(p.leader_epoch)))
         };
-        if let Err(error) = replica.check_epoch(p.current_leader_epoch) {
-            return EpochEndOffset { error_code: errors::of_partition(&error).code(), ..nothing };
-        }
-        match replica.epoch_end(LeaderEpoch(p.leader_epoch)) {
-            Some((epoch, end)) => EpochEndOffset { leader_epoch: epoch.0, end_offset: end.0, ..nothing },
-            None => nothing,
+        match end() {
+            Ok(Some((epoch, end))) => EpochEndOffset { leader_epoch: epoch.0, end_offset: end.0, ..nothing },
+            // An epoch that is not known has no end here, which is no error: -1 and -1.
+            Ok(None) => nothing,
+            Err(error) => EpochEndOffset { error_code: errors::of_partition(&error).code(), ..nothing },
         }
     };
     let topics = call.request.topics.iter().map(|t| OffsetForLeaderTopicResult {

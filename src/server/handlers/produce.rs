@@ -9,8 +9,8 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
 use super::admission::{Admission, Knows};
-use crate::model::{Offset, is_internal_topic};
-use crate::partition::{Origin, Replica, Verification};
+use crate::model::is_internal_topic;
+use crate::partition::{Origin, Position, Replica, Verification};
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::produce::{
     BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
@@ -119,14 +119,14 @@ fn topic_name(call: &Call<ProduceRequest>, topic: &TopicProduceData) -> Option<A
 struct Uncommitted {
     replica: Arc<Replica>,
     /// What has to be committed.
-    end: Offset,
+    position: Position,
 }
 
 /// Waits for as long as the request says, and tells of each partition that is not committed then.
 async fn await_commits(timeout: Duration, uncommitted: &[Uncommitted], responses: &mut [TopicProduceResponse]) {
     let deadline = Instant::now() + timeout;
-    for Uncommitted { replica, end } in uncommitted {
-        let outcome = match timeout_at(deadline, replica.committed(*end)).await {
+    for Uncommitted { replica, position } in uncommitted {
+        let outcome = match timeout_at(deadline, replica.committed(*position)).await {
             Ok(Ok(())) => continue,
             Ok(Err(error)) => {
                 warn!(partition = %replica.id(), %error, "what was appended could not be made durable");
@@ -195,9 +195,9 @@ fn produce_partition(
     match replica.produce(bytes, origin, verification, now_ms) {
         Ok(appended) => {
             let view = replica.view();
-            if view.high_watermark < view.log_end {
-                // Also for a duplicate: the batch that it repeats may be among what is not committed.
-                uncommitted.push(Uncommitted { replica: replica.clone(), end: view.log_end });
+            // Where the epoch has passed already, waiting says so.
+            if !replica.is_committed(appended.position).is_ok_and(|is_committed| is_committed) {
+                uncommitted.push(Uncommitted { replica: replica.clone(), position: appended.position });
             }
             let append_time = settings.timestamp_type() == TimestampType::LogAppendTime;
             PartitionProduceResponse {

@@ -8,6 +8,7 @@ use crate::protocol::generated::write_txn_markers::{
 };
 use crate::records::{EpochRule, Marker, TransactionResult};
 use crate::server::dispatch::Call;
+use crate::server::errors;
 use crate::server::services::Services;
 
 /// The level of `transaction.version` from which on a marker's epoch is a new one.
@@ -42,8 +43,11 @@ async fn write(services: &Services, wanted: &WritableTxnMarker) -> WritableTxnMa
             };
             let error = match written {
                 Ok(Some(replica)) => {
-                    let end = replica.view().log_end;
-                    if replica.committed(end).await.is_ok() { ErrorCode::None } else { ErrorCode::KafkaStorageError }
+                    let committed = match replica.position() {
+                        Ok(position) => replica.committed(position).await,
+                        Err(error) => Err(error),
+                    };
+                    committed.map_or_else(|error| errors::of_partition(&error), |()| ErrorCode::None)
                 }
                 Ok(None) => ErrorCode::UnknownTopicOrPartition,
                 Err(error) => error,
