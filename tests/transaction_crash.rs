@@ -175,7 +175,7 @@ async fn transaction(
         model[number as usize].values.insert(partition, values.clone());
         let batch = transactional_batch(me, sequence, &values, NOW);
         let appended = replica.produce(&batch, origin, verification.as_ref(), NOW).map_err(|_| ErrorCode::KafkaStorageError)?;
-        replica.committed(appended.base_offset.plus(2)).await.map_err(|_| ErrorCode::KafkaStorageError)?;
+        replica.committed(appended.position).await.map_err(|_| ErrorCode::KafkaStorageError)?;
     }
     if number.is_multiple_of(2) {
         let place = machine.groups.partition_for(GROUP);
