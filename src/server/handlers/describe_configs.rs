@@ -162,7 +162,6 @@ fn broker_result(call: &Call<DescribeConfigsRequest>, s: &BrokerSetting, layers:
         synonyms: synonyms(call, &layers),
         config_type: type_code(s.kind),
         documentation: call.request.include_documentation.then(|| s.doc.to_string()),
-        ..Default::default()
     }
 }
 
