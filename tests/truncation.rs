@@ -345,6 +345,13 @@ fn a_truncation_meets_commits_and_flushes() {
         let replica = partitions.get("t", 0).unwrap();
         let (ends, other) = (AtomicBool::new(false), partitions.get("t", 1).unwrap());
         let mut expected = Vec::new();
+        /// Ends the threads, also where an assertion of the test fails.
+        struct Ends<'a>(&'a AtomicBool);
+        impl Drop for Ends<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
         let until_it_ends = |work: &dyn Fn()| {
             while !ends.load(Ordering::Relaxed) {
                 work();
@@ -352,6 +359,7 @@ fn a_truncation_meets_commits_and_flushes() {
         };
         let until_it_ends = &until_it_ends;
         std::thread::scope(|scope| {
+            let _ends = Ends(&ends);
             let (partitions, other) = (&partitions, &other);
             let commits = move || until_it_ends(&|| partitions.commit(0).expect("a commit"));
             let _ = [scope.spawn(commits), scope.spawn(commits)];
@@ -372,7 +380,6 @@ fn a_truncation_meets_commits_and_flushes() {
                 assert_eq!(partitions.truncate(&replica, Offset(expected.len() as i64)).unwrap(), Offset(expected.len() as i64));
                 replica.become_leader(LeaderEpoch(2 * round + 2), &[]).unwrap();
             }
-            ends.store(true, Ordering::Relaxed);
         });
         partitions.commit(0).unwrap();
         assert_eq!((values(&replica), partitions.is_offline()), (expected.clone(), false));

@@ -682,8 +682,10 @@ impl Partitions {
         }
         let room = home.log.journal().reserve(&entries).inspect_err(|error| home.judge(error))?;
         let in_flight = committer.begin(running);
-        let committed = room.map_or(Ok(Committed::NoRoom), |room| room.commit().inspect_err(|error| home.judge(error)))?;
-        match committed {
+        let committed = room.map_or(Ok(Committed::NoRoom), |room| room.commit().inspect_err(|error| home.judge(error)));
+        // What was read of the logs is given back before the commit ends: a truncation that waits for its end asserts that nobody reads what it cuts.
+        let extents: Vec<_> = entries.into_iter().map(|entry| entry.batches.extent).collect();
+        match committed? {
             Committed::NoRoom => {
                 drop(in_flight);
                 return self.flush_in(home);
@@ -691,7 +693,8 @@ impl Partitions {
             Committed::FlushDue => home.signals.flush_due.notify_one(),
             Committed::Durable => {}
         }
-        committing.iter().zip(&entries).for_each(|(replica, entry)| replica.commit(entry.batches.extent));
+        committing.iter().zip(extents).for_each(|(replica, extent)| replica.commit(extent));
+        drop(in_flight);
         Ok(())
     }
 

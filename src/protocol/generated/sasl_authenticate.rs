@@ -41,23 +41,12 @@ impl Request for SaslAuthenticateRequest {
     type Response = SaslAuthenticateResponse;
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct SaslAuthenticateResponse {
     pub error_code: i16,
     pub error_message: Option<String>,
     pub auth_bytes: Bytes,
     pub session_lifetime_ms: i64,
-}
-
-impl Default for SaslAuthenticateResponse {
-    fn default() -> Self {
-        SaslAuthenticateResponse {
-            error_code: Default::default(),
-            error_message: Some(Default::default()),
-            auth_bytes: Default::default(),
-            session_lifetime_ms: Default::default(),
-        }
-    }
 }
 
 impl Message for SaslAuthenticateResponse {
