@@ -195,7 +195,7 @@ async fn foreign_names_are_refused_with_the_setting_that_allows_them_but_for_met
     let folder = tempfile::tempdir().unwrap();
     let settings = [
         ("listeners", "PLAINTEXT://127.0.0.1:0"),
-        ("advertised.listeners", "PLAINTEXT://broker.example:0"),
+        ("advertised.listeners", "PLAINTEXT://broker.example:9092"),
         ("http.allowed.hosts", "dlog.monitoring.svc, other.example"),
     ];
     let broker = start(folder.path(), &settings).await;

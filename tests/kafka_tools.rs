@@ -83,7 +83,7 @@ fn security_that_is_not_there_is_refused() {
     std::fs::write(file.path(), "# nothing special\nsecurity.protocol=PLAINTEXT\n").unwrap();
     tools.run(&words);
     std::fs::write(file.path(), "security.protocol = SASL_SSL\n").unwrap();
-    assert!(tools.fail(&words).contains("security.protocol is SASL_SSL, and only PLAINTEXT is spoken yet"));
+    assert!(tools.fail(&words).contains("security.protocol is SASL_SSL, but only PLAINTEXT is supported yet"));
 }
 
 #[test]

@@ -18,6 +18,8 @@ use tracing_subscriber::layer::Context;
 
 /// How long what repeats is counted before the count is logged.
 pub(super) const COUNTED_FOR: Duration = Duration::from_secs(10);
+/// Where each warning is about another setting, and logged once a start: none of them stands for the others.
+const EACH_COUNTS: &[&str] = &["dlog::broker::config", "dlog::broker::listeners"];
 /// The most kinds of events that are counted at once; more are logged each time.
 const KINDS_MAX: usize = 1000;
 
@@ -119,7 +121,7 @@ impl<S: Subscriber> Layer<S> for Repeats {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let metadata = event.metadata();
         // The counts themselves are never counted.
-        if *metadata.level() > Level::WARN || metadata.target() == module_path!() {
+        if *metadata.level() > Level::WARN || metadata.target() == module_path!() || EACH_COUNTS.contains(&metadata.target()) {
             return true;
         }
         let mut text = Text::default();

@@ -61,7 +61,7 @@ pub(super) fn doctor(options: &DoctorOptions) -> Result<ExitCode, String> {
 }
 
 fn print(findings: &[Finding], options: &DoctorOptions) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = super::output::stdout();
     if options.output == Output::Json {
         return writeln!(out, "{:#}", serde_json::json!({ "bootstrap_server": options.bootstrap_server, "findings": findings }));
     }
