@@ -85,7 +85,7 @@ impl Broker {
         let committing: JoinSet<()> = committers
             .map(|at| {
                 let (fail_stop, committer) = (fail_stop.clone(), commit(partitions.clone(), env.workers.clone(), at));
-                async move { fail_stop.guard("commit", committer).await.unwrap_or_default() }
+                async move { fail_stop.guard("commit", Box::pin(committer)).await.unwrap_or_default() }
             })
             .collect();
         let node = config.node_id.0;
@@ -135,7 +135,7 @@ impl Broker {
                 loading.1.load();
                 loading.1.abort_orphans();
             };
-            watching.guard("loading", workers.blocking(load)).await
+            watching.guard("loading", Box::pin(workers.blocking(load))).await
         });
         let spawn = |part: &'static str, work: Part| {
             let fail_stop = fail_stop.clone();

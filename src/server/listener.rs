@@ -53,7 +53,7 @@ pub async fn serve(listener: Listener, endpoint: Endpoint, services: Arc<Service
                 let serving = async move {
                     match accepted.split() {
                         Ok((read, write)) => {
-                            fail_stop.guard("a connection", connection::run(read, write, caller, stop)).await;
+                            fail_stop.guard("a connection", Box::pin(connection::run(read, write, caller, stop))).await;
                         }
                         Err(error) => warn!(peer = %caller.peer, %error, "a connection could not be served"),
                     }
