@@ -7,6 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+/// The signal that ends a broker: the portable code knows Ctrl-C only.
+pub const END_SIGNAL: &str = if cfg!(feature = "portable") { "-INT" } else { "-TERM" };
+
 pub struct Process {
     pub child: Child,
     pub address: SocketAddr,
@@ -53,9 +56,7 @@ impl Process {
     }
 
     pub fn terminate(mut self) -> bool {
-        // Without signals of its own kind the broker knows Ctrl-C.
-        let signal = if cfg!(feature = "portable") { "-INT" } else { "-TERM" };
-        Command::new("kill").arg(signal).arg(self.child.id().to_string()).status().expect("kill runs");
+        Command::new("kill").arg(END_SIGNAL).arg(self.child.id().to_string()).status().expect("kill runs");
         self.child.wait().expect("it ends").success()
     }
 
