@@ -1,4 +1,4 @@
-//! Compacts logs: maps each key to its last offset, writes segments anew without outdated records, and replaces the old segments with them.
+//! Compacts logs: maps each key to its last offset, rewrites segments without outdated records, and replaces the old segments with them.
 //!
 //! A group of neighbouring segments becomes one segment. Its file is created in steps, so that a crash leaves either the old segments or the new one:
 //!

@@ -1,6 +1,6 @@
 //! A log directory: its identity, its partitions, and how the last broker left it.
 //!
-//! | file | holds |
+//! | file | content |
 //! |---|---|
 //! | `meta.properties` | node, cluster and directory id; `software=dlog` distinguishes our directories from Apache Kafka's |
 //! | `.lock` | held while a broker runs |

@@ -10,7 +10,7 @@ use super::Error;
 use crate::env::{Disk, File, OpenMode};
 
 /// Opens the files of segments. When the limit is reached, the file that was not requested for the longest time is closed; it is opened again on
-/// its next request. Holders of a closed file can still use it. A file with bytes that may not be durable is fsynced before it is closed, so that
+/// its next request. A file is not closed while it is held. A file with bytes that may not be durable is fsynced before it is closed, so that
 /// an error of the disk is not lost with it.
 #[derive(Debug)]
 pub struct OpenFiles {

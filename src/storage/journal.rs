@@ -6,7 +6,7 @@
 //!
 //! A directory has up to [`FILES_MAX`] files `commit-journal.<number>`. Each is a sequence of commits that begin at multiples of 4 KiB:
 //!
-//! | bytes | hold |
+//! | bytes | content |
 //! |---|---|
 //! | 0–3 | CRC-32C of all following bytes |
 //! | 4–11 | the number of this use of the file, larger than the numbers of all earlier uses |
@@ -15,7 +15,7 @@
 //!
 //! An entry contains batches of one log:
 //!
-//! | bytes | hold |
+//! | bytes | content |
 //! |---|---|
 //! | 0–15 | the topic's id |
 //! | 16–19 | the partition |
@@ -27,8 +27,8 @@
 //! Two commits may be in progress at once, each in its own part of the file: while the disk writes one, the other is prepared. They end in the
 //! order of their parts.
 //!
-//! Cost of a commit: a read from the page cache, a checksum, one positioned write past the page cache, one sync. Each byte goes to the disk
-//! twice.
+//! Cost of a commit: a read from the page cache, a checksum, one positioned write past the page cache, one fsync. Each byte is
+//! written to the disk twice.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IoSlice};

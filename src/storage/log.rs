@@ -277,7 +277,7 @@ impl Log {
     /// 1. Segments after `offset` are removed, the last one first. A name that reappears after a power loss is after a gap, so recovery removes it.
     /// 2. The segment that contains `offset` is truncated and fsynced. Later appends go to a new file: readers of the old bytes never see others.
     /// 3. The producer state is rebuilt from the last snapshot that is neither above the log end nor above `high_watermark` (snapshots do not contain
-    /// transactions whose markers readers cannot see yet); snapshots above the log end are removed.
+    ///    transactions whose markers readers cannot see yet); snapshots above the log end are removed.
     /// 4. A new segment begins, and the directory is fsynced. Only then can anything be appended.
     pub fn truncate_to(&mut self, offset: Offset, high_watermark: Offset, now_ms: i64) -> Result<Deleted, Error> {
         let (log_start, log_end) = (self.log_start, self.log_end());
