@@ -39,7 +39,7 @@ pub(super) struct Signals {
     pub(super) full: Notify,
 }
 
-/// A log directory with what its replicas share.
+/// A log directory and the state that its replicas share.
 #[derive(Debug)]
 pub(super) struct OpenDirectory {
     pub(super) log: LogDirectory,

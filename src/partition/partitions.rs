@@ -699,7 +699,7 @@ impl Partitions {
         Ok(())
     }
 
-    /// Waits until a request waits for a commit in a directory.
+    /// Waits until a commit should run in a directory.
     pub async fn commit_due(&self, directory: usize) {
         self.directories[directory].commits.due().await;
     }

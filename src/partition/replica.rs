@@ -450,7 +450,7 @@ impl Replica {
         let deleted =
             prepared.and_then(|()| state.log.truncate_to(offset, high_watermark, now_ms)).inspect_err(|error| self.home.fail(error))?;
         let log_end = state.log.log_end();
-        // Only here the high watermark falls: below it are records that were never committed, or that an unclean election gave up.
+        // The high watermark falls only here: the removed records were never committed, or an unclean election has given them up.
         self.high_watermark.store(high_watermark.min(log_end).0, Ordering::Release);
         self.publish(&mut state);
         drop(state);

@@ -164,7 +164,7 @@ impl BatchHeader {
         if self.attributes & TIMESTAMP_TYPE_BIT == 0 { TimestampType::CreateTime } else { TimestampType::LogAppendTime }
     }
 
-    /// Sets who set the timestamps.
+    /// Sets the timestamp type.
     pub(super) fn set_timestamp_type(&mut self, kind: TimestampType) {
         match kind {
             TimestampType::CreateTime => self.attributes &= !TIMESTAMP_TYPE_BIT,

@@ -1,6 +1,6 @@
 //! The control batches that end transactions (KIP-98).
 //!
-//! | part | holds |
+//! | part | content |
 //! |---|---|
 //! | key | version (int16, 0), type (int16: 0 abort, 1 commit) |
 //! | value | version (int16, 0), epoch of the coordinator (int32) |
