@@ -150,8 +150,8 @@ impl ProducerState {
         Ok(Verdict::Append)
     }
 
-    /// Decides whether a marker must be written; a marker without effect is not. With [`EpochRule::Grows`] (KIP-890) a marker for an open transaction
-    /// must have a new epoch: a late, older marker must not end a newer transaction.
+    /// Decides whether a marker must be written; a repeated marker is not written. With [`EpochRule::Grows`] (KIP-890) a marker for an open
+    /// transaction must have a new epoch: a late, older marker must not end a newer transaction.
     pub fn judge_marker(&self, marker: &Marker, rule: EpochRule) -> Result<bool, Error> {
         let Some(known) = self.producers.get(&marker.producer_id) else { return Ok(true) };
         let (producer, got, current) = (marker.producer_id, marker.producer_epoch, known.epoch);
@@ -213,7 +213,7 @@ impl ProducerState {
         producer
     }
 
-    /// The first offset of all transactions that have no marker below the high watermark.
+    /// The smallest first offset of the transactions that have no marker below the high watermark.
     pub fn first_unstable(&self, high_watermark: Offset) -> Option<Offset> {
         let ended = self.ended.iter().filter(|(_, marker)| *marker >= high_watermark).map(|(first, _)| *first);
         ended.chain(self.first_open()).min()

@@ -36,11 +36,12 @@ pub enum Deed {
 }
 
 /// Decides segment by segment, oldest first, and stops at the first segment that is kept. A segment is deleted if:
-/// 1. all of it is below the log start; or
-/// 2. its largest timestamp is older than `retention_ms`. A segment with a timestamp in the future is kept, and all after it; or
+/// 1. all of it is below the log start, or
+/// 2. its largest timestamp is older than `retention_ms`, or
 /// 3. the remaining segments still have `retention_bytes`.
 ///
-/// Only records below the high watermark are deleted. The last segment is rolled before, and only if it is not empty.
+/// By rule 2 a segment with a timestamp in the future is kept, and so are all after it. Only records below the high watermark are deleted. The
+/// last segment is rolled before, and only if it is not empty.
 pub fn choose(segments: &[SegmentFacts], policy: Policy, log_start: Offset, high_watermark: Offset, now_ms: i64) -> Vec<Deed> {
     let mut left: u64 = segments.iter().map(|s| s.size).sum();
     let mut deeds = Vec::new();
