@@ -1,6 +1,6 @@
 //! Message formats 0 and 1, which brokers before Kafka 0.11 wrote: they are in old directories, and are read but never written.
 //!
-//! A message has no batch: offset (int64), size (int32), CRC-32 of the following bytes (int32), magic (int8), attributes (int8), in format 1 a
+//! A message is not in a batch: offset (int64), size (int32), CRC-32 of the following bytes (int32), magic (int8), attributes (int8), in format 1 a
 //! timestamp (int64), and key and value, each after an int32 length. The value of a compressed message is a set of messages, and its offset is that
 //! of the last of them. Offsets in the set are absolute in format 0 and relative to the first one in format 1 (KIP-31, KIP-32).
 
