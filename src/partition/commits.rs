@@ -1,7 +1,7 @@
-//! When what was written to a log directory is committed, and by whom.
+//! Decides when appended batches of a log directory are committed, and by which thread.
 //!
-//! A commit takes all that waits. While the disk works on it more comes: as soon as that is much, a second commit begins beside the first,
-//! else when the first has ended. So the disk and the processors do not wait for each other, and little is not committed in small pieces.
+//! A commit contains all batches that wait. More are appended while the disk writes it: once they are large, a second commit begins concurrently,
+//! else after the first has ended. So the disk and the processors do not wait for each other, and small amounts are committed together.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -10,40 +10,40 @@ use tokio::sync::Notify;
 
 use crate::model::TopicPartition;
 
-/// So many may commit at once.
+/// The most concurrent commits.
 pub(super) const COMMITTERS: usize = 2;
-/// Bytes that are worth a commit beside another one.
+/// With at least this many waiting bytes a commit begins although another is in progress.
 const WORTH_BYTES: u64 = 256 << 10;
-/// A log is alone when it was so often committed and no other was. One that is only the first of many to be written would have them wait for it.
+/// A log is alone after this many commits in a row of no other log. Without this number, the first of many logs to be written would delay the others.
 const ALONE_FROM: u32 = 8;
 
 /// The commits of a directory.
 #[derive(Debug, Default)]
 pub(super) struct Commits {
-    /// Somebody waits until something is durable.
+    /// A request waits for a commit.
     due: Notify,
-    /// Bytes that no commit has taken; where it is 0 there is nothing to commit.
+    /// Bytes that no commit has taken; if it is 0 there is nothing to commit.
     waiting_bytes: AtomicU64,
-    /// Who commits, or looks whether there is something to commit.
+    /// The number of threads that commit or check whether there is something to commit.
     committers: AtomicUsize,
     running: Mutex<Running>,
     changed: Condvar,
 }
 
-/// Who holds it says what the next commit takes.
+/// The lock on it protects the choice of the batches of the next commit.
 #[derive(Debug, Default)]
 pub(super) struct Running {
     /// Commits that have not ended.
     count: usize,
-    /// The last commits, so many, were of this log and no other.
+    /// The log of the last commits, if they had one and the same log; `alone_count` is their number.
     alone: Option<TopicPartition>,
     alone_count: u32,
-    /// So many wait until no commit is on its way, and none begins before that.
+    /// The number of threads that wait until no commit is in progress; meanwhile no commit begins.
     waiting: usize,
 }
 
 impl Running {
-    /// Takes note of the log that is committed alone, if one is; says whether it has been so for a while.
+    /// Notes the log of the next commit if it is only one; returns whether the last commits were of this log only.
     pub(super) fn is_alone(&mut self, alone: Option<TopicPartition>) -> bool {
         self.alone_count = if alone.is_some() && alone == self.alone { self.alone_count.saturating_add(1) } else { 0 };
         self.alone = alone;
@@ -51,14 +51,14 @@ impl Running {
     }
 }
 
-/// Somebody who commits, to its end.
+/// A thread that commits; ends when it is dropped.
 pub(super) struct Committer<'a>(&'a Commits);
 
-/// A commit, to its end.
+/// A commit in progress; ends when it is dropped.
 pub(super) struct InFlight<'a>(&'a Commits);
 
 impl Commits {
-    /// Takes note of what was appended and may be read from the log.
+    /// Notes bytes that were appended and can be read from the log.
     pub(super) fn appended(&self, bytes: u64) {
         let before = self.waiting_bytes.fetch_add(bytes, Ordering::SeqCst);
         let is_much = before < WORTH_BYTES && before + bytes >= WORTH_BYTES;
@@ -70,13 +70,13 @@ impl Commits {
         }
     }
 
-    /// Has somebody look who commits: there will be no more commits.
+    /// Wakes a committing thread to check for the end: there will be no more commits.
     pub(super) fn end(&self) {
         self.due.notify_one();
     }
 
-    /// Whether a commit is on its way. A flush asks this while it holds the directory's lock on syncs, so it must not wait: who says what the
-    /// next commit takes may wait for a log whose writer waits for that lock.
+    /// Whether a commit is in progress. A flush calls this while it holds the directory's lock on fsyncs, so it must not block: the thread that
+    /// chooses the batches of the next commit may wait for a log whose writer waits for that lock.
     pub(super) fn is_busy(&self) -> bool {
         match self.running.try_lock() {
             Ok(running) => running.count > 0,
@@ -85,7 +85,7 @@ impl Commits {
         }
     }
 
-    /// Waits until no commit is on its way; while the answer is held none begins.
+    /// Waits until no commit is in progress; none begins while the result is held.
     pub(super) fn quiesce(&self) -> MutexGuard<'_, Running> {
         let mut running = self.running();
         running.waiting += 1;
@@ -95,12 +95,12 @@ impl Commits {
         running
     }
 
-    /// Waits until somebody should commit.
+    /// Waits until a commit should run.
     pub(super) async fn due(&self) {
         self.due.notified().await;
     }
 
-    /// Begins to commit.
+    /// Registers a committing thread.
     pub(super) fn committer(&self) -> Committer<'_> {
         self.committers.fetch_add(1, Ordering::SeqCst);
         Committer(self)
@@ -112,7 +112,7 @@ impl Commits {
 }
 
 impl<'a> Committer<'a> {
-    /// Waits until there is reason to commit; none where there is nothing. What is appended from then on waits for the next time.
+    /// Waits until there is a reason to commit; none if there is nothing to commit. Later appends wait for the next call.
     pub(super) fn next(&self) -> Option<MutexGuard<'a, Running>> {
         let waiting_bytes = || self.0.waiting_bytes.load(Ordering::SeqCst);
         let is_early = |running: &mut Running| running.waiting > 0 || running.count > 0 && (1..WORTH_BYTES).contains(&waiting_bytes());
@@ -120,12 +120,12 @@ impl<'a> Committer<'a> {
         (self.0.waiting_bytes.swap(0, Ordering::SeqCst) > 0).then_some(running)
     }
 
-    /// Waits until no commit is on its way.
+    /// Waits until no commit is in progress.
     pub(super) fn wait_for_all(&self, running: MutexGuard<'a, Running>) -> MutexGuard<'a, Running> {
         self.0.changed.wait_while(running, |running| running.count > 0).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a commit; others may begin theirs.
+    /// Begins a commit; other threads may then begin theirs.
     pub(super) fn begin(&self, mut running: MutexGuard<'a, Running>) -> InFlight<'a> {
         assert!(running.count < COMMITTERS, "{} commits are on their way, and another one begins", running.count);
         running.count += 1;
@@ -137,7 +137,7 @@ impl Drop for Committer<'_> {
     fn drop(&mut self) {
         let committers = self.0.committers.fetch_sub(1, Ordering::SeqCst);
         assert!(committers > 0, "a committer leaves, and there is none");
-        // Who appended before that thought that somebody would look again.
+        // A writer that appended before this did not send a wake-up, because there was a committing thread.
         if self.0.waiting_bytes.load(Ordering::SeqCst) > 0 {
             self.0.due.notify_one();
         }
@@ -160,7 +160,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether somebody was asked to commit.
+    /// Whether a commit was requested.
     async fn is_due(commits: &Commits) -> bool {
         tokio::time::timeout(Duration::ZERO, commits.due()).await.is_ok()
     }

@@ -1,48 +1,48 @@
-//! Why a partition cannot do what it was asked.
+//! Why a partition cannot execute a request.
 
 use std::sync::Arc;
 
 use crate::model::{LeaderEpoch, TopicPartition};
 use crate::{records, storage};
 
-/// What went wrong at a partition.
+/// Errors of a partition.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The batch was refused.
+    /// The batch was rejected.
     #[error(transparent)]
     Records(#[from] records::Error),
-    /// The log failed or refused.
+    /// The log failed, or rejected the request.
     #[error(transparent)]
     Storage(#[from] storage::Error),
-    /// The client knows an older leader.
+    /// The client has an older leader epoch.
     #[error("the leader epoch is {current}, and the request says {got}")]
     FencedLeaderEpoch {
-        /// From the client.
+        /// The client's epoch.
         got: LeaderEpoch,
-        /// Ours.
+        /// This replica's epoch.
         current: LeaderEpoch,
     },
-    /// The client knows a newer leader.
+    /// The client has a newer leader epoch.
     #[error("the leader epoch is {current}, and the request says {got}")]
     UnknownLeaderEpoch {
-        /// From the client.
+        /// The client's epoch.
         got: LeaderEpoch,
-        /// Ours.
+        /// This replica's epoch.
         current: LeaderEpoch,
     },
-    /// Another broker leads the partition, or this one in a later epoch: what became of a record that was not committed before nobody here knows.
+    /// Another broker leads the partition, or this one in a later epoch: it is unknown here whether a record that was not committed is still stored.
     #[error("this broker does not lead {0} any more")]
     NotLeader(TopicPartition),
     /// The disk under the log directory has failed.
     #[error("the log directory of {0} is offline after a disk error; mend the disk and start the broker again")]
     Offline(TopicPartition),
-    /// There is no such partition here.
+    /// This broker has no such partition.
     #[error("there is no partition {0} here")]
     Unknown(TopicPartition),
     /// The partition's files could not be opened.
     #[error("{0} could not be opened when the broker started: {1}")]
     NotOpened(TopicPartition, Arc<str>),
-    /// The replica was deleted or the broker is stopping.
+    /// The replica was deleted, or the broker is stopping.
     #[error("{0} is closed")]
     Closed(TopicPartition),
 }

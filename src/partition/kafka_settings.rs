@@ -1,14 +1,14 @@
-//! The settings of a broker of Apache Kafka, with type, default and how each changes: for those that have no effect here, and for DescribeConfigs.
+//! The broker settings of Apache Kafka, with type, default and update mode: for settings that have no effect here, and for DescribeConfigs.
 
 use std::sync::LazyLock;
 
 use super::settings::{Kind, Rule, Setting, setting_behind};
 
-/// One line for each setting; see its first line.
+/// One line per setting; the first line names the columns.
 const TABLE: &str = include_str!("kafka_settings.tsv");
 const DOC: &str = "A setting of Apache Kafka that has no effect on this broker.";
 
-/// Whether a setting of Kafka's can change while the broker runs.
+/// Whether Kafka can change a setting while the broker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Update {
     /// Only by a restart.
@@ -19,24 +19,24 @@ pub enum Update {
     ClusterWide,
 }
 
-/// A setting of a broker of Apache Kafka.
+/// A broker setting of Apache Kafka.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KafkaSetting {
-    /// Name, type and rule. Its `default` is empty where Kafka has none.
+    /// Name, type and rule. Its `default` is empty if Kafka has none.
     pub setting: Setting,
-    /// Kafka's default; none where that is null.
+    /// Kafka's default; none if it is null.
     pub default: Option<&'static str>,
-    /// How it changes in Kafka.
+    /// How it can be changed in Kafka.
     pub update: Update,
 }
 
-/// All of them by name.
+/// All of them, in the order of their names.
 pub fn kafka_settings() -> &'static [KafkaSetting] {
     static ALL: LazyLock<Vec<KafkaSetting>> = LazyLock::new(|| TABLE.lines().skip(1).filter_map(parsed).collect());
     &ALL
 }
 
-/// Settings that Kafka changes while a broker runs, and that this broker follows since its start and cannot change.
+/// Settings that Kafka can change while a broker runs, and that this broker reads at its start and cannot change.
 pub const FOLLOWED_SINCE_START: &[&str] = &[
     "log.cleaner.backoff.ms",
     "log.cleaner.dedupe.buffer.size",
@@ -46,8 +46,8 @@ pub const FOLLOWED_SINCE_START: &[&str] = &[
     "transaction.partition.verification.enable",
 ];
 
-/// The rules of a broker's setting that can change while this broker runs: those that give topics their defaults, and those that Kafka changes for a
-/// whole cluster and that have no effect here.
+/// The rules of a broker setting that can change while this broker runs: the settings that are defaults for topics, and those that Kafka changes for
+/// a whole cluster and that have no effect here.
 pub fn dynamic_setting(name: &str) -> Option<&'static Setting> {
     let of_kafka = || kafka_settings().iter().find(|known| known.setting.name == name && known.update == Update::ClusterWide);
     setting_behind(name).or_else(|| of_kafka().filter(|_| !FOLLOWED_SINCE_START.contains(&name)).map(|known| &known.setting))
@@ -81,7 +81,7 @@ fn parsed(line: &'static str) -> Option<KafkaSetting> {
     Some(KafkaSetting { setting, default, update })
 }
 
-/// `[1,...]`, `[1,...,9]` or words in brackets; anything else is no rule.
+/// Parses `[1,...]`, `[1,...,9]` or words in brackets; other text means any value.
 fn rule(valid: &'static str, kind: Kind) -> Rule {
     let Some(inside) = valid.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) else { return Rule::Any };
     match inside.split_once(",...") {

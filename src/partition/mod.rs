@@ -1,8 +1,8 @@
-//! One replica: its log, its role, and what its readers may see.
+//! One replica: its log, its role, and which of its records readers can see.
 //!
-//! An append takes the log's lock, and does not hold it across an await; a read takes none. After an append, and under `fsync` after the commit
-//! that makes it durable, the partition publishes its progress and wakes who waits for it: fetches that want more bytes, and producers that
-//! want their records committed.
+//! An append locks the log, and does not hold the lock across an await; a read needs no lock. After an append, and under `fsync` after the commit
+//! that makes it durable, the partition publishes its progress and wakes waiting requests: fetches that wait for more bytes, and producers that
+//! wait until their records are committed.
 
 mod commits;
 mod error;

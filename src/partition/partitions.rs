@@ -18,10 +18,10 @@ use crate::model::{LeaderEpoch, Offset, TopicPartition, Uuid};
 use crate::storage;
 use crate::storage::{Cleaned, Cleaner, Cleaning, Committed, Log, LogDirectory, Pace, Recovery, Report, Synced, Unflushed, sync_logs};
 
-/// Partitions that a line of the log names; of the others it says how many they are.
+/// The most partitions named in a line of the broker's log; the others are only counted.
 const NAMED_MAX: usize = 5;
 
-/// A partition that this broker is to lead.
+/// A partition that this broker must lead.
 #[derive(Debug, Clone)]
 pub struct NewReplica {
     /// Topic and number.
@@ -32,16 +32,16 @@ pub struct NewReplica {
     pub leader_epoch: LeaderEpoch,
     /// The topic's settings.
     pub settings: TopicSettings,
-    /// Whether it was made by an earlier start of the broker: then it may lie in a directory that cannot be used now.
+    /// Whether an earlier start of the broker created it: then it may be in a directory that cannot be used now.
     pub is_known: bool,
 }
 
-/// How replicas are kept.
+/// Settings for all replicas.
 #[derive(Debug, Clone, Copy)]
 pub struct Keeping {
     /// When a record counts as stored.
     pub durability: Durability,
-    /// The most open segment files of a directory.
+    /// The most open segment files per directory.
     pub files_max: usize,
 }
 
@@ -51,33 +51,33 @@ impl Default for Keeping {
     }
 }
 
-/// A log directory as it stands.
+/// The current state of a log directory.
 #[derive(Debug, Clone)]
 pub struct DirectoryView {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
     /// Whether its disk has failed.
     pub is_offline: bool,
-    /// Bytes of its file system and how many of them are free; none where they cannot be read.
+    /// The size of its file system in bytes, and how many of them are free; none if they cannot be read.
     pub space: Option<(u64, u64)>,
-    /// What lies in it.
+    /// Its replicas.
     pub replicas: Vec<Arc<Replica>>,
 }
 
-/// What opening the replicas did.
+/// The result of opening the replicas.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Replicas opened or made.
+    /// Replicas that were opened or created.
     pub replicas: usize,
     /// Bytes read and checked.
     pub scanned_bytes: u64,
-    /// Bytes cut off torn tails.
+    /// Bytes of torn tails that were truncated.
     pub cut_bytes: u64,
-    /// Bytes that the commit journal gave back.
+    /// Bytes restored from the commit journal.
     pub restored_bytes: u64,
 }
 
-/// The directories of partitions that were deleted. Their names are free; [`Partitions::remove`] frees their bytes.
+/// The directories of deleted partitions. Their names are free; [`Partitions::remove`] frees their disk space.
 #[derive(Debug, Default)]
 #[must_use = "the bytes are still there"]
 pub struct Retired {
@@ -86,26 +86,26 @@ pub struct Retired {
 }
 
 impl Retired {
-    /// How many there are.
+    /// The number of directories.
     pub fn count(&self) -> usize {
         self.directories.len()
     }
 }
 
-/// What opening a replica gives.
+/// The result of opening a replica.
 type Opened = Result<(Replica, Report), Error>;
 /// A partition that could not be opened, its topic's id, and why.
 type Failed = (TopicPartition, Uuid, Error);
 
-/// Where a new replica goes.
+/// A new replica and its directory.
 struct Placed {
     new: NewReplica,
-    /// None where that is not known: it may be in a directory that cannot be used.
+    /// None if it is unknown: the replica may be in a directory that cannot be used.
     home: Option<Arc<OpenDirectory>>,
-    /// Whether it has a directory already.
+    /// Whether its partition directory exists already.
     is_there: bool,
 }
-/// Ordered, so that what is done to all of them is done in the same order in every run.
+/// Ordered, so that operations on all replicas have the same order in every run.
 type ByTopic = BTreeMap<Arc<str>, Arc<Vec<Option<Arc<Replica>>>>>;
 
 /// The replicas by topic, read without locks.
@@ -118,15 +118,15 @@ pub struct Partitions {
     by_topic: ArcSwap<ByTopic>,
     /// The topic ids of partitions that could not be opened, and why they could not.
     not_opened: Mutex<BTreeMap<TopicPartition, (Uuid, Arc<str>)>>,
-    /// Topics of which a partition was deleted and its directory could not be renamed: the name is not free yet.
+    /// Topics with a deleted partition whose directory could not be renamed: its name is not free yet.
     not_renamed: Mutex<BTreeSet<Uuid>>,
-    /// Held while replicas are opened, deleted or closed: these never meet each other. What goes on beside them is told apart by the replicas
-    /// ([`Replica::is_closed`]).
+    /// Held while replicas are opened, deleted or closed, so that these never run concurrently. Other operations may run at the same time: they check
+    /// whether their replica is closed ([`Replica::is_closed`]).
     change: Mutex<()>,
     signals: Arc<Signals>,
 }
 
-/// Keeps `Env` out of debug output.
+/// Excludes `Env` from debug output.
 struct EnvHandle(Env);
 
 impl std::fmt::Debug for EnvHandle {
@@ -136,7 +136,7 @@ impl std::fmt::Debug for EnvHandle {
 }
 
 impl Partitions {
-    /// No replica yet, in open directories, of which there is at least one; `lost` are those that cannot be used.
+    /// No replicas yet, in open directories, of which there is at least one; `lost` are directories that cannot be used.
     pub fn new(env: Env, directories: Vec<LogDirectory>, lost: Vec<PathBuf>, keeping: Keeping) -> Partitions {
         let signals = Arc::<Signals>::default();
         let open = |log| OpenDirectory::new(log, env.disk.clone(), keeping.files_max, keeping.durability, signals.clone());
@@ -165,7 +165,7 @@ impl Partitions {
         used.chain(self.lost.iter().map(lost)).collect()
     }
 
-    /// The replica of a partition, or why there is none.
+    /// The replica of a partition, or the reason why there is none.
     pub fn find(&self, topic: &str, partition: i32) -> Result<Arc<Replica>, Error> {
         self.get(topic, partition).ok_or_else(|| {
             let id = TopicPartition::new(topic, partition);
@@ -196,9 +196,9 @@ impl Partitions {
         self.by_topic.load().values().flat_map(|replicas| replicas.iter().flatten().cloned()).collect()
     }
 
-    /// Opens or makes replicas, and then shows them all at once. One that cannot be opened, also because what is there belongs to another
-    /// topic, is left out and left as it is, and [`Partitions::find`] says why. Nothing in one partition's directory keeps the others from
-    /// being served.
+    /// Opens or creates replicas, and then publishes them all at once. A replica that cannot be opened, for example because its directory belongs to
+    /// another topic, is skipped and its files stay unchanged; [`Partitions::find`] returns the reason. The content of one partition's directory
+    /// never prevents other partitions from being served.
     pub fn lead(&self, new: Vec<NewReplica>) -> Recovered {
         let _guard = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let mut recovered = Recovered::default();
@@ -236,7 +236,7 @@ impl Partitions {
         recovered
     }
 
-    /// Takes note of what could not be opened, and says it once for all.
+    /// Notes the partitions that could not be opened, and logs one line for all.
     fn note_not_opened(&self, failed: Vec<Failed>) {
         let Some((_, _, first)) = failed.first() else { return };
         let partitions = named(failed.iter().map(|(id, ..)| id));
@@ -248,7 +248,7 @@ impl Partitions {
         }
     }
 
-    /// Where each replica is, or goes: the directory with the fewest takes the next.
+    /// The directory of each replica: the existing one, or for a new replica the one with the fewest replicas.
     fn placed(&self, new: Vec<NewReplica>) -> Vec<Placed> {
         let all = self.all();
         let count = |home: &Arc<OpenDirectory>| all.iter().filter(|r| Arc::ptr_eq(&r.home, home)).count();
@@ -264,8 +264,9 @@ impl Partitions {
         new.into_iter().map(place).collect()
     }
 
-    /// Forgets what checkpoint files say of partitions that have no directory yet: it is of earlier topics of their names. Durable before
-    /// the directories are created, so that no crash makes it count for them. Gives those that could not be forgotten apart.
+    /// Removes entries from checkpoint files for partitions that have no directory yet: they are from earlier topics of the same name. Durable before
+    /// the directories are created, so that they are never used for the new partitions after a crash. Partitions for which it fails are returned
+    /// separately.
     fn forget_earlier(&self, mut placed: Vec<Placed>) -> (Vec<Placed>, Vec<Failed>) {
         let mut failed = Vec::new();
         for home in &self.directories {
@@ -282,7 +283,7 @@ impl Partitions {
         (placed, failed)
     }
 
-    /// Opens as many at once as the machine has cores.
+    /// Opens replicas concurrently, with as many threads as the machine has cores.
     fn open_all(&self, new: Vec<Placed>) -> Vec<(TopicPartition, Uuid, Opened)> {
         let threads = self.env.0.workers.count().min(new.len());
         let left = Mutex::new(new.into_iter());
@@ -300,7 +301,7 @@ impl Partitions {
         })
     }
 
-    /// Opens a replica. Whatever its directory holds, also what breaks a rule of ours, is this partition's alone: nothing of a replica is shared
+    /// Opens a replica. Invalid content of its directory, even if it causes a panic, affects only this partition: no part of a replica is shared
     /// before it is open.
     fn open_alone(&self, placed: Placed) -> Opened {
         let id = placed.new.id.clone();
@@ -326,7 +327,7 @@ impl Partitions {
                 let what = format!("its data belongs to topic {other}, and the topic of this name is {}", new.topic_id);
                 return Err(storage::Error::Metadata { path, what }.into());
             }
-            // Its topic was deleted, and it could not be renamed then.
+            // Its topic was deleted, and the directory could not be renamed then.
             directory.forget(|| vec![new.id.clone()])?;
             directory.retire_partition(&new.id, &*self.env.0.entropy)?;
             how = Recovery::New;
@@ -337,10 +338,10 @@ impl Partitions {
         let now_ms = self.env.0.clock.wall_ms();
         let (mut log, mut report) = Log::open(&home.files, &path, new.settings.log.clone(), how, now_ms)?;
         if how == Recovery::Clean && directory.clean_end(&new.id).is_some_and(|end| end != log.log_end()) {
-            // One of the two is damaged: what a clean stop promises does not hold.
+            // Either the log or the recovery point is damaged: the guarantees of a clean stop do not hold.
             (log, report) = Log::open(&home.files, &path, new.settings.log.clone(), Recovery::From(Offset(0)), now_ms)?;
         }
-        // It was made durable before anything was committed to it: one that is new has nothing to get back.
+        // A new log is durable before any commit to it: the journal has nothing to restore for it.
         let stored = if how == Recovery::New { Vec::new() } else { directory.committed_to(&new.id, new.topic_id) };
         for batches in stored {
             match log.restore(&batches, &mut report, now_ms) {
@@ -361,13 +362,13 @@ impl Partitions {
         }
         let leader_epoch = new.leader_epoch;
         let replica = Replica::new(new, log, home);
-        // The only replica of its partition.
+        // This is the only replica of its partition.
         replica.become_leader(leader_epoch, &[])?;
         Ok((replica, report))
     }
 
-    /// Under [`Durability::Fsync`], what was found is shown only once it is durable, and what was made has a durable name. Gives those that
-    /// could not be made durable apart.
+    /// Under [`Durability::Fsync`], opened logs are published only once their content is durable, and the names of new ones are durable. Returns
+    /// separately the replicas for which this fails.
     fn commit_opened(&self, mut opened: Vec<Arc<Replica>>) -> (Vec<Arc<Replica>>, Vec<Failed>) {
         let mut failed: Vec<Failed> = Vec::new();
         for home in self.directories.iter().filter(|home| home.durability == Durability::Fsync) {
@@ -406,13 +407,13 @@ impl Partitions {
         (opened, failed)
     }
 
-    /// Deletes the first records of partitions, durably, each below an offset or, without one, all that are committed. The answers are the
-    /// first offsets that are left. Blocks.
+    /// Deletes records of partitions, durably, each below an offset or, without one, below the high watermark. Returns the new log start
+    /// offsets. Blocks.
     pub fn delete_records(&self, below: &[(Arc<Replica>, Option<Offset>)]) -> Result<Vec<Result<Offset, Error>>, Error> {
         let now_ms = self.env.0.clock.wall_ms();
         let results: Vec<_> = below.iter().map(|(replica, offset)| replica.delete_before(*offset, now_ms)).collect();
         for home in &self.directories {
-            // A topic that was deleted since, and maybe created again, must not get the start of the old one.
+            // A topic that was deleted meanwhile, and maybe created again, must not get the old topic's log start offset.
             let starts = || {
                 let here = below.iter().zip(&results).filter(|((replica, _), _)| Arc::ptr_eq(&replica.home, home) && !replica.is_closed());
                 here.filter_map(|((replica, _), start)| Some((replica.id().clone(), Some(*start.as_ref().ok()?)))).collect()
@@ -422,11 +423,11 @@ impl Partitions {
         Ok(results)
     }
 
-    /// Takes topics away: no read or list shows them when this returns, their names are free, and their bytes are removed by
-    /// [`Partitions::remove`]. A directory that cannot be renamed keeps its name and is logged; a topic that is created under that name tries
-    /// again, and so does the next start.
+    /// Deletes topics: when this returns, no read or list contains them and their names are free; their disk space is freed by
+    /// [`Partitions::remove`]. A directory that cannot be renamed keeps its name and is logged; the rename is repeated when a topic is created with
+    /// that name, and at the next start.
     ///
-    /// What goes on with such a partition on other threads ends by itself: see [`Replica::retire`].
+    /// Concurrent work on such a partition on other threads ends by itself: see [`Replica::retire`].
     pub fn delete(&self, topics: &[Arc<str>]) -> Retired {
         let _guard = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let mut by_topic = ByTopic::clone(&self.by_topic.load());
@@ -444,7 +445,7 @@ impl Partitions {
         drop(not_opened);
         let deleted: BTreeMap<TopicPartition, (Uuid, Arc<str>)> = deleted;
         for (id, (topic_id, _)) in deleted {
-            // What says that it belongs to another topic stays.
+            // A directory that belongs to another topic stays.
             let is_its = |home: &&Arc<OpenDirectory>| home.log.topic_id(&id).is_none_or(|found| found == topic_id);
             for home in self.usable().filter(is_its) {
                 self.retire_in(home, &id, topic_id, &mut retired, &mut failed);
@@ -479,12 +480,12 @@ impl Partitions {
         }
     }
 
-    /// Removes what was deleted, and what checkpoint files say of it. One directory that cannot be removed does not keep the others from it;
-    /// the answer is the last error. Several may remove at once. `go_on` is asked before each directory.
+    /// Removes the files of deleted partitions and their entries in checkpoint files. A directory that cannot be removed does not prevent the
+    /// removal of others; the result is the last error. Several calls may run concurrently. `go_on` is called before each directory.
     pub fn remove(&self, retired: Retired, go_on: impl Fn() -> bool) -> Result<usize, Error> {
         let mut outcome = Ok(0);
         for home in self.usable() {
-            // A topic that was created again under the name may have lines of its own.
+            // A topic that was created again with the name may have entries of its own.
             let gone = || retired.partitions.iter().filter(|id| self.get(&id.topic, id.partition).is_none()).cloned().collect();
             outcome = home.log.forget(gone).inspect_err(|error| home.judge(error)).map_err(Error::from).and(outcome);
         }
@@ -498,7 +499,7 @@ impl Partitions {
         outcome
     }
 
-    /// What earlier starts deleted and did not remove.
+    /// Directories that earlier starts retired and did not remove.
     pub fn left_to_remove(&self) -> Result<Retired, Error> {
         let mut retired = Retired::default();
         for home in self.usable() {
@@ -507,8 +508,8 @@ impl Partitions {
         Ok(retired)
     }
 
-    /// Makes durable that deleted partitions have lost their names. After this no crash brings one back, so that nobody needs to remember that
-    /// its topic was deleted.
+    /// Fsyncs the names of the directories of deleted partitions. After this none reappears in a crash, so that the deletion of its topic need not be
+    /// remembered any more.
     pub fn sync_deleted(&self) -> Result<(), Error> {
         self.usable().filter(|home| home.take_renamed()).try_for_each(|home| {
             home.log.sync_names().inspect_err(|error| home.judge(error))?;
@@ -516,8 +517,8 @@ impl Partitions {
         })
     }
 
-    /// Retires what is left of deleted topics, where a crash cut the deletion short. A directory of a topic that was never deleted stays,
-    /// whether or not the topic is known: data goes only where somebody said so. One that cannot be renamed is logged and stays.
+    /// Retires the remaining directories of deleted topics, if a crash interrupted the deletion. A directory of a topic that was never deleted stays,
+    /// whether or not the topic is known: data is removed only on request. A directory that cannot be renamed is logged and stays.
     pub fn retire_deleted(&self, deleted: &BTreeSet<Uuid>) -> Result<Retired, Error> {
         let mut retired = Retired::default();
         let mut failed = Vec::new();
@@ -535,14 +536,14 @@ impl Partitions {
         Ok(retired)
     }
 
-    /// Runs retention everywhere; one partition's failure does not stop the others.
+    /// Runs retention on all replicas; a failure of one partition does not stop the others.
     pub fn maintain(&self, producer_expiration_ms: i64) -> Vec<(TopicPartition, Result<usize, Error>)> {
         let now_ms = self.env.0.clock.wall_ms();
         self.all().iter().map(|replica| (replica.id().clone(), replica.maintain(now_ms, producer_expiration_ms))).collect()
     }
 
-    /// Compacts the log with the largest dirty part among those that are due, except those of the topic ids and numbers in `skip`; none is due
-    /// where there is no answer. Blocks, and holds no lock while it reads and writes. [`Error::Closed`] says that the topic was deleted
+    /// Compacts the log with the largest dirty ratio of those that must be compacted, except the topic ids and numbers in `skip`. Returns none if
+    /// no log must be compacted. Blocks, and holds no lock while it reads and writes. [`Error::Closed`] means that the topic was deleted
     /// meanwhile.
     pub fn compact(
         &self,
@@ -560,13 +561,13 @@ impl Partitions {
             }
         }
         let (replica, cleaning) = due.into_iter().max_by(|a, b| a.1.dirty().ratio.total_cmp(&b.1.dirty().ratio))?;
-        // What compaction takes away is outdated by records that must not be lost afterwards.
+        // Fsynced first: the newer records, because of which compaction removes older ones, must not be lost afterwards.
         let durable = self.sync_in(&replica.home, std::slice::from_ref(&replica));
         let cleaned = durable.and_then(|()| replica.clean(cleaner, &cleaning, now_ms, pace)).and_then(|cleaned| {
-            // A truncation lowers this too.
+            // A truncation lowers this checkpoint too.
             let _points = replica.home.points();
             if cleaned.segments_before > 0 && replica.is_of(&cleaning) {
-                // Another topic of this name has nothing that is compacted.
+                // Another topic with this name has no compacted records.
                 let clean_to = || if replica.is_closed() { Vec::new() } else { vec![(replica.id().clone(), Some(cleaned.clean_to))] };
                 replica.home.log.cleaned().change(clean_to)?;
             }
@@ -577,12 +578,12 @@ impl Partitions {
         Some((replica, cleaned))
     }
 
-    /// Cuts a follower's log; see [`Log::truncate_to`]. Returns where it ends then. Blocks, also until the commits of its directory that are on
-    /// their way have ended.
+    /// Truncates a follower's log; see [`Log::truncate_to`]. Returns the new log end offset. Blocks, also until the commits in progress in its
+    /// directory have ended.
     ///
-    /// What goes on beside it: a flush that took files before proves nothing afterwards ([`storage::Extent`] counts truncations); no flush
-    /// writes recovery points meanwhile ([`OpenDirectory::points`]); a commit that begins later waits for the log's lock; a compaction finds that the
-    /// log is not the one it read; readers get what they had hold of, or nothing.
+    /// Concurrent work: a flush that began before does not prove anything afterwards ([`storage::Extent`] counts truncations); no flush
+    /// writes recovery points meanwhile ([`OpenDirectory::points`]); a commit that begins later waits for the log's lock; a compaction detects that
+    /// the log has changed; readers keep the bytes that they already have, or get nothing.
     pub fn truncate(&self, replica: &Arc<Replica>, offset: Offset) -> Result<Offset, Error> {
         let home = &replica.home;
         let _offline_on_panic = home.offline_on_panic();
@@ -596,19 +597,19 @@ impl Partitions {
         }
     }
 
-    /// Makes everything durable and writes the recovery points. Blocks; nothing is locked while the disk works. One directory's failure does
-    /// not keep the others from it.
+    /// Fsyncs all logs and writes the recovery points. Blocks; no log is locked during the fsyncs. A failure of one directory does not
+    /// prevent the flush of others.
     pub fn flush(&self) -> Result<(), Error> {
         self.in_each_directory(|home, replicas| {
             self.flush_in(home)?;
             let _points = home.points();
-            // A topic that was created again under a name has a point of its own or none: see `OffsetFile::change`.
+            // A topic that was created again with a name has its own recovery point or none: see `OffsetFile::change`.
             let points = || replicas.iter().filter(|r| !r.is_closed()).map(|r| (r.id().clone(), r.recovery_point())).collect();
             Ok(home.log.save_recovery_points(points).inspect_err(|error| home.judge(error))?)
         })
     }
 
-    /// Makes those logs durable in which a record has waited for longer than `flush.ms` allows.
+    /// Fsyncs the logs in which a record has waited for longer than `flush.ms` allows.
     pub fn flush_overdue(&self) -> Result<(), Error> {
         let now_ms = self.env.0.clock.wall_ms();
         self.in_each_directory(|home, mut replicas| {
@@ -617,22 +618,22 @@ impl Partitions {
         })
     }
 
-    /// Commits what was written to a directory, counted from 0, and what is written meanwhile, until nothing is left. Blocks. [As
-    /// many](Partitions::committers) may do so at once.
+    /// Commits the appended batches of a directory (an index from 0), and batches appended meanwhile, until none are left. Blocks. [As
+    /// many](Partitions::committers) calls may run concurrently.
     pub fn commit(&self, directory: usize) -> Result<(), Error> {
         let home = &self.directories[directory];
         let _offline_on_panic = home.offline_on_panic();
         let committer = home.commits.committer();
         let outcome = std::iter::from_fn(|| committer.next()).try_for_each(|running| self.commit_in(home, &committer, running));
         if home.is_offline() {
-            // What is not durable now never will be.
+            // Batches that are not durable now will never be.
             self.in_directory(home).iter().for_each(|replica| replica.wake());
         }
         outcome
     }
 
-    /// Commits what no commit has taken. One log that is alone is made durable where it lies: that takes one sync too, and each byte is written
-    /// once.
+    /// Commits batches that no commit has taken. If they are all of one log for a while, the log itself is fsynced: that also needs one fsync, and
+    /// each byte is written once.
     fn commit_in<'a>(
         &self,
         home: &'a Arc<OpenDirectory>,
@@ -649,7 +650,7 @@ impl Partitions {
         };
         if running.is_alone(alone) {
             running = committer.wait_for_all(running);
-            // It does not wait for a flush of the others.
+            // The commit must not wait for a flush of other logs.
             if !home.is_syncing() {
                 let _in_flight = committer.begin(running);
                 return self.sync_in(home, &behind);
@@ -662,7 +663,7 @@ impl Partitions {
         outcome
     }
 
-    /// Commits logs into the journal, or by a flush where that has no room.
+    /// Commits logs to the journal, or by a flush if the journal has no room.
     fn commit_logs<'a>(
         &self,
         home: &'a Arc<OpenDirectory>,
@@ -683,7 +684,7 @@ impl Partitions {
         let room = home.log.journal().reserve(&entries).inspect_err(|error| home.judge(error))?;
         let in_flight = committer.begin(running);
         let committed = room.map_or(Ok(Committed::NoRoom), |room| room.commit().inspect_err(|error| home.judge(error)));
-        // What was read of the logs is given back before the commit ends: a truncation that waits for its end asserts that nobody reads what it cuts.
+        // The batches are given back before the commit ends: a truncation waits for that end and asserts that no commit reads the truncated part.
         let extents: Vec<_> = entries.into_iter().map(|entry| entry.batches.extent).collect();
         match committed? {
             Committed::NoRoom => {
@@ -698,23 +699,23 @@ impl Partitions {
         Ok(())
     }
 
-    /// Waits until something was written to a directory that somebody waits for.
+    /// Waits until a commit should run in a directory.
     pub async fn commit_due(&self, directory: usize) {
         self.directories[directory].commits.due().await;
     }
 
-    /// Whether the disk under a directory, counted from 0, has failed.
+    /// Whether the disk of a directory (an index from 0) has failed.
     pub fn is_directory_offline(&self, directory: usize) -> bool {
         self.directories[directory].is_offline()
     }
 
-    /// Who should [commit](Partitions::commit): for each the directory, counted from 0.
+    /// The threads that must [commit](Partitions::commit): for each its directory, an index from 0.
     pub fn committers(&self) -> Vec<usize> {
         let committed = (0..self.directories.len()).filter(|at| self.directories[*at].durability == Durability::Fsync);
         committed.flat_map(|at| [at; COMMITTERS]).collect()
     }
 
-    /// Works on each directory that is not offline, and then gives the last error.
+    /// Runs `work` on each directory that is not offline, and returns the last error.
     fn in_each_directory(&self, work: impl Fn(&Arc<OpenDirectory>, Vec<Arc<Replica>>) -> Result<(), Error>) -> Result<(), Error> {
         let mut outcome = Ok(());
         for home in self.usable() {
@@ -723,13 +724,13 @@ impl Partitions {
         outcome
     }
 
-    /// The replicas that lie in a directory.
+    /// The replicas in a directory.
     fn in_directory(&self, home: &Arc<OpenDirectory>) -> Vec<Arc<Replica>> {
         let by_topic = self.by_topic.load();
         by_topic.values().flat_map(|replicas| replicas.iter().flatten()).filter(|r| Arc::ptr_eq(&r.home, home)).cloned().collect()
     }
 
-    /// Makes all logs of a directory durable, and with them what its journal holds.
+    /// Fsyncs all logs of a directory, and so the batches of its journal.
     fn flush_in(&self, home: &Arc<OpenDirectory>) -> Result<(), Error> {
         let _offline_on_panic = home.offline_on_panic();
         home.flushing();
@@ -751,7 +752,7 @@ impl Partitions {
         Ok(())
     }
 
-    /// A sync that fails is never tried again: the kernel may have forgotten what it could not write.
+    /// A failed fsync is never repeated: the kernel may have dropped the data that it could not write.
     fn sync_files(&self, home: &OpenDirectory, unflushed: Vec<Unflushed>) -> Result<Vec<Synced>, Error> {
         let mut begin = Instant::now();
         let mut pause = || {
@@ -765,22 +766,22 @@ impl Partitions {
         self.directories.iter().filter(|home| !home.is_offline())
     }
 
-    /// Whether the disk under the first directory has failed, which holds the metadata log.
+    /// Whether the disk of the first directory, which contains the metadata log, has failed.
     pub fn is_offline(&self) -> bool {
         self.directories[0].is_offline()
     }
 
-    /// Waits until so much was written that a flush is due.
+    /// Waits until enough bytes were written that a flush must run.
     pub async fn flush_due(&self) {
         self.signals.flush_due.notified().await;
     }
 
-    /// Waits until a write finds no room.
+    /// Waits until a write finds the disk full.
     pub async fn full(&self) {
         self.signals.full.notified().await;
     }
 
-    /// Closes every log and says in the directory, once all is durable, that all is well.
+    /// Closes every log, and once all are durable, marks their directory as cleanly stopped.
     pub fn close(&self) -> Result<(), Error> {
         let _guard = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let mut outcome = Ok(());
@@ -803,7 +804,7 @@ impl Partitions {
     }
 }
 
-/// Names some partitions for the log, and says how many more there are.
+/// Some partition names for the broker's log, with the number of the others.
 fn named<'a>(partitions: impl Iterator<Item = &'a TopicPartition>) -> String {
     let all: Vec<&TopicPartition> = partitions.collect();
     let first: Vec<String> = all.iter().take(NAMED_MAX).map(ToString::to_string).collect();

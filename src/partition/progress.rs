@@ -1,11 +1,11 @@
-//! Who waits for a partition, and how they are woken: without polling, and without a look at partitions that nobody waits for.
+//! Requests that wait for a partition, and how they are woken: without polling, and without checks of partitions that no request waits for.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-/// Something that waits; one value may subscribe to many partitions.
+/// Wakes a waiting request; one value may subscribe to many partitions.
 pub type Wake = Arc<Notify>;
 
 /// The waiters of one partition.
@@ -15,7 +15,7 @@ pub(super) struct Progress {
     waiters: Mutex<Vec<Wake>>,
 }
 
-/// Ends with its value.
+/// A subscription; ends when it is dropped.
 #[derive(Debug)]
 pub struct Subscription {
     progress: Arc<Progress>,
@@ -31,7 +31,7 @@ impl Progress {
         Subscription { progress: self.clone(), wake: wake.clone() }
     }
 
-    /// Wakes all waiters. A waiter that subscribes after the count was read looks at the partition after that, and misses nothing.
+    /// Wakes all waiters. A waiter that subscribes after `count` was read checks the partition after subscribing, so it misses nothing.
     pub(super) fn step(&self) {
         if self.count.load(Ordering::SeqCst) == 0 {
             return;

@@ -20,35 +20,35 @@ use crate::storage::{
     Log, LogReader, Origin, Pace, RecordsSlice, Synced, Unflushed,
 };
 
-/// About what a marker takes.
+/// Approximate size of a marker batch.
 const MARKER_BYTES: u64 = 78;
 
-/// What a reader may see.
+/// Which records a reader can see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {
     /// All committed records.
     ReadUncommitted,
-    /// Committed records whose transactions are decided.
+    /// Committed records whose transactions have ended.
     ReadCommitted,
 }
 
-/// Where a partition stands.
+/// The offsets of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct View {
-    /// The first offset.
+    /// The log start offset.
     pub log_start: Offset,
-    /// The offset of the next record.
+    /// The log end offset.
     pub log_end: Offset,
-    /// Records below are on every in-sync replica.
+    /// Records below it are on every in-sync replica.
     pub high_watermark: Offset,
-    /// Records below belong to no open transaction.
+    /// Records below it do not belong to an open transaction.
     pub last_stable: Offset,
-    /// Ours.
+    /// This replica's leader epoch.
     pub leader_epoch: LeaderEpoch,
 }
 
 impl View {
-    /// Where a consumer's reading ends.
+    /// The end offset for a consumer.
     pub fn end_for(&self, isolation: Isolation) -> Offset {
         match isolation {
             Isolation::ReadUncommitted => self.high_watermark,
@@ -57,7 +57,7 @@ impl View {
     }
 }
 
-/// What went into a partition and out of it.
+/// Counters of appended and sent bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Records appended for producers.
@@ -68,44 +68,44 @@ pub struct Traffic {
     pub bytes_out: u64,
 }
 
-/// An end of a leader's log in its epoch: what was appended below it can be waited for with [`Replica::committed`]. Another epoch may have
-/// another history below the same offset.
+/// An end of a leader's log in its epoch: [`Replica::committed`] waits until the records below it are committed. In another epoch, other
+/// records may be below the same offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// The offset behind the last record.
+    /// The offset after the last record.
     pub end: Offset,
-    /// The leader's.
+    /// The leader epoch.
     pub epoch: LeaderEpoch,
 }
 
-/// Where a batch went.
+/// The result of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
     /// The first record's offset; of a duplicate, that of the stored batch.
     pub base_offset: Offset,
     /// The batch's largest timestamp as stored.
     pub max_timestamp: i64,
-    /// Whether the batch was stored before and not again.
+    /// Whether the batch was stored before, and was not stored again.
     pub duplicate: bool,
-    /// Once this is committed the batch is. That of a duplicate is the log's end: the batch that it repeats may not be committed.
+    /// Once this is committed, the batch is. For a duplicate it is the log end: the stored batch may not be committed yet.
     pub position: Position,
 }
 
-/// A log with what its replica is: one lock, so that an append and a change of role are never at the same time.
+/// A log and the role of its replica under one lock, so that an append and a change of role never run concurrently.
 #[derive(Debug)]
 struct State {
     log: Log,
     role: Role,
 }
 
-/// One replica. The high watermark is a state of its own, which [`Role::high_watermark`] moves: with one replica to the log's end, or under
-/// [`Durability::Fsync`] to the end of what is durable. The last stable offset follows the high watermark up to where the first open transaction
-/// begins.
+/// One replica. The high watermark is separate state, which [`Role::high_watermark`] moves: with one replica to the log end, or under
+/// [`Durability::Fsync`] to the end of the durable part. The last stable offset follows the high watermark, but not above the start of the first open
+/// transaction.
 #[derive(Debug)]
 pub struct Replica {
     id: TopicPartition,
     topic_id: Uuid,
-    /// Epoch and role, so that both are read at once; see [`standing`].
+    /// Epoch and role in one number, so that both are read together; see [`standing`].
     standing: AtomicI64,
     state: RwLock<State>,
     reader: Arc<LogReader>,
@@ -125,7 +125,7 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// A replica with this log, which has no role yet.
+    /// A replica with this log and no role yet.
     pub(super) fn new(new: NewReplica, log: Log, home: Arc<OpenDirectory>) -> Replica {
         let NewReplica { id, topic_id, settings, .. } = new;
         let role = Role::Offline { epoch: LeaderEpoch(-1) };
@@ -151,8 +151,8 @@ impl Replica {
         }
     }
 
-    /// Makes this replica the leader of `epoch`; `others` are the other members of the maximal in-sync set. The epoch and where it begins are noted
-    /// in the log before anything is served. Who waits for what was appended in an earlier epoch is told that it is not the leader's any more.
+    /// Makes this replica the leader of `epoch`; `others` are the other members of the maximal in-sync set. The epoch and its start offset are
+    /// noted in the log before any request is served. Requests that wait for records of an earlier epoch get an error.
     pub fn become_leader(&self, epoch: LeaderEpoch, others: &[NodeId]) -> Result<(), Error> {
         let mut state = self.write();
         let role = state.role.lead(&self.id, epoch, others)?;
@@ -165,7 +165,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Makes this replica a follower in `epoch`: nothing is appended for producers any more, and who waits is told so.
+    /// Makes this replica a follower in `epoch`: producers cannot append any more, and waiting requests get an error.
     pub fn become_follower(&self, epoch: LeaderEpoch) -> Result<(), Error> {
         let mut state = self.write();
         let role = state.role.follow(epoch)?;
@@ -183,14 +183,14 @@ impl Replica {
         self.publish(state);
     }
 
-    /// Checks what a producer sent and appends it. Readers see it, and it may be acknowledged, when it is [committed](Replica::committed).
-    /// A batch that begins a transaction here needs a [`Verification`] that was begun before the coordinator was asked.
+    /// Checks a producer's batch and appends it. Readers see it, and it may be acknowledged, once it is [committed](Replica::committed).
+    /// A batch that begins a transaction here requires a [`Verification`] that was begun before the request to the coordinator.
     pub fn produce(&self, bytes: &Bytes, origin: Origin, verification: Option<&Verification>, now_ms: i64) -> Result<Appended, Error> {
         let checked = check(bytes, &self.settings.load().rules(now_ms))?;
         self.append(checked, origin, verification, now_ms)
     }
 
-    /// Appends a batch of the broker's own, or one that was checked.
+    /// Appends a batch that was checked, or one of the broker's own.
     pub fn append(&self, batch: CheckedBatch, origin: Origin, verification: Option<&Verification>, now_ms: i64) -> Result<Appended, Error> {
         let (records, size) = (batch.header().records_count as u64, batch.header().size() as u64);
         let (producer, is_transactional) = (batch.header().producer_id, batch.header().is_transactional());
@@ -205,7 +205,7 @@ impl Replica {
         let storage::Appended { base_offset, max_timestamp, duplicate } =
             log.append(batch, origin, epoch, now_ms).inspect_err(|error| self.failed(error))?;
         if log.holds_too_many() {
-            // It waits within the append, as in Kafka: who sets flush.messages wants that.
+            // The append waits for the flush, as in Kafka: this is the purpose of flush.messages.
             self.home.sync(|| log.flush())?;
         }
         let appended = Appended { base_offset, max_timestamp, duplicate, position: Position { end: log.log_end(), epoch } };
@@ -220,14 +220,14 @@ impl Replica {
         Ok(appended)
     }
 
-    /// To be begun before the coordinator of a producer's transaction is asked; none where the transaction is open here already, so that nobody
-    /// needs to be asked.
+    /// Must be called before the request to the coordinator of a producer's transaction; none if the transaction is already open here, so that no
+    /// request is needed.
     pub fn begin_verification(&self, producer: ProducerId) -> Option<Verification> {
         let state = self.state();
         (!state.log.producers().has_open_transaction(producer)).then(|| self.verifications.begin(producer))
     }
 
-    /// Ends a producer's transaction; see [`Log::end_transaction`]. It counts when it is [committed](Replica::committed).
+    /// Ends a producer's transaction; see [`Log::end_transaction`]. It takes effect once it is [committed](Replica::committed).
     pub fn end_transaction(&self, marker: &Marker, rule: EpochRule, now_ms: i64) -> Result<Option<Offset>, Error> {
         let mut state = self.write();
         let epoch = self.check_leads(&state)?;
@@ -249,21 +249,21 @@ impl Replica {
         self.home.judge(error);
     }
 
-    /// What was appended up to now, by whoever. A follower has none. Who appended before must know that the role has not changed since: else
-    /// the position of the append itself is the one to wait for.
+    /// The position of the current log end, regardless of who appended. An error on a follower. If it is used to wait for an earlier append, the
+    /// role must not have changed since; otherwise the position returned by that append must be used.
     pub fn position(&self) -> Result<Position, Error> {
         let State { log, role } = &*self.state();
         match role {
             Role::Follower { .. } => Err(Error::NotLeader(self.id.clone())),
-            // What a replica that was closed has committed stays so.
+            // The committed records of a closed replica stay committed.
             Role::Leader { epoch, .. } | Role::Offline { epoch } => Ok(Position { end: log.log_end(), epoch: *epoch }),
         }
     }
 
-    /// Whether everything up to a position is committed. [`Error::NotLeader`] where its epoch has passed: then the log may have been truncated below
-    /// it and hold something else, and nobody here knows what became of it.
+    /// Whether everything up to a position is committed. [`Error::NotLeader`] if its epoch has ended: the log may have been truncated below it and
+    /// now contain other records, and it is unknown here whether the old ones are stored.
     pub fn is_committed(&self, at: Position) -> Result<bool, Error> {
-        // In this order: where the epoch is still the position's, the high watermark was one of that epoch.
+        // The order matters: if the epoch is still the position's, the high watermark was read in that epoch.
         let high_watermark = Offset(self.high_watermark.load(Ordering::Acquire));
         if self.standing.load(Ordering::Acquire) >> ROLE_BITS == i64::from(at.epoch.0) {
             Ok(high_watermark >= at.end)
@@ -272,8 +272,8 @@ impl Replica {
         }
     }
 
-    /// Waits until everything up to a position is committed; see [`Replica::is_committed`] for a change of epoch meanwhile. Under
-    /// [`Durability::Default`] with one replica there is nothing to wait for.
+    /// Waits until everything up to a position is committed; see [`Replica::is_committed`] for a concurrent change of epoch. Under
+    /// [`Durability::Default`] with one replica this returns at once.
     pub async fn committed(&self, at: Position) -> Result<(), Error> {
         if self.is_committed(at)? {
             return Ok(());
@@ -293,7 +293,7 @@ impl Replica {
         Ok(self.reader.read(offset, self.view().high_watermark, bytes_max, first)?)
     }
 
-    /// Reads for a consumer that wants committed records alone; see [`LogReader::read_committed`].
+    /// Reads for a consumer with `read_committed`; see [`LogReader::read_committed`].
     pub fn read_committed(&self, offset: Offset, bytes_max: usize, first: FirstBatch) -> Result<Option<CommittedSlice>, Error> {
         self.check_open()?;
         Ok(self.reader.read_committed(offset, self.view().last_stable, bytes_max, first)?)
@@ -304,13 +304,13 @@ impl Replica {
         self.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// What went in and out since the broker has this replica.
+    /// The counters since this broker opened the replica.
     pub fn traffic(&self) -> Traffic {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Traffic { records_in: count(&self.records_in), bytes_in: count(&self.bytes_in), bytes_out: count(&self.bytes_out) }
     }
 
-    /// Where the partition stands.
+    /// The current offsets.
     pub fn view(&self) -> View {
         let last_stable = Offset(self.last_stable.load(Ordering::Acquire));
         let high_watermark = Offset(self.high_watermark.load(Ordering::Acquire));
@@ -319,20 +319,20 @@ impl Replica {
         View { log_start, log_end, high_watermark, last_stable, leader_epoch: self.leader_epoch() }
     }
 
-    /// Compares the epoch that a client believes in, where it is not -1, and then refuses where this replica does not lead: Kafka's order.
+    /// Compares the epoch in a client's request, unless it is -1, and then returns an error if this replica is not the leader: Kafka's order.
     pub fn check_epoch(&self, got: i32) -> Result<(), Error> {
         let standing = self.standing.load(Ordering::Acquire);
         let (got, current) = (LeaderEpoch(got), LeaderEpoch((standing >> ROLE_BITS) as i32));
         match got.cmp(&current) {
             std::cmp::Ordering::Less if got.0 >= 0 => Err(Error::FencedLeaderEpoch { got, current }),
             std::cmp::Ordering::Greater => Err(Error::UnknownLeaderEpoch { got, current }),
-            // One that is closed leads no more, and says so when it is used.
+            // A closed replica is not the leader either, and returns its error when it is used.
             _ if standing & ROLE_MASK == FOLLOWS => Err(Error::NotLeader(self.id.clone())),
             _ => Ok(()),
         }
     }
 
-    /// The first record as new as `timestamp_ms`.
+    /// The first record with a timestamp of at least `timestamp_ms`.
     pub fn find_by_time(&self, timestamp_ms: i64) -> Result<Option<FoundOffset>, Error> {
         Ok(self.reader.find_by_time(timestamp_ms)?)
     }
@@ -342,13 +342,13 @@ impl Replica {
         Ok(self.reader.find_largest_time()?)
     }
 
-    /// Where `epoch` ends; see [`crate::storage::LeaderEpochs::end_offset`].
+    /// The end offset of `epoch`; see [`crate::storage::LeaderEpochs::end_offset`].
     pub fn epoch_end(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
         let State { log, role } = &*self.state();
         log.epochs().end_offset(epoch, role.epoch(), log.log_end())
     }
 
-    /// Walks all stored batches, for those who keep their state in a partition.
+    /// Walks over all stored batches, for state that is kept in a partition.
     pub fn replay<E: From<crate::storage::Error>>(
         &self,
         each: impl FnMut(&crate::records::BatchHeader, &[u8]) -> Result<(), E>,
@@ -361,7 +361,7 @@ impl Replica {
         self.progress.subscribe(wake)
     }
 
-    /// Deletes the records below `offset`; `None` is all that are committed. Returns the first offset that is left.
+    /// Deletes the records below `offset`, or below the high watermark for `None`. Returns the new log start offset.
     pub fn delete_before(&self, offset: Option<Offset>, now_ms: i64) -> Result<Offset, Error> {
         let mut state = self.write();
         self.check_leads(&state)?;
@@ -378,18 +378,18 @@ impl Replica {
         Ok(log_start)
     }
 
-    /// The idempotent producers that are remembered.
+    /// The state of the idempotent producers.
     pub fn producers(&self) -> Vec<ActiveProducer> {
         self.state().log.producers().active().collect()
     }
 
-    /// Takes a topic's changed settings.
+    /// Applies changed settings of the topic.
     pub fn configure(&self, settings: TopicSettings) {
         self.write().log.configure(settings.log.clone());
         self.settings.store(Arc::new(settings));
     }
 
-    /// Deletes what retention allows and forgets idle producers; returns the number of deleted segments.
+    /// Deletes the segments that retention allows, and removes idle producers; returns the number of deleted segments.
     pub(super) fn maintain(&self, now_ms: i64, producer_expiration_ms: i64) -> Result<usize, Error> {
         let mut state = self.write();
         if self.is_closed() {
@@ -403,35 +403,35 @@ impl Replica {
         Ok(deleted.count())
     }
 
-    /// What compaction has to do now; see [`Log::cleaning`].
+    /// The next compaction of the log; see [`Log::cleaning`].
     pub(super) fn cleaning(&self, checkpoint: Option<Offset>, now_ms: i64) -> Result<Option<Cleaning>, Error> {
         Ok(self.state().log.cleaning(checkpoint, self.view().last_stable, now_ms)?)
     }
 
-    /// Compacts; the log is locked only while a finished segment takes its place.
+    /// Compacts; the log is locked only while a finished segment replaces its sources.
     pub(super) fn clean(&self, cleaner: &Cleaner, cleaning: &Cleaning, now_ms: i64, pace: &mut Pace<'_>) -> Result<Cleaned, Error> {
         let replace = |replacement| {
             let mut state = self.write();
-            // The directory of a deleted replica may belong to another one by now.
+            // The directory of a deleted replica may belong to another replica by now.
             if self.is_closed() { Ok(false) } else { state.log.replace(replacement) }
         };
         match cleaner.clean(&self.home.files, cleaning, now_ms, pace, replace) {
-            // What it was reading was cut off.
+            // A part that it was reading was truncated.
             Err(_) if !self.is_of(cleaning) => Ok(Cleaned::default()),
             cleaned => Ok(cleaned.inspect_err(|error| self.home.judge(error))?),
         }
     }
 
-    /// Whether the log has not been truncated since this was decided.
+    /// Whether the log has not been truncated since the plan was made.
     pub(super) fn is_of(&self, cleaning: &Cleaning) -> bool {
         cleaning.is_of(&self.state().log)
     }
 
-    /// Cuts the log of a follower; see [`Partitions::truncate`](super::Partitions::truncate), whose step this is. Nothing where what lies below
-    /// `offset` is not durable.
+    /// Truncates the log of a follower: a step of [`Partitions::truncate`](super::Partitions::truncate). Returns none if the part below
+    /// `offset` is not fsynced.
     pub(super) fn truncate_to(&self, offset: Offset, running: MutexGuard<'_, Running>, now_ms: i64) -> Result<Option<Offset>, Error> {
         let mut state = self.write();
-        // A commit that begins now waits for the log before it takes anything of it.
+        // A commit that begins now waits for the log's lock before it takes batches of this log.
         drop(running);
         self.check_open()?;
         assert!(!state.role.is_leader(), "the leader of {} in epoch {} truncates its log", self.id, state.role.epoch());
@@ -450,7 +450,7 @@ impl Replica {
         let deleted =
             prepared.and_then(|()| state.log.truncate_to(offset, high_watermark, now_ms)).inspect_err(|error| self.home.fail(error))?;
         let log_end = state.log.log_end();
-        // The one time that it falls: what was never committed, or an unclean election gave up.
+        // The high watermark falls only here: the removed records were never committed, or an unclean election has given them up.
         self.high_watermark.store(high_watermark.min(log_end).0, Ordering::Release);
         self.publish(&mut state);
         drop(state);
@@ -464,14 +464,14 @@ impl Replica {
         self.state().log.waits_too_long(now_ms)
     }
 
-    /// What is to be made durable, if anything; see [`Log::unflushed`].
+    /// The files to fsync, if any; see [`Log::unflushed`].
     pub(super) fn unflushed(&self) -> Result<Option<Unflushed>, Error> {
         let mut state = self.write();
-        // The directory of a deleted replica may belong to another one by now.
+        // The directory of a deleted replica may belong to another replica by now.
         if self.is_closed() { Ok(None) } else { Ok(state.log.unflushed()?) }
     }
 
-    /// Moves the recovery point behind what was made durable.
+    /// Moves the recovery point to the end that was fsynced.
     pub(super) fn flushed(&self, synced: Synced) {
         let mut state = self.write();
         state.log.flushed(synced);
@@ -482,7 +482,7 @@ impl Replica {
         }
     }
 
-    /// What is to be committed, if anything; see [`Log::uncommitted`].
+    /// The batches to commit, if any; see [`Log::uncommitted`].
     pub(super) fn uncommitted(&self) -> Result<Option<JournalEntry>, Error> {
         let mut state = self.write();
         if self.is_closed() {
@@ -494,14 +494,14 @@ impl Replica {
         Ok(uncommitted)
     }
 
-    /// Says that nothing came of a commit; see [`Log::give_back`].
+    /// Notes that a commit failed; see [`Log::give_back`].
     pub(super) fn give_back(&self) {
         let mut state = self.write();
         state.log.give_back();
         self.publish(&mut state);
     }
 
-    /// Takes note of what was committed.
+    /// Notes that everything up to `extent` is committed.
     pub(super) fn commit(&self, extent: Extent) {
         let mut state = self.write();
         state.log.commit(extent);
@@ -510,17 +510,17 @@ impl Replica {
         self.progress.step();
     }
 
-    /// Wakes who waits for a commit, because there will be none.
+    /// Wakes requests that wait for a commit, because there will be none.
     pub(super) fn wake(&self) {
         self.progress.step();
     }
 
-    /// Whether something was appended that is to be committed, and that no commit has taken.
+    /// Whether the log contains batches to commit that no commit has taken.
     pub(super) fn is_behind(&self) -> bool {
         self.taken.load(Ordering::Acquire) < self.log_end.load(Ordering::Acquire) && !self.is_closed()
     }
 
-    /// Refuses further use, writes what makes the next open quick, and wakes who waits. What it gives is to be made durable.
+    /// Rejects further use, writes the files that make the next open fast, and wakes waiting requests. The returned files must be fsynced.
     pub(super) fn close(&self) -> Result<Option<Unflushed>, Error> {
         let mut state = self.write();
         self.end(&mut state);
@@ -530,10 +530,10 @@ impl Replica {
         Ok(unflushed)
     }
 
-    /// Refuses further use because the topic is deleted.
+    /// Rejects further use because the topic is deleted.
     pub(super) fn retire(&self) {
-        // Under the lock nobody appends, rolls, retains or puts a compacted segment in; those who work without it (flush, commit, compaction,
-        // reads) have open files, or ask the log's presence before they use a path.
+        // Under the lock no thread can append, roll, retain or replace a segment; work without the lock (flush, commit, compaction, reads) has open
+        // files, or checks the log's presence before it uses a path.
         let mut state = self.write();
         self.end(&mut state);
         state.log.delete();
@@ -541,7 +541,7 @@ impl Replica {
         self.progress.step();
     }
 
-    /// What has led is waited for no more where it is not committed, and readers that have it end.
+    /// Requests that wait for records that are not committed get an error, and readers that have the replica end.
     fn end(&self, state: &mut State) {
         self.closed.store(true, Ordering::Release);
         state.role = state.role.retire();
@@ -553,7 +553,7 @@ impl Replica {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// The epoch in which this replica leads. Only under the lock of the log, which a change of role takes too.
+    /// The epoch in which this replica leads. Requires the lock of the log, which a change of role holds too.
     fn check_leads(&self, state: &State) -> Result<LeaderEpoch, Error> {
         self.check_open()?;
         if state.role.is_leader() { Ok(state.role.epoch()) } else { Err(Error::NotLeader(self.id.clone())) }
@@ -577,7 +577,7 @@ impl Replica {
         self.topic_id
     }
 
-    /// The one that this replica knows, whatever its role.
+    /// The epoch known to this replica, whatever its role.
     pub fn leader_epoch(&self) -> LeaderEpoch {
         LeaderEpoch((self.standing.load(Ordering::Acquire) >> ROLE_BITS) as i32)
     }
@@ -597,12 +597,12 @@ impl Replica {
         self.reader.segment_count()
     }
 
-    /// Everything below is durable.
+    /// Everything below this offset is fsynced in the log.
     pub fn recovery_point(&self) -> Offset {
         self.state().log.recovery_point()
     }
 
-    /// Shows what the log holds and what of it is committed, after each change and under its lock.
+    /// Publishes the offsets of the log after each change, under its lock.
     fn publish(&self, state: &mut State) {
         let State { log, role } = state;
         let (log_start, log_end) = (log.log_start(), log.log_end());
@@ -611,7 +611,7 @@ impl Replica {
             Durability::Fsync => log.committed(),
         };
         let before = Offset(self.high_watermark.load(Ordering::Relaxed));
-        // What was deleted was committed.
+        // Deleted records were committed.
         let high_watermark = role.high_watermark(before, own_end).max(log_start);
         assert!(before <= high_watermark, "the high watermark of {} falls from {before} to {high_watermark}", self.id);
         assert!(high_watermark <= log_end, "the high watermark of {} is {high_watermark}, and its log ends at {log_end}", self.id);
@@ -627,7 +627,7 @@ impl Replica {
         self.log_start.store(log_start.0, Ordering::Release);
         self.log_end.store(log_end.0, Ordering::Release);
         self.taken.store(log.taken().0, Ordering::Release);
-        // In this order, and read in the other: a reader never sees a last stable offset above the high watermark.
+        // Stored in this order, and read in the reverse order: a reader never sees a last stable offset above the high watermark.
         self.high_watermark.store(high_watermark.0, Ordering::Release);
         self.last_stable.store(last_stable.0, Ordering::Release);
     }
@@ -640,7 +640,7 @@ impl Replica {
         self.state.write().unwrap_or_else(|poisoned| self.broken(poisoned))
     }
 
-    /// Somebody panicked while the log was locked, because an assertion found it other than it must be: nothing in its directory is served or
+    /// A thread panicked while the log was locked, because an assertion failed: the directory is taken offline, and nothing in it is served or
     /// acknowledged any more.
     fn broken<G>(&self, poisoned: PoisonError<G>) -> G {
         self.home.fail(&format_args!("an assertion about {} has failed, see above", self.id));
@@ -648,7 +648,7 @@ impl Replica {
     }
 }
 
-/// Bits that the role takes in a standing.
+/// The bits of the role in a standing.
 const ROLE_BITS: u32 = 2;
 const ROLE_MASK: i64 = (1 << ROLE_BITS) - 1;
 const LEADS: i64 = 0;

@@ -1,4 +1,4 @@
-//! What a replica is to its partition, and how far its readers may see. Only decisions: [`Replica`](super::Replica) carries them out, under the
+//! The role of a replica in its partition, and its high watermark. Only decisions: [`Replica`](super::Replica) executes them, under the
 //! lock of its log.
 
 use std::collections::BTreeMap;
@@ -6,24 +6,24 @@ use std::collections::BTreeMap;
 use super::Error;
 use crate::model::{LeaderEpoch, NodeId, Offset, TopicPartition};
 
-/// A replica's role, with the leader epoch since which it has it. Epochs never fall, and within one the leader stays the same.
+/// A replica's role, with the leader epoch in which it got the role. Epochs never fall, and within one epoch the leader stays the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Role {
-    /// It appends what producers send, and says what is committed.
+    /// It appends producers' batches, and decides what is committed.
     Leader {
-        /// Ours.
+        /// This replica's leader epoch.
         epoch: LeaderEpoch,
-        /// The other members of the maximal in-sync set, with the ends of their logs as far as they told in this epoch, and else 0.
+        /// The other members of the maximal in-sync set, with the log end offsets that they reported in this epoch, or 0.
         others: BTreeMap<NodeId, Offset>,
     },
     /// It copies the leader's log.
     Follower {
-        /// The leader's.
+        /// The leader's epoch.
         epoch: LeaderEpoch,
     },
-    /// Its log is not used: not yet, or not any more.
+    /// Its log is not in use: not yet, or not any more.
     Offline {
-        /// The last one that is known.
+        /// The last known epoch.
         epoch: LeaderEpoch,
     },
 }
@@ -41,8 +41,8 @@ impl Role {
         matches!(self, Role::Leader { .. })
     }
 
-    /// The role of the leader of `epoch`, with these other members of the in-sync set. Within the epoch of the same leader the set changes, and
-    /// what is known of those that stay is kept. Refused: an epoch that has passed, and one in which another replica leads.
+    /// The role of the leader of `epoch`, with these other members of the in-sync set. If this replica already leads in the epoch, the set changes,
+    /// and the reported offsets of members that stay are kept. Rejected: an older epoch, and an epoch in which another replica leads.
     pub(super) fn lead(&self, id: &TopicPartition, epoch: LeaderEpoch, others: &[NodeId]) -> Result<Role, Error> {
         let ends = match self {
             Role::Leader { epoch: current, others } if *current == epoch => Some(others),
@@ -54,7 +54,7 @@ impl Role {
         Ok(Role::Leader { epoch, others: others.iter().map(|node| (*node, end(node))).collect() })
     }
 
-    /// The role of a follower in `epoch`. Refused: an epoch that has passed, and one in which this replica leads.
+    /// The role of a follower in `epoch`. Rejected: an older epoch, and an epoch in which this replica leads.
     pub(super) fn follow(&self, epoch: LeaderEpoch) -> Result<Role, Error> {
         match self {
             Role::Leader { epoch: current, .. } if *current == epoch => Err(Error::FencedLeaderEpoch { got: epoch, current: *current }),
@@ -62,7 +62,7 @@ impl Role {
         }
     }
 
-    /// The role of a replica whose log is not used any more.
+    /// The role of a replica whose log is not in use any more.
     pub(super) fn retire(&self) -> Role {
         Role::Offline { epoch: self.epoch() }
     }
@@ -72,8 +72,8 @@ impl Role {
         if got < current { Err(Error::FencedLeaderEpoch { got, current }) } else { Ok(()) }
     }
 
-    /// The high watermark that follows on `now`, where `own_end` is the end of what this replica holds for good. A leader's is the least end
-    /// in the maximal in-sync set, and never falls; others take theirs from the leader.
+    /// The high watermark after `now`, where `own_end` is the end of the records that this replica has stored for good. A leader's is the smallest
+    /// end in the maximal in-sync set, and never falls; other roles keep `now`, because the leader determines it.
     pub(super) fn high_watermark(&self, now: Offset, own_end: Offset) -> Offset {
         match self {
             Role::Leader { others, .. } => others.values().fold(own_end, |least, end| least.min(*end)).max(now),
@@ -97,7 +97,7 @@ mod tests {
         let (follower, offline) = (Role::Follower { epoch: LeaderEpoch(5) }, Role::Offline { epoch: LeaderEpoch(5) });
         let lead = |role: &Role, epoch| role.lead(&id, LeaderEpoch(epoch), &[]).map(|role| role.epoch().0).ok();
         let follow = |role: &Role, epoch| role.follow(LeaderEpoch(epoch)).map(|role| role.epoch().0).ok();
-        // The role, and what becomes of it in epochs 4, 5 and 6 as a leader and as a follower.
+        // The role, and the roles that result from it in epochs 4, 5 and 6 as a leader and as a follower.
         let cases = [
             (leader(5, &[]), [None, Some(5), Some(6)], [None, None, Some(6)]),
             (follower, [None, None, Some(6)], [None, Some(5), Some(6)]),

@@ -20,7 +20,7 @@ pub enum Kind {
     Password,
 }
 
-/// What values a setting takes, besides its type.
+/// The rule for a setting's values, besides its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rule {
     Any,
@@ -46,7 +46,7 @@ pub struct Setting {
     pub(super) rule: Rule,
     /// The broker's setting that gives the default; empty where there is none.
     pub broker_synonym: &'static str,
-    /// One sentence.
+    /// Its description, one sentence.
     pub doc: &'static str,
 }
 
@@ -103,17 +103,17 @@ pub const SETTINGS: &[Setting] = &[
     setting("unclean.leader.election.enable", Kind::Boolean, "false", Rule::Any, "unclean.leader.election.enable", "Whether a replica that is not in sync may lead."),
 ];
 
-/// The setting of a name.
+/// The setting with a name.
 pub fn setting_named(name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|s| s.name == name)
 }
 
-/// The setting that a setting of the broker gives the default of.
+/// The topic setting whose default is a given setting of the broker.
 pub fn setting_behind(broker_setting: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|s| s.broker_synonym == broker_setting && !broker_setting.is_empty())
 }
 
-/// A setting that is not accepted.
+/// A setting that is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingError {
     /// No such setting.
@@ -124,14 +124,14 @@ pub enum SettingError {
     Value {
         /// The setting.
         name: String,
-        /// What came.
+        /// The received value.
         value: String,
-        /// What should have.
+        /// The expected value.
         what: String,
     },
 }
 
-/// Settings that are kept and shown, and that nothing follows from yet.
+/// Settings that are stored and returned, and that have no effect yet.
 const WITHOUT_EFFECT: &[&str] = &[
     "compression.gzip.level",
     "compression.lz4.level",
@@ -152,7 +152,7 @@ const WITHOUT_EFFECT: &[&str] = &[
 ];
 
 impl Setting {
-    /// Whether something follows from it.
+    /// Whether it has an effect.
     pub fn is_honoured(&self) -> bool {
         !WITHOUT_EFFECT.contains(&self.name)
     }
@@ -192,7 +192,7 @@ impl Setting {
     }
 }
 
-/// `*`, or partitions with brokers, as Kafka's pattern has it; an empty list throttles nothing.
+/// `*`, or partitions with brokers, in the format of Kafka's pattern; an empty list throttles nothing.
 fn is_throttled_replicas(value: &str) -> bool {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let is_pair = |word: &str| word.split_once(':').is_some_and(|(partition, broker)| is_number(partition) && is_number(broker));
@@ -206,9 +206,9 @@ fn list(value: &str) -> impl Iterator<Item = &str> {
 /// `cleanup.policy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CleanupPolicy {
-    /// Old segments go.
+    /// Old segments are deleted.
     pub delete: bool,
-    /// Only the last record of each key is sure to stay.
+    /// Only the last record of each key is guaranteed to be kept.
     pub compact: bool,
 }
 
@@ -227,12 +227,12 @@ pub struct TopicSettings {
     look: Look,
 }
 
-/// The broker's setting of how closely batches of every topic are looked at: `frame` or `full`. Topics have no value of their own.
+/// The broker setting that decides how closely batches of all topics are checked: `frame` or `full`. Topics have no value of their own.
 pub const COMPRESSED_BATCHES_CHECK: &str = "compressed.batches.check";
 
 impl TopicSettings {
-    /// Settings from a topic's own values, the broker's, and Kafka's defaults, in that order. Values must have been checked; what is not
-    /// readable falls back to the default.
+    /// Settings from a topic's own values, the broker's, and Kafka's defaults, in this order. Values must have been checked; an invalid value is
+    /// replaced by the default.
     pub fn of(own: &BTreeMap<String, String>, broker: &BTreeMap<String, String>) -> TopicSettings {
         let text = |name: &str| -> &str {
             let default = setting_named(name).map_or("", |s| s.default);
@@ -250,7 +250,7 @@ impl TopicSettings {
         TopicSettings {
             log: LogConfig {
                 segment_bytes: long("segment.bytes") as u64,
-                // A record must not wait in the active segment for longer than it may stay uncompacted.
+                // A record must not stay in the active segment for longer than it may stay uncompacted.
                 segment_jitter_ms: long("segment.jitter.ms"),
                 segment_ms: if cleanup.compact { long("segment.ms").min(long("max.compaction.lag.ms")) } else { long("segment.ms") },
                 index_bytes_max: long("segment.index.bytes") as u64,
@@ -302,7 +302,7 @@ impl TopicSettings {
         }
     }
 
-    /// Who sets timestamps.
+    /// Who sets the timestamps.
     pub fn timestamp_type(&self) -> TimestampType {
         self.timestamp_type
     }

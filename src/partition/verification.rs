@@ -1,24 +1,24 @@
-//! Who may begin a transaction in a partition: only who asked the transaction's coordinator, and no marker came since (KIP-890).
+//! Which producers may begin a transaction in a partition: only if the transaction's coordinator was asked, and no marker was stored since (KIP-890).
 //!
-//! Without this a batch that was late could begin a transaction behind the marker that ended it, and nobody would ever end that one.
+//! Without this a late batch could begin a transaction after the marker that ended it, and that transaction would never end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::model::ProducerId;
 
-/// What is being asked, or was and has not been used.
+/// Verifications whose request to the coordinator is in progress, or whose result was not used yet.
 #[derive(Debug, Default)]
 pub(super) struct Verifications(Mutex<Asked>);
 
 #[derive(Debug, Default)]
 struct Asked {
     next: u64,
-    /// No more than there are requests on their way.
+    /// At most as many entries as there are requests in progress.
     by_producer: BTreeMap<ProducerId, BTreeSet<u64>>,
 }
 
-/// Begun before the coordinator is asked; it holds until a marker comes, and ends when it is dropped.
+/// Created before the coordinator is asked. It is valid until a marker of the producer is stored, and ends when it is dropped.
 #[derive(Debug)]
 pub struct Verification {
     of: Arc<Verifications>,
@@ -35,7 +35,7 @@ impl Verifications {
         Verification { of: self.clone(), producer, number }
     }
 
-    /// A marker of this producer: what was asked before says nothing about what comes now.
+    /// Notes a marker of this producer: earlier answers of the coordinator are not valid for later batches.
     pub(super) fn end(&self, producer: ProducerId) {
         self.asked().by_producer.remove(&producer);
     }
@@ -46,7 +46,7 @@ impl Verifications {
 }
 
 impl Verification {
-    /// Whether it lets this producer begin a transaction.
+    /// Whether it allows this producer to begin a transaction.
     pub(super) fn holds_for(&self, producer: ProducerId) -> bool {
         let asked = self.of.asked();
         self.producer == producer && asked.by_producer.get(&producer).is_some_and(|numbers| numbers.contains(&self.number))

@@ -6,7 +6,7 @@ use super::legacy::{self, Messages};
 use super::{Codec, Error, Record, Records, decompress, layout};
 use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 
-/// Bytes of base offset and batch length, which the length does not count.
+/// Bytes of base offset and batch length, which are not included in the batch length.
 const LENGTH_PREFIX_BYTES: usize = layout::PARTITION_LEADER_EPOCH;
 
 const TIMESTAMP_TYPE_BIT: i16 = 1 << 3;
@@ -20,28 +20,28 @@ const CODEC_BITS: i16 = 7;
 pub enum TimestampType {
     /// The producer.
     CreateTime,
-    /// The broker: every record has the batch's largest timestamp.
+    /// The broker: every record has the largest timestamp of the batch.
     LogAppendTime,
 }
 
-/// The 61 bytes in front of a batch's records.
+/// The header of 61 bytes before the records of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchHeader {
     /// Offset of the first record.
     pub base_offset: Offset,
     /// Bytes after this field.
     pub batch_length: i32,
-    /// Epoch of the leader that appended it; outside the checksum.
+    /// Epoch of the leader that appended the batch; not covered by the checksum.
     pub leader_epoch: LeaderEpoch,
     /// The format, 2.
     pub magic: i8,
-    /// CRC-32C of everything from the attributes on.
+    /// CRC-32C of everything from the attributes to the end.
     pub crc: u32,
-    /// Codec, timestamp type, transactional, control.
+    /// Codec, timestamp type, and the transactional and control bits.
     pub attributes: i16,
-    /// Offset of the last record, counted from the first.
+    /// Offset of the last record, relative to the first.
     pub last_offset_delta: i32,
-    /// Milliseconds that the records' deltas count from.
+    /// Base timestamp of the records' timestamp deltas, in milliseconds.
     pub base_timestamp: i64,
     /// The largest timestamp.
     pub max_timestamp: i64,
@@ -55,7 +55,7 @@ pub struct BatchHeader {
     pub records_count: i32,
 }
 
-/// The bytes of a field at a fixed place.
+/// The bytes of a field at a fixed position.
 fn at<const N: usize>(bytes: &[u8; layout::SIZE], position: usize) -> [u8; N] {
     let mut field = [0; N];
     field.copy_from_slice(&bytes[position..position + N]);
@@ -63,8 +63,8 @@ fn at<const N: usize>(bytes: &[u8; layout::SIZE], position: usize) -> [u8; N] {
 }
 
 impl BatchHeader {
-    /// Reads the header at the front of `bytes`; checks only that it is there, of a known format, and that its length can be. A message of
-    /// format 0 or 1 is read as a batch of one record.
+    /// Reads the header at the front of `bytes`; checks only that it is complete, that its format is known, and that its length is possible. A
+    /// message of format 0 or 1 is read as a batch of one record.
     pub fn read(bytes: &[u8]) -> Result<BatchHeader, Error> {
         match bytes.get(layout::MAGIC).map(|b| *b as i8) {
             Some(magic @ (0 | 1)) => return legacy::read_header(bytes, magic),
@@ -146,7 +146,7 @@ impl BatchHeader {
         self.magic < 2
     }
 
-    /// Opens a whole batch: its records are decompressed up to `max` bytes where they are compressed.
+    /// Opens a whole batch: compressed records are decompressed to at most `max` bytes.
     pub fn open<'a>(&self, batch: &'a [u8], max: usize) -> Result<Opened<'a>, Error> {
         if self.is_legacy() {
             return Ok(Opened { header: *self, records: legacy::open(self, batch, max)? });
@@ -164,7 +164,7 @@ impl BatchHeader {
         if self.attributes & TIMESTAMP_TYPE_BIT == 0 { TimestampType::CreateTime } else { TimestampType::LogAppendTime }
     }
 
-    /// Says who set the timestamps.
+    /// Sets the timestamp type.
     pub(super) fn set_timestamp_type(&mut self, kind: TimestampType) {
         match kind {
             TimestampType::CreateTime => self.attributes &= !TIMESTAMP_TYPE_BIT,
@@ -177,12 +177,13 @@ impl BatchHeader {
         self.attributes & TRANSACTIONAL_BIT != 0
     }
 
-    /// Whether the batch is a marker of the broker's.
+    /// Whether the batch contains control records, for example a transaction marker.
     pub fn is_control(&self) -> bool {
         self.attributes & CONTROL_BIT != 0
     }
 
-    /// From when on the tombstones of a compacted batch may go, in milliseconds since 1970 (KIP-534); none before its first compaction.
+    /// The time from which the tombstones of a compacted batch may be deleted, in milliseconds since 1970 (KIP-534); none before its first
+    /// compaction.
     pub fn delete_horizon_ms(&self) -> Option<i64> {
         (self.attributes & DELETE_HORIZON_BIT != 0).then_some(self.base_timestamp)
     }
@@ -201,7 +202,7 @@ impl BatchHeader {
         crc32c::crc32c_append(crc32c::crc32c(&self.to_bytes()[layout::ATTRIBUTES..]), body)
     }
 
-    /// Compares the checksum with the bytes of a whole batch.
+    /// Compares the checksum in the header with that of a whole batch.
     pub fn check_crc(&self, batch: &[u8]) -> Result<(), Error> {
         let computed = match self.is_legacy() {
             true => legacy::compute_crc(batch)?,
@@ -211,7 +212,7 @@ impl BatchHeader {
     }
 }
 
-/// A batch whose records are not compressed any more.
+/// A batch with its records decompressed.
 #[derive(Debug)]
 pub struct Opened<'a> {
     header: BatchHeader,
@@ -233,7 +234,7 @@ impl Opened<'_> {
     }
 }
 
-/// The whole batches at the front of `bytes`, with their headers; a partial one at the end is left out.
+/// The whole batches at the front of `bytes`, with their headers; an incomplete batch at the end is ignored.
 pub fn batches(bytes: &[u8]) -> impl Iterator<Item = Result<(BatchHeader, &[u8]), Error>> {
     let mut rest = bytes;
     let mut failed = false;
@@ -247,7 +248,7 @@ pub fn batches(bytes: &[u8]) -> impl Iterator<Item = Result<(BatchHeader, &[u8])
                 rest = after;
                 Some(Ok((header, batch)))
             }
-            // The rest is not even a header.
+            // The remaining bytes are shorter than a header.
             Err(Error::Empty) => None,
             Err(error) => {
                 failed = true;

@@ -1,4 +1,4 @@
-//! Makes batches: the broker's own records, and what tests send.
+//! Builds batches: the broker's own records, and batches that tests send.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -11,16 +11,16 @@ use crate::wire::{put_varint, put_varlong, varint_size, varlong_size};
 pub struct NewRecord<'a> {
     /// The key, or null.
     pub key: Option<&'a [u8]>,
-    /// The value, or null: on a compacted topic a tombstone.
+    /// The value, or null: a tombstone on a compacted topic.
     pub value: Option<&'a [u8]>,
-    /// Milliseconds since 1970; none takes the batch's.
+    /// Milliseconds since 1970; if none, the timestamp of the batch is used.
     pub timestamp_ms: Option<i64>,
     /// Names and values.
     pub headers: Vec<(&'a str, Option<&'a [u8]>)>,
 }
 
 impl<'a> NewRecord<'a> {
-    /// A record with a value alone.
+    /// A record with only a value.
     pub fn value(value: &'a [u8]) -> Self {
         NewRecord { value: Some(value), ..NewRecord::default() }
     }
@@ -31,7 +31,7 @@ impl<'a> NewRecord<'a> {
     }
 }
 
-/// Gathers records into one batch.
+/// Collects records into one batch.
 #[derive(Debug)]
 pub struct BatchBuilder<'a> {
     records: Vec<NewRecord<'a>>,
@@ -41,7 +41,7 @@ pub struct BatchBuilder<'a> {
 }
 
 impl<'a> BatchBuilder<'a> {
-    /// An empty batch, uncompressed, of no producer.
+    /// An empty, uncompressed batch without a producer.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
         BatchBuilder { records: Vec::new(), codec: Codec::None, producer: (-1, -1, -1), attributes: 0 }
@@ -59,7 +59,7 @@ impl<'a> BatchBuilder<'a> {
         self
     }
 
-    /// Makes the batch an idempotent producer's: id, epoch, sequence of the first record.
+    /// Sets the fields of an idempotent producer: id, epoch, sequence of the first record.
     pub fn producer(mut self, id: i64, epoch: i16, base_sequence: i32) -> Self {
         self.producer = (id, epoch, base_sequence);
         self
@@ -71,24 +71,24 @@ impl<'a> BatchBuilder<'a> {
         self.attributes(bits)
     }
 
-    /// Makes it a batch of control records: the log's own, which no consumer sees.
+    /// Makes it a batch of control records, which consumers do not see.
     pub fn control(self) -> Self {
         let bits = self.attributes | batch::CONTROL_BIT;
         self.attributes(bits)
     }
 
-    /// A batch of the broker's own records, which needs no check at the door.
+    /// A batch of the broker's own records, which does not need a check.
     pub fn build_own(self, now_ms: i64) -> CheckedBatch {
         CheckedBatch::own(self.build(now_ms))
     }
 
-    /// Sets bits of the attributes besides the codec's.
+    /// Sets bits of the attributes other than the codec's.
     pub fn attributes(mut self, bits: i16) -> Self {
         self.attributes = bits;
         self
     }
 
-    /// The batch with base offset 0; `now_ms` is the timestamp of records that have none.
+    /// Builds the batch with base offset 0; `now_ms` is the timestamp of records without one.
     pub fn build(self, now_ms: i64) -> Bytes {
         let first = self.records.first().and_then(|r| r.timestamp_ms).unwrap_or(now_ms);
         let largest = self.records.iter().map(|r| r.timestamp_ms.unwrap_or(now_ms)).max().unwrap_or(now_ms);

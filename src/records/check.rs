@@ -1,9 +1,9 @@
-//! The check at the door: what a producer sends becomes a [`CheckedBatch`], or an error.
+//! Validation of produced batches: the bytes from a producer become a [`CheckedBatch`] or an error.
 //!
-//! Kafka opens every compressed batch to look at its records. We check that the body begins with a frame of its codec, trust a header that
-//! agrees with itself, and open a batch only where the topic or the header demands it: a compacted topic needs keys, another codec is
-//! configured, early timestamps are limited, the largest timestamp is missing (Sarama leaves it unset), or `compressed.batches.check=full`.
-//! Uncompressed records are always walked. A refusal names all records that the topic does not allow, so that a producer can send the others again.
+//! Kafka decompresses every compressed batch to check its records. This check verifies that the body begins with a frame of its codec, trusts a
+//! header without contradictions, and decompresses a batch only if the topic or the header requires it: a compacted topic requires keys, another
+//! codec is configured, early timestamps are limited, the largest timestamp is missing (Sarama does not set it), or `compressed.batches.check=full`.
+//! Uncompressed records are always checked. An error names all rejected records, so that a producer can send the others again.
 
 use bytes::Bytes;
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::model::{LeaderEpoch, Offset};
 
-/// The timestamp of a record that has none.
+/// The timestamp of a record without one.
 const NO_TIMESTAMP: i64 = -1;
 
 /// Bytes after the length of a message of format 0 with neither key nor value.
@@ -28,16 +28,16 @@ pub enum KeyRule {
     Optional,
 }
 
-/// How closely compressed batches are looked at.
+/// How closely compressed batches are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
-    /// The header of the codec's frame; the records only where something demands it.
+    /// The header of the codec's frame; the records only if a rule requires it.
     Trusting,
-    /// Always, as Kafka does.
+    /// Header and records always, like Kafka.
     Full,
 }
 
-/// What a topic allows.
+/// The rules of a topic for batches.
 #[derive(Debug, Clone)]
 pub struct Rules {
     /// Milliseconds since 1970.
@@ -50,17 +50,17 @@ pub struct Rules {
     pub after_max_ms: i64,
     /// The topic's `max.message.bytes`.
     pub message_bytes_max: usize,
-    /// The topic's `compression.type`; none keeps the producer's.
+    /// The topic's `compression.type`; if none, the producer's codec is kept.
     pub codec: Option<Codec>,
     /// Whether records need keys.
     pub keys: KeyRule,
-    /// How closely to look.
+    /// How closely to check.
     pub look: Look,
     /// The most bytes that a batch may decompress to.
     pub decompressed_bytes_max: usize,
 }
 
-/// A batch that was checked: the only thing that can be appended to a log. Its offset and epoch are still those that the producer wrote.
+/// A checked batch: only such batches can be appended to a log. Its offset and leader epoch are still those of the producer.
 #[derive(Debug, Clone)]
 pub struct CheckedBatch {
     header: BatchHeader,
@@ -82,7 +82,7 @@ impl CheckedBatch {
         &self.body
     }
 
-    /// The header's bytes with the batch's place in the log. Offset and epoch lie outside the checksum.
+    /// The header's bytes with the batch's offset and epoch in the log. Both are not covered by the checksum.
     pub fn place(&mut self, base_offset: Offset, leader_epoch: LeaderEpoch) -> [u8; layout::SIZE] {
         self.header.base_offset = base_offset;
         self.header.leader_epoch = leader_epoch;
@@ -90,7 +90,7 @@ impl CheckedBatch {
     }
 }
 
-/// Checks what a producer sent for one partition, in Kafka's order. Exactly one batch; a partial one after it is dropped.
+/// Checks the bytes from a producer for one partition, in Kafka's order. Requires exactly one batch; an incomplete one after it is removed.
 pub fn check(bytes: &Bytes, rules: &Rules) -> Result<CheckedBatch, Error> {
     if let Some(magic) = bytes.get(layout::MAGIC).map(|magic| *magic as i8).filter(|magic| *magic != 2) {
         let length =
@@ -177,11 +177,11 @@ impl Checker<'_> {
             || create_time && (self.rules.before_max_ms != i64::MAX || self.header.max_timestamp < self.header.base_timestamp.max(0))
     }
 
-    /// Checks every record and returns the largest timestamp, which is never below -1.
+    /// Checks every record and returns the largest timestamp, which is at least -1.
     fn walk(&self, bytes: &[u8]) -> Result<i64, Error> {
         let mut largest = NO_TIMESTAMP;
         let mut rejected = Vec::new();
-        // As in Kafka all records of a batch that claims the broker's timestamps have its largest one; the topic's own type replaces the claim.
+        // As in Kafka, if a batch claims LogAppendTime, all its records have its largest timestamp; the topic's own type then replaces the claim.
         let is_append_time = self.header.timestamp_type() == TimestampType::LogAppendTime;
         for (index, record) in Records::new(bytes, self.header.records_count).enumerate() {
             let record = record?;
@@ -200,7 +200,7 @@ impl Checker<'_> {
         if rejected.is_empty() { Ok(largest) } else { Err(Error::Rejected(rejected)) }
     }
 
-    /// What is wrong with a timestamp that the producer set. The subtraction wraps as Kafka's does, which refuses times near the ends of 64 bits.
+    /// The error of a timestamp set by the producer. The subtraction wraps like Kafka's, which rejects times near the limits of 64 bits.
     fn bad_timestamp(&self, index: usize, timestamp_ms: i64) -> Option<BadRecord> {
         if timestamp_ms == NO_TIMESTAMP || self.rules.timestamp_type == TimestampType::LogAppendTime {
             let is_claim = self.header.timestamp_type() == TimestampType::LogAppendTime;
@@ -213,7 +213,7 @@ impl Checker<'_> {
         is_bad.then_some(BadRecord { index, fault: Fault::Timestamp { timestamp_ms, earliest_ms, latest_ms } })
     }
 
-    /// Gives the records the configured codec, where it is another one.
+    /// Compresses the records with the configured codec, if it is a different one.
     fn recompress(&mut self, body: &mut Bytes, opened: Option<&[u8]>) -> Result<(), Error> {
         let Some(codec) = self.rules.codec.filter(|codec| *codec != self.codec) else { return Ok(()) };
         *body = compress(codec, opened.unwrap_or(body))?.into();
@@ -248,7 +248,7 @@ mod tests {
         BatchBuilder::new().record(NewRecord::value(b"first")).record(NewRecord::value(b"second"))
     }
 
-    /// The batch with bytes changed and the checksum made right again.
+    /// The batch with changed bytes and a matching checksum.
     fn lying(batch: &Bytes, position: usize, bytes: &[u8]) -> Bytes {
         let mut changed = batch.to_vec();
         changed[position..position + bytes.len()].copy_from_slice(bytes);
@@ -326,7 +326,7 @@ mod tests {
         }
     }
 
-    /// librdkafka fails the whole batch where only the first one is named, and sends the good records again where all are.
+    /// librdkafka fails the whole batch if only the first rejected record is named, and sends the valid records again if all rejected ones are named.
     #[test]
     fn every_record_that_the_topic_does_not_allow_is_named() {
         let compacted = Rules { keys: KeyRule::Required, before_max_ms: 1000, ..rules() };
@@ -376,7 +376,7 @@ mod tests {
             assert!(matches!(check(&future, &rules()), Err(Error::Rejected(_))));
             let old = two().codec(codec).build(NOW - 1001);
             assert!(matches!(check(&old, &Rules { before_max_ms: 1000, ..rules() }), Err(Error::Rejected(_))));
-            // -1 is no timestamp; history before 1970 is as good as any other.
+            // -1 means no timestamp; times before 1970 are as valid as any other.
             for timestamp_ms in [-1, -5, -1_000_000_000_000] {
                 assert_eq!(check(&two().codec(codec).build(timestamp_ms), &rules()).unwrap().header().max_timestamp, -1, "{timestamp_ms}");
             }

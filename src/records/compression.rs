@@ -1,4 +1,4 @@
-//! The codecs of a batch's records, with capped output.
+//! The codecs of a batch's records, with limited output.
 
 use std::io::{Read, Write};
 
@@ -7,7 +7,7 @@ use super::Error;
 /// How the records of a batch are compressed; the number is bits 0 to 2 of the attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Codec {
-    /// As they are.
+    /// Not compressed.
     None = 0,
     /// A gzip member.
     Gzip = 1,
@@ -19,15 +19,15 @@ pub enum Codec {
     Zstd = 4,
 }
 
-/// What a xerial stream begins with: magic, then version and lowest compatible version.
+/// The first bytes of a xerial stream: the magic, followed by version and lowest compatible version.
 const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 /// Bytes of magic and the two versions.
 const XERIAL_HEADER_BYTES: usize = 16;
-/// Uncompressed bytes of a block that we write, as xerial does.
+/// Uncompressed bytes of each block that is written, as in xerial.
 const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
 
 impl Codec {
-    /// The codec of a batch's attributes.
+    /// The codec in a batch's attributes.
     pub fn from_attributes(attributes: i16) -> Result<Codec, Error> {
         Ok(match attributes & 7 {
             0 => Codec::None,
@@ -39,7 +39,7 @@ impl Codec {
         })
     }
 
-    /// As in `compression.type`.
+    /// The name in `compression.type`.
     pub fn name(self) -> &'static str {
         match self {
             Codec::None => "uncompressed",
@@ -51,12 +51,12 @@ impl Codec {
     }
 }
 
-/// Checks that a block begins with a frame of its codec, without decompressing it: magic numbers, versions and what is reserved.
+/// Checks that a block begins with a frame of its codec, without decompressing it: magic numbers, versions and reserved bits.
 ///
 /// | codec | the first bytes |
 /// |---|---|
 /// | gzip | `1f 8b 08`, flags without the three reserved bits (RFC 1952) |
-/// | snappy | xerial's magic and a block that is whole, or a raw block: its elements give the length at its front |
+/// | snappy | xerial's magic and a complete block, or a raw block: its elements add up to the length at its front |
 /// | lz4 | `04 22 4d 18`, version 1, block size 4 to 7 |
 /// | zstd | `28 b5 2f fd`, or a skippable frame (RFC 8878) |
 pub fn check_frame(codec: Codec, block: &[u8]) -> Result<(), Error> {
@@ -75,7 +75,7 @@ pub fn check_frame(codec: Codec, block: &[u8]) -> Result<(), Error> {
     if fits { Ok(()) } else { Err(failed(codec, &"it does not begin with a frame of this codec")) }
 }
 
-/// Whether a raw snappy block, which has no magic number, is one: the sizes of its elements are walked without copying a byte, and add up to the
+/// Whether a block is a raw snappy block, which has no magic number: the sizes of its elements, found without copying a byte, must add up to the
 /// length at its front.
 fn is_snappy_block(block: &[u8]) -> bool {
     let walk = || {
@@ -110,7 +110,7 @@ fn little_endian(bytes: &[u8]) -> usize {
     bytes.iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte))
 }
 
-/// Decompresses a block; more than `max` bytes are an error, found while they stream.
+/// Decompresses a block. More than `max` bytes are an error, which is detected during decompression.
 pub fn decompress(codec: Codec, block: &[u8], max: usize) -> Result<Vec<u8>, Error> {
     match codec {
         Codec::None => Ok(block.to_vec()),
@@ -169,10 +169,10 @@ fn snappy(block: &[u8], max: usize) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// Appends one raw block. A block says its size in front: it is checked before anything is reserved.
+/// Appends one raw block. A block begins with its decompressed size, which is checked before memory is reserved.
 fn snappy_block(block: &[u8], max: usize, bytes: &mut Vec<u8>) -> Result<(), Error> {
     let length = snap::raw::decompress_len(block).map_err(|e| failed(Codec::Snappy, &e))?;
-    // A block of n bytes cannot say more than about 64 n bytes (a copy of 64 takes three bytes, a short one two).
+    // A block of n bytes cannot decompress to more than about 64 n bytes (a copy of 64 has three bytes, a short one two).
     if bytes.len() + length > max || length > block.len().saturating_mul(64) {
         return Err(Error::Bomb(max));
     }
@@ -229,7 +229,7 @@ mod tests {
             }
             assert!(check_frame(*written, &block[..2]).is_err(), "{} cut off", written.name());
         }
-        // Uncompressed records under the attributes of a codec, as a faulty client once sent them.
+        // Uncompressed records with the attributes of a codec, as a faulty client once sent them.
         let plain = [18, 0, 0, 0, 2, b'k', 6, b'a', b'b', b'c', 0];
         for codec in codecs {
             assert!(check_frame(*codec, &plain).is_err() && check_frame(*codec, &[]).is_err(), "{}", codec.name());

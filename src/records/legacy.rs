@@ -1,34 +1,34 @@
-//! Message formats 0 and 1, which brokers before Kafka 0.11 wrote: found in old directories, read, and never written.
+//! Message formats 0 and 1, which brokers before Kafka 0.11 wrote: they are in old directories, and are read but never written.
 //!
-//! A message stands alone: offset (int64), size (int32), CRC-32 of what follows it (int32), magic (int8), attributes (int8), in format 1 a
-//! timestamp (int64), and key and value behind int32 lengths. A compressed message's value is a set of messages, and its offset is that of the
-//! last of them. Their offsets are absolute in format 0 and count from the first one in format 1 (KIP-31, KIP-32).
+//! A message is not in a batch: offset (int64), size (int32), CRC-32 of the following bytes (int32), magic (int8), attributes (int8), in format 1 a
+//! timestamp (int64), and key and value, each after an int32 length. The value of a compressed message is a set of messages, and its offset is that
+//! of the last of them. Offsets in the set are absolute in format 0 and relative to the first one in format 1 (KIP-31, KIP-32).
 
 use std::borrow::Cow;
 
 use super::{BatchHeader, Codec, Error, Record, decompress, layout};
 use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 
-/// Where the checksum stands, after offset and size.
+/// Position of the checksum, after offset and size.
 const CRC: usize = 12;
-/// Where the attributes stand, after the magic.
+/// Position of the attributes, after the magic.
 const ATTRIBUTES: usize = 17;
-/// The codec's bits, and in format 1 the timestamp's type, where format 2 has them too.
+/// The bits of the codec, and in format 1 of the timestamp type, which have the same position in format 2.
 const ATTRIBUTES_KEPT: [i16; 2] = [0b0111, 0b1111];
 
 fn field<const N: usize>(bytes: &[u8], position: usize) -> Result<[u8; N], Error> {
     bytes.get(position..).and_then(|bytes| bytes.first_chunk()).copied().ok_or(Error::Empty)
 }
 
-/// Bytes in front of the key's length.
+/// Bytes before the key's length.
 fn prefix(magic: i8) -> usize {
     if magic == 0 { ATTRIBUTES + 1 } else { ATTRIBUTES + 1 + 8 }
 }
 
-/// The header of a message as if it were a batch of one record, or, where it is compressed, of the last of its records.
+/// The header of a message as if it were a batch of one record, or of the last record of a compressed message.
 pub(super) fn read_header(bytes: &[u8], magic: i8) -> Result<BatchHeader, Error> {
     let batch_length = i32::from_be_bytes(field(bytes, layout::BATCH_LENGTH)?);
-    // Two lengths come after the prefix at least.
+    // At least two lengths follow the prefix.
     if batch_length < (prefix(magic) + 8 - CRC) as i32 {
         return Err(Error::Length(batch_length));
     }
@@ -56,7 +56,7 @@ pub(super) fn compute_crc(message: &[u8]) -> Result<u32, Error> {
     Ok(crc32fast::hash(message.get(layout::MAGIC..).ok_or(Error::Empty)?))
 }
 
-/// The set of messages that a message is: itself, or what is compressed in it.
+/// The set of messages in a message: the message itself, or its decompressed value.
 pub(super) fn open<'a>(header: &BatchHeader, message: &'a [u8], max: usize) -> Result<Cow<'a, [u8]>, Error> {
     match header.codec()? {
         Codec::None => Ok(Cow::Borrowed(message)),
@@ -67,12 +67,12 @@ pub(super) fn open<'a>(header: &BatchHeader, message: &'a [u8], max: usize) -> R
     }
 }
 
-/// Walks over a set of messages. The deltas count from what the header says.
+/// Walks over a set of messages. The deltas are relative to the values in the header.
 #[derive(Debug)]
 pub(super) struct Messages<'a> {
     rest: &'a [u8],
     index: usize,
-    /// What the header's offset is called inside the set.
+    /// The offset inside the set that corresponds to the header's offset.
     last: i64,
     timestamp: i64,
 }
@@ -90,7 +90,7 @@ impl<'a> Messages<'a> {
         messages
     }
 
-    /// The next message with its offset.
+    /// The first of the remaining messages with its offset.
     fn split(&self) -> Result<(i64, &'a [u8]), Error> {
         let offset = i64::from_be_bytes(field(self.rest, layout::BASE_OFFSET)?);
         let length = i32::from_be_bytes(field(self.rest, layout::BATCH_LENGTH)?);
@@ -142,7 +142,7 @@ fn key_and_value(message: &[u8], magic: i8) -> Result<KeyAndValue<'_>, Error> {
     Ok((key, value))
 }
 
-/// Bytes behind an int32 length, of which -1 is null, and where they end.
+/// The bytes after an int32 length (-1 is null), and their end.
 fn nullable(bytes: &[u8], at: usize) -> Result<(Option<&[u8]>, usize), Error> {
     let length = i32::from_be_bytes(field(bytes, at)?);
     if length == -1 {

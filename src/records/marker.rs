@@ -1,6 +1,6 @@
 //! The control batches that end transactions (KIP-98).
 //!
-//! | part | holds |
+//! | part | content |
 //! |---|---|
 //! | key | version (int16, 0), type (int16: 0 abort, 1 commit) |
 //! | value | version (int16, 0), epoch of the coordinator (int32) |
@@ -10,42 +10,42 @@ use bytes::Bytes;
 use super::{BatchBuilder, BatchHeader, CheckedBatch, Error, NewRecord, batch, layout};
 use crate::model::{ProducerEpoch, ProducerId};
 
-/// Formats of key and value; later ones begin with the same fields.
+/// Version of key and value; later versions begin with the same fields.
 const VERSION: i16 = 0;
 
 /// How a transaction ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TransactionResult {
-    /// Its records count for nobody who reads committed.
+    /// Consumers with `read_committed` do not get its records.
     Abort = 0,
-    /// Its records count.
+    /// All consumers get its records.
     Commit = 1,
 }
 
-/// What holds of a producer's epoch when its transactions end.
+/// How a producer's epoch changes when its transaction ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EpochRule {
-    /// It stays.
+    /// It stays the same.
     Stays,
-    /// It grows with each transaction (KIP-890), so that nothing of an earlier one can be taken for part of a later one.
+    /// It grows with each transaction (KIP-890), so that a batch of an earlier transaction cannot become part of a later one.
     Grows,
 }
 
-/// A marker: what the coordinator of a transaction writes into each of its partitions.
+/// A marker: the batch that the transaction coordinator writes into each partition of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Marker {
-    /// Whose transaction.
+    /// The producer of the transaction.
     pub producer_id: ProducerId,
-    /// The epoch that the producer has from now on in this partition (KIP-890), or had.
+    /// The producer's epoch in this partition after the marker (KIP-890), or its epoch in the transaction.
     pub producer_epoch: ProducerEpoch,
-    /// How it ends.
+    /// How the transaction ends.
     pub result: TransactionResult,
-    /// The epoch of the partition of `__transaction_state` that decided.
+    /// The leader epoch of the `__transaction_state` partition whose coordinator ended the transaction.
     pub coordinator_epoch: i32,
 }
 
 impl Marker {
-    /// The batch, as checked as a producer's.
+    /// Builds the batch, as a checked one.
     pub fn to_batch(&self, now_ms: i64) -> CheckedBatch {
         let mut key = VERSION.to_be_bytes().to_vec();
         key.extend_from_slice(&(self.result as i16).to_be_bytes());
@@ -59,7 +59,7 @@ impl Marker {
         CheckedBatch::own(bytes)
     }
 
-    /// The marker of a stored batch; none where it is no control batch, holds no record any more, or a control record of another type.
+    /// The marker in a stored batch; none if it is not a control batch, has no records any more, or has a control record of another type.
     pub fn read(header: &BatchHeader, batch: &[u8]) -> Result<Option<Marker>, Error> {
         if !header.is_control() || header.records_count == 0 {
             return Ok(None);
@@ -80,7 +80,7 @@ impl Marker {
 }
 
 impl CheckedBatch {
-    /// A batch that the broker made.
+    /// A batch that the broker built.
     pub(super) fn own(bytes: Bytes) -> CheckedBatch {
         let header = BatchHeader::read(&bytes).expect("a batch that was just made is whole");
         CheckedBatch::of(header, bytes.slice(layout::SIZE..))

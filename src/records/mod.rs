@@ -1,7 +1,7 @@
 //! Record batches: read, check, build, compress, rewrite.
 //!
-//! A batch is Kafka's format v2 (magic 2): a fixed header of 61 bytes and then the records, compressed as one block where a codec is
-//! named. `protocol-spec/records/record_batch.spec` declares the header; `layout` is generated from it.
+//! A batch has Kafka's format v2 (magic 2): a fixed header of 61 bytes and then the records, compressed as one block if the attributes contain
+//! a codec. `protocol-spec/records/record_batch.spec` declares the header; `layout` is generated from it.
 
 mod batch;
 mod build;

@@ -6,17 +6,17 @@ use crate::wire::{self, varint_in, varlong_in};
 /// One record, borrowed from its batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// Counted from the batch's base offset.
+    /// Relative to the batch's base offset.
     pub offset_delta: i32,
-    /// Counted from the batch's base timestamp, in milliseconds.
+    /// Relative to the batch's base timestamp, in milliseconds.
     pub timestamp_delta: i64,
     /// The key, or null.
     pub key: Option<&'a [u8]>,
     /// The value, or null.
     pub value: Option<&'a [u8]>,
-    /// All its bytes, without the length in front.
+    /// All its bytes, without the length before them.
     pub(super) bytes: &'a [u8],
-    /// The headers' bytes, still to be read by [`Record::headers`].
+    /// The bytes of the headers, which [`Record::headers`] decodes.
     headers: &'a [u8],
     headers_count: i32,
 }
@@ -30,7 +30,7 @@ pub struct Header<'a> {
     pub value: Option<&'a [u8]>,
 }
 
-/// Walks over the records of a batch (decompressed).
+/// Walks over the (decompressed) records of a batch.
 #[derive(Debug)]
 pub struct Records<'a> {
     rest: &'a [u8],
@@ -64,7 +64,7 @@ impl<'a> Records<'a> {
 impl<'a> Iterator for Records<'a> {
     type Item = Result<Record<'a>, Error>;
 
-    /// The next record; after the last one, bytes left over are an error.
+    /// The next record; remaining bytes after the last one are an error.
     fn next(&mut self) -> Option<Self::Item> {
         let index = self.index;
         self.index += 1;
@@ -115,7 +115,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Bytes behind a varint length; -1 is null.
+/// The bytes after a varint length; -1 is null.
 fn nullable(bytes: &[u8]) -> Result<(Option<&[u8]>, &[u8]), wire::Error> {
     let (length, rest) = varint_in(bytes)?;
     if length == -1 {

@@ -1,7 +1,7 @@
-//! Rewrites a stored batch with some of its records, as compaction needs it.
+//! Rewrites a stored batch with some of its records, for compaction.
 //!
-//! Offsets, timestamps, producer, epoch and codec of a batch stay; only records go. A batch that loses all of them can stay as an empty one:
-//! a header alone.
+//! Offsets, timestamps, producer, epoch and codec of a batch stay; only records are removed. A batch without remaining records can be kept as an
+//! empty one: only a header.
 
 use std::borrow::Cow;
 
@@ -10,21 +10,21 @@ use bytes::BytesMut;
 use super::{BatchHeader, Codec, Error, Record, compress, layout};
 use crate::wire::{put_varint, put_varlong, varlong_in, varlong_size};
 
-/// What becomes of a batch without records.
+/// What to do with a batch without remaining records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenEmpty {
-    /// It goes.
+    /// It is removed.
     Drop,
-    /// Its header stays, so that readers and producers find the offsets and sequences that it had.
+    /// Its header is kept, so that readers and producers find its offsets and sequences.
     KeepHeader,
 }
 
-/// Which records make a batch get a delete horizon, if it has none yet.
+/// The remaining records for which a batch gets a delete horizon, if it has none yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HorizonFor {
-    /// Those with a null value.
+    /// Records with a null value.
     Tombstones,
-    /// Any: a marker with nothing left to mark.
+    /// All: the batch is a marker without remaining records in its transaction.
     All,
 }
 
@@ -35,23 +35,23 @@ pub struct Rewrite {
     pub decompressed_bytes_max: usize,
     /// The delete horizon that a batch gets if it has none yet, in milliseconds since 1970.
     pub horizon_ms: i64,
-    /// For which records.
+    /// The records for which it gets one.
     pub horizon_for: HorizonFor,
-    /// For a batch that loses all its records.
+    /// What to do if no records remain.
     pub when_empty: WhenEmpty,
 }
 
-/// A rewritten batch.
+/// The result of a rewrite.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Retained<'a> {
-    /// Nothing stays.
+    /// No batch remains.
     Nothing,
-    /// This stays; borrowed where nothing changed.
+    /// The remaining batch; borrowed if it is unchanged.
     Batch(BatchHeader, Cow<'a, [u8]>),
 }
 
-/// Keeps the records of a whole, sound batch for which `keep` says so. A null value that stays for the first time sets the batch's delete
-/// horizon (KIP-534): bit 6 of the attributes, and the base timestamp is the time from which on it may go.
+/// Keeps the records of a whole, valid batch for which `keep` returns true. If a record with a null value remains and the batch has no delete
+/// horizon yet, it gets one (KIP-534): bit 6 of the attributes, and the base timestamp is the time from which the tombstone may be deleted.
 pub fn retain<'a>(
     header: &BatchHeader,
     batch: &'a [u8],
@@ -68,8 +68,8 @@ pub fn retain<'a>(
         }
     }
     if header.is_legacy() {
-        // Old formats are not written: a message goes or stays, and what is compressed together stays together. So do deletions, which have
-        // nowhere to say for how long.
+        // Old formats are not written: a message is kept or removed, and messages compressed together are kept together. Tombstones are kept too,
+        // because these formats have no field for a delete horizon.
         let is_whole = how.when_empty == WhenEmpty::KeepHeader || !kept.is_empty();
         return Ok(if is_whole { Retained::Batch(*header, Cow::Borrowed(batch)) } else { Retained::Nothing });
     }
@@ -107,7 +107,7 @@ pub fn retain<'a>(
     Ok(finish(next, &body))
 }
 
-/// The same record with another distance from its batch's timestamp.
+/// The same record with another timestamp delta.
 fn put_moved(out: &mut BytesMut, record: &Record<'_>, timestamp_delta: i64) -> Result<(), Error> {
     let malformed = |what: crate::wire::Error| Error::Record { index: 0, what: what.to_string() };
     let (attributes, rest) = record.bytes.split_at(1);

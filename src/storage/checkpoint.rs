@@ -1,16 +1,16 @@
-//! Kafka's small text files: a version, a count, and a line an entry.
+//! Kafka's small text files: a version, a count, and one line per entry.
 
 use std::path::Path;
 
 use super::Error;
 use crate::env::Disk;
 
-/// Reads the entries' lines; a missing file has none, and a malformed one is treated as missing, since all of them can be made anew.
+/// Reads the lines of the entries. A missing or malformed file has none: the content of all such files can be rebuilt.
 pub(super) fn read(disk: &dyn Disk, path: &Path) -> Vec<String> {
     disk.read(path).ok().and_then(|bytes| parse(&bytes)).unwrap_or_default()
 }
 
-/// Whether a file says what it holds.
+/// Whether the content of a file is valid.
 pub(super) fn is_sound(bytes: &[u8]) -> bool {
     parse(bytes).is_some()
 }
@@ -24,7 +24,7 @@ fn parse(bytes: &[u8]) -> Option<Vec<String>> {
     (version == Some(0) && count == Some(entries.len())).then_some(entries)
 }
 
-/// What a file with these entries holds.
+/// The content of a file with these entries.
 pub(super) fn text(entries: &[String]) -> String {
     let mut text = format!("0\n{}\n", entries.len());
     for entry in entries {
@@ -34,7 +34,7 @@ pub(super) fn text(entries: &[String]) -> String {
     text
 }
 
-/// Replaces the file; a power cut may lose it.
+/// Replaces the file without an fsync; a power loss may lose it.
 pub(super) fn write(disk: &dyn Disk, path: &Path, entries: &[String]) -> Result<(), Error> {
     let next = path.with_extension("tmp");
     disk.write(&next, text(entries).as_bytes()).map_err(Error::io("write", &next))?;

@@ -1,12 +1,12 @@
-//! Compacts: maps each key to its last offset, writes segments anew without what is outdated, and puts them in the place of the old ones.
+//! Compacts logs: maps each key to its last offset, rewrites segments without outdated records, and replaces the old segments with them.
 //!
-//! A group of neighbouring segments becomes one. Its file is made in steps, so that a crash leaves either the old segments or the new one:
+//! A group of neighbouring segments becomes one segment. Its file is created in steps, so that a crash leaves either the old segments or the new one:
 //!
-//! 1. `base.log.cleaned` is written and made durable. A crash here leaves a file that the next open removes.
-//! 2. It is renamed to `base.log.swap`. From here on the next open finishes what follows.
-//! 3. The other old segments and the old indexes are removed, then the file takes the name `base.log`.
+//! 1. `base.log.cleaned` is written and fsynced. A crash here leaves a file that the next open removes.
+//! 2. It is renamed to `base.log.swap`. From here on, after a crash the next open completes the following step.
+//! 3. The other old segments and the old indexes are removed, then the file is renamed to `base.log`.
 //!
-//! The last batch of a group always stays, if only as a header: the end of what a `.swap` file replaces can be read from itself.
+//! The last batch of a group is always kept, at least as a header: so a `.swap` file itself shows the end of the segments that it replaces.
 
 use std::collections::{HashMap, HashSet};
 use std::io::IoSlice;
@@ -27,20 +27,20 @@ use crate::env::Entropy;
 use crate::model::Offset;
 use crate::records::{self, BatchHeader, HorizonFor, Marker, Record, Retained, Rewrite, WhenEmpty, retain};
 
-/// Bytes of a map's slot, and half of it again while the map grows.
+/// Bytes of a slot of the map, including half of it again while the map grows.
 const SLOT_BYTES: usize = 38;
-/// Bytes that are written at once.
+/// Bytes per write.
 const WRITE_BYTES: usize = 1 << 20;
 
-/// Called with the number of bytes that were read or written; waits where compaction is throttled, and says whether to go on.
+/// Called with the number of bytes that were read or written. It waits if compaction is throttled, and returns whether to continue.
 pub type Pace<'a> = dyn FnMut(usize) -> bool + 'a;
 
-/// What was decided for one log. It is made under the log's lock and done without it.
+/// The plan for one log. It is made under the log's lock and carried out without it.
 #[derive(Debug)]
 pub struct Cleaning {
     pub(super) dirty: Dirty,
     pub(super) sources: Vec<Arc<Segment>>,
-    /// How often the log had been truncated.
+    /// The number of truncations of the log.
     pub(super) cuts: u64,
     /// Lengths of runs of `sources`.
     pub(super) groups: Vec<usize>,
@@ -49,65 +49,65 @@ pub struct Cleaning {
     pub(super) index_interval_bytes: u64,
     pub(super) delete_retention_ms: i64,
     pub(super) decompressed_bytes_max: usize,
-    /// What says where producers stand.
+    /// The batches that contain the state of producers.
     pub(super) last_batches: LastBatches,
-    /// Aborted transactions, in the order in which they began.
+    /// Aborted transactions, in the order of their first offsets.
     pub(super) aborted: Vec<AbortedEntry>,
 }
 
 impl Cleaning {
-    /// What is dirty.
+    /// The dirty part of the log.
     pub fn dirty(&self) -> Dirty {
         self.dirty
     }
 
-    /// Whether the log has not been truncated since this was decided.
+    /// Whether the log has not been truncated since the plan was made.
     pub fn is_of(&self, log: &Log) -> bool {
         self.cuts == log.cuts()
     }
 }
 
-/// A compacted segment that is ready to take the place of others.
+/// A compacted segment that is ready to replace others.
 #[derive(Debug)]
 pub struct Replacement {
     pub(super) segment: Segment,
-    /// The segments that it stands for.
+    /// The segments that it replaces.
     pub(super) sources: Vec<Arc<Segment>>,
 }
 
-/// What compacting a log did.
+/// The result of compacting a log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cleaned {
     /// Bytes of the segments that were compacted.
     pub bytes_before: u64,
-    /// Bytes of what stands in their place.
+    /// Bytes of the segments that replaced them.
     pub bytes_after: u64,
     /// Segments before.
     pub segments_before: usize,
     /// Segments after.
     pub segments_after: usize,
-    /// The first offset that is dirty now.
+    /// The first offset that is dirty after the compaction.
     pub clean_to: Offset,
 }
 
-/// Compacts logs, one at a time, within a bound of memory.
+/// Compacts logs, one at a time, with bounded memory.
 pub struct Cleaner {
     key: [u8; 16],
     entries_max: usize,
 }
 
 impl Cleaner {
-    /// A cleaner whose map takes up to about `map_bytes` while a log is compacted.
+    /// A cleaner whose map uses up to about `map_bytes` while a log is compacted.
     pub fn new(entropy: &dyn Entropy, map_bytes: usize) -> Cleaner {
         let mut key = [0; 16];
-        // With a key of ours nobody can make keys that share a hash.
+        // The hash key is random, so that clients cannot construct keys with the same hash.
         entropy.fill(&mut key);
         let slots = (map_bytes / SLOT_BYTES).max(8);
         Cleaner { key, entries_max: (1 << slots.ilog2()) / 8 * 7 }
     }
 
-    /// Compacts a log. `replace` puts each finished segment into the log and says whether the log still had what it stands for; where it had
-    /// not, the rest is left for the next time.
+    /// Compacts a log. `replace` puts each finished segment into the log and returns whether the log still contained the segments that it replaces;
+    /// if not, the rest is left for the next compaction.
     pub fn clean(
         &self,
         files: &Arc<OpenFiles>,
@@ -117,7 +117,7 @@ impl Cleaner {
         mut replace: impl FnMut(Replacement) -> Result<bool, Error>,
     ) -> Result<Cleaned, Error> {
         let mut cleaned = Cleaned::default();
-        // A segment that retention took away meanwhile may have lost its file with its name.
+        // If retention has deleted a segment meanwhile, its file may not exist any more.
         match self.clean_groups(files, cleaning, now_ms, pace, &mut replace, &mut cleaned) {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(cleaned),
@@ -178,7 +178,7 @@ impl Cleaner {
         Ok(map)
     }
 
-    /// Whether the map is full now.
+    /// Adds a batch to the map; returns whether the map is full.
     fn map_batch(&self, map: &mut KeyMap, cleaning: &Cleaning, header: &BatchHeader, batch: &[u8]) -> Result<bool, records::Error> {
         for record in header.open(batch, cleaning.decompressed_bytes_max)?.records() {
             let record = record?;
@@ -195,7 +195,7 @@ impl Cleaner {
     }
 }
 
-/// Writes what stays of a group.
+/// Writes the remaining records of a group.
 fn rewrite(
     files: &Arc<OpenFiles>,
     cleaning: &Cleaning,
@@ -221,13 +221,13 @@ fn rewrite(
             };
             let marker = Marker::read(header, batch).map_err(source.corrupt())?;
             let what = match &marker {
-                // A marker that marks nothing any more goes as a tombstone goes, after its delete horizon.
+                // A marker without remaining records is deleted like a tombstone, after its delete horizon.
                 Some(marker) if transactions.is_idle(header, marker) => {
                     how.horizon_for = HorizonFor::All;
                     if is_over { Fate::Goes } else { Fate::Stays }
                 }
                 Some(_) => Fate::Stays,
-                // Of a control batch without a marker nothing is known.
+                // The meaning of a control batch without a known marker is unknown, so it is kept.
                 None if header.is_control() && header.records_count > 0 => Fate::Stays,
                 None if header.is_control() || transactions.is_aborted(header) => Fate::Goes,
                 None => Fate::ByKey,
@@ -249,19 +249,19 @@ fn rewrite(
             Ok(false)
         })?;
         modified_ms = modified_ms.max(source.file()?.modified_ms().map_err(Error::io("read", &source.path("log")))?);
-        // Without its marker a reader would not know where an aborted transaction ends.
+        // An entry is kept only with its marker, at which the aborted transaction ends for a reader.
         let aborted = source.aborted_from(Offset(0)).into_iter().filter(|entry| markers.contains(&entry.last_offset));
         aborted.for_each(|entry| output.segment.note_aborted(entry));
     }
     Ok(Replacement { segment: output.finish(modified_ms)?, sources: sources.to_vec() })
 }
 
-/// What becomes of the records of a batch.
+/// Which records of a batch are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Stays,
     Goes,
-    /// Each by whether it is the last one of its key.
+    /// Each record that is the last one of its key.
     ByKey,
 }
 
@@ -269,7 +269,7 @@ enum Fate {
 struct KeyMap {
     key: [u8; 16],
     offsets: HashMap<u128, Offset>,
-    /// The first offset that is not in the map, because it was not to be or because the map is full.
+    /// The first offset that is not in the map: the dirty part ends there, or the map is full.
     end: Offset,
 }
 
@@ -278,13 +278,13 @@ impl KeyMap {
         SipHasher13::new_with_key(&self.key).hash(key).as_u128()
     }
 
-    /// Whether a record below the map's end is the last one of its key. One without a key cannot be looked up, and is none.
+    /// Whether a record below the map's end is the last one of its key. A record without a key is never the last one.
     fn is_last(&self, key: Option<&[u8]>, offset: Offset) -> bool {
         key.is_some_and(|key| self.offsets.get(&self.hash(key)).is_none_or(|last| offset >= *last))
     }
 }
 
-/// Walks all batches of a segment; `each` says whether to stop. Returns what it said last.
+/// Walks all batches of a segment until `each` returns true. Returns the last result of `each`.
 fn walk(source: &Segment, pace: &mut Pace<'_>, mut each: impl FnMut(&BatchHeader, &[u8]) -> Result<bool, Error>) -> Result<bool, Error> {
     let stopped = walk_batches(&*source.file()?, 0, source.size(), |_, header, batch| match each(header, batch) {
         _ if !pace(batch.len()) => ControlFlow::Break(Err(Error::Stopping)),
@@ -308,8 +308,8 @@ struct Output {
 impl Output {
     fn create(files: &Arc<OpenFiles>, cleaning: &Cleaning, base: Offset) -> Result<Output, Error> {
         let Cleaning { directory, presence, .. } = cleaning;
-        // Compaction goes on without the log's lock: the topic may be deleted and another one created under its name, in whose directory this
-        // must leave no file.
+        // Compaction does not hold the log's lock: the topic may be deleted and another one created under its name, and no file may be created in
+        // the directory of that one.
         let segment = presence.during(directory, || Segment::create_cleaned(&files.of_log(presence), directory, base))?;
         segment.cut()?;
         Ok(Output { segment, index_interval_bytes: cleaning.index_interval_bytes, buffer: Vec::new(), written: 0 })

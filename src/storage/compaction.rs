@@ -1,4 +1,4 @@
-//! What compaction has to do. Deciding is apart from doing.
+//! What compaction must do. Decisions are separate from their execution.
 
 use super::SegmentFacts;
 use crate::model::Offset;
@@ -16,21 +16,21 @@ pub struct Compaction {
     pub delete_retention_ms: i64,
 }
 
-/// What is to be compacted: everything below `end`; what lies below `first_dirty` was compacted before.
+/// The part of a log to compact: everything below `end`; the part below `first_dirty` was compacted before.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Dirty {
     /// The first offset that was never compacted.
     pub first_dirty: Offset,
-    /// The first offset that is not compacted this time; a segment begins here.
+    /// The first offset that is not compacted this time; a segment begins at it.
     pub end: Offset,
     /// The part of the bytes below `end` that is dirty, 0 to 1.
     pub ratio: f64,
 }
 
-/// Decides whether a log is due, in Kafka's way. The segments are all of a log, the last one active.
+/// Decides like Kafka whether a log must be compacted. `segments` are all segments of a log, the last one active.
 ///
-/// - Compacted is what lies below the active segment, below `last_stable`, and below the first segment with a record younger than `min_lag_ms`.
-/// - The log is due if more than `dirty_ratio` of that is dirty, or if the oldest dirty segment is older than `max_lag_ms`.
+/// - The compacted part is below the active segment, below `last_stable`, and below the first segment with a record younger than `min_lag_ms`.
+/// - The log is compacted if more than `dirty_ratio` of that part is dirty, or if the oldest dirty segment is older than `max_lag_ms`.
 pub fn choose_dirty(
     segments: &[SegmentFacts],
     policy: &Compaction,
@@ -40,7 +40,7 @@ pub fn choose_dirty(
     now_ms: i64,
 ) -> Option<Dirty> {
     let active = segments.last()?;
-    // A checkpoint beyond the log belongs to another log of this name.
+    // A checkpoint beyond the log end belongs to another log with this name.
     let first_dirty = checkpoint.filter(|offset| *offset <= active.next_offset).unwrap_or(log_start).max(log_start);
     let sealed = &segments[..segments.len() - 1];
     let is_too_young = |s: &SegmentFacts| policy.min_lag_ms > 0 && now_ms.saturating_sub(s.largest_timestamp_ms) < policy.min_lag_ms;
@@ -57,7 +57,7 @@ pub fn choose_dirty(
     (ratio > policy.dirty_ratio || waits_too_long).then_some(Dirty { first_dirty, end, ratio })
 }
 
-/// Joins neighbours that together fit into one segment: the lengths of runs, in order.
+/// Merges neighbouring segments that fit into one segment: returns the lengths of runs, in order.
 pub fn group(segments: &[SegmentFacts], segment_bytes: u64) -> Vec<usize> {
     let mut groups = Vec::new();
     let mut rest = segments;

@@ -1,24 +1,24 @@
-//! A log directory: whose it is, which partitions lie in it, and how it was left.
+//! A log directory: its identity, its partitions, and how the last broker left it.
 //!
-//! | file | holds |
+//! | file | content |
 //! |---|---|
-//! | `meta.properties` | node, cluster and directory id; `software=dlog` tells our directories from Apache Kafka's |
+//! | `meta.properties` | node, cluster and directory id; `software=dlog` distinguishes our directories from Apache Kafka's |
 //! | `.lock` | held while a broker runs |
 //! | `.kafka_cleanshutdown` | exists after a clean stop, until the next start |
-//! | `recovery-point-offset-checkpoint` | for each partition the offset below which all is durable |
-//! | `log-start-offset-checkpoint` | the first offset of partitions whose records were deleted by DeleteRecords |
-//! | `commit-journal.<number>` | under `durability.profile=fsync`, what was committed and may not be durable in the logs, see [`CommitJournal`] |
-//! | `commit-journal-start-checkpoint` | for each partition that was truncated the number of the first use of a journal file that counts for it |
+//! | `recovery-point-offset-checkpoint` | for each partition the offset below which everything is fsynced |
+//! | `log-start-offset-checkpoint` | the log start offset of partitions whose records were deleted by DeleteRecords |
+//! | `commit-journal.<number>` | under `durability.profile=fsync`, committed batches that may not be fsynced in the logs, see [`CommitJournal`] |
+//! | `commit-journal-start-checkpoint` | for each truncated partition the number of the first use of a journal file that is valid for it |
 //! | `cleaner-offset-checkpoint` | for each compacted partition the first offset that was never compacted |
 //! | `topic-partition/` | one log each; `topic-partition.<uuid>-delete/` belongs to a deleted topic and is being removed |
 //!
-//! A file system takes names of up to [`NAME_BYTES_MAX`] bytes. A topic's name has up to 249, so `topic-partition` fits for up to 100,000
-//! partitions; in the name of a directory that is being removed the topic is cut short, as in Kafka (KAFKA-4893).
+//! A file system allows names of up to [`NAME_BYTES_MAX`] bytes. A topic's name has up to 249, so `topic-partition` fits for up to 100,000
+//! partitions. In the name of a directory that is being removed the topic is shortened, as in Kafka (KAFKA-4893).
 //!
-//! Checkpoint files name partitions by topic and number, not by the topic's id. What they say of a deleted topic must not count for a new one
-//! of the same name: it would lose records below another log's start, or trust segments that were never synced. So a partition's lines are
-//! [forgotten](LogDirectory::forget) durably before its directory is created, and a line is only written while its partition is still there,
-//! which is decided under the file's lock ([`OffsetFile::change`]).
+//! Checkpoint files identify partitions by topic and number, not by the topic's id. An entry for a deleted topic must not be used for a new one
+//! of the same name: that topic would lose records below the other log's start, or trust segments that were never fsynced. So a partition's entries
+//! are [removed](LogDirectory::forget) durably before its directory is created, and an entry is only written while its partition exists,
+//! which is checked under the file's lock ([`OffsetFile::change`]).
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -38,11 +38,11 @@ const CLEANED: &str = "cleaner-offset-checkpoint";
 const JOURNAL_STARTS: &str = "commit-journal-start-checkpoint";
 const PARTITION_METADATA: &str = "partition.metadata";
 const DELETED: &str = "-delete";
-/// The most bytes of a name, on all file systems in use.
+/// The most bytes of a file name on the usual file systems.
 const NAME_BYTES_MAX: usize = 255;
 /// Hexadecimal digits of the id in the name of a directory that is being removed.
 const DELETED_ID_DIGITS: usize = 32;
-/// What stays where a directory is cleared.
+/// The names that are kept when a directory is cleared.
 const KEPT_BY_CLEARING: &[&str] = &[LOCK, "lost+found"];
 
 /// How the last broker left the directory.
@@ -56,12 +56,12 @@ pub enum Start {
     Crashed,
 }
 
-/// Who made a log directory.
+/// The software that created a log directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Software {
     /// This broker.
     Dlog,
-    /// Apache Kafka, whose layout is ours but for the metadata log.
+    /// Apache Kafka, whose layout is the same except for the metadata log.
     Kafka,
 }
 
@@ -70,15 +70,15 @@ pub enum Software {
 pub struct LogDirectory {
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    /// Who made it.
+    /// The software that created it.
     pub made_by: Software,
     /// The cluster that it belongs to.
     pub cluster_id: String,
-    /// Its own id (KIP-858); none where its maker gave it none.
+    /// Its own id (KIP-858); none if its creator did not write one.
     pub id: Option<Uuid>,
-    /// How it was left.
+    /// How the last broker left it.
     pub start: Start,
-    /// As the last broker left them.
+    /// The recovery points that the last broker left.
     found_points: BTreeMap<TopicPartition, Offset>,
     recovery_points: OffsetFile,
     log_starts: OffsetFile,
@@ -88,7 +88,7 @@ pub struct LogDirectory {
     _lock: Lock,
 }
 
-/// An offset for each of some partitions, in one of Kafka's checkpoint files.
+/// Offsets of partitions, in one of Kafka's checkpoint files.
 #[derive(Debug)]
 pub struct OffsetFile {
     disk: Arc<dyn Disk>,
@@ -107,13 +107,13 @@ impl OffsetFile {
         self.offsets().get(partition).copied()
     }
 
-    /// The largest number that it has, which is not negative.
+    /// The largest offset in it, at least 0.
     fn largest(&self) -> u64 {
         self.offsets().values().map(|offset| offset.0.max(0) as u64).max().unwrap_or(0)
     }
 
-    /// Stores changes durably; `None` removes a line. `changes` is called under the file's lock, so that what it finds is still true when the
-    /// file is written: it must leave out partitions that were deleted, as another one of the same name may be there.
+    /// Stores changes durably; `None` removes an entry. `changes` is called under the file's lock, so that its result is still true when the file is
+    /// written: it must omit deleted partitions, because another one of the same name may exist.
     pub fn change(&self, changes: impl FnOnce() -> Vec<(TopicPartition, Option<Offset>)>) -> Result<(), Error> {
         let mut all = self.offsets();
         let mut next = all.clone();
@@ -130,7 +130,7 @@ impl OffsetFile {
         Ok(())
     }
 
-    /// Stores these lines durably and no others; for `lines` see [`OffsetFile::change`].
+    /// Stores exactly these entries durably; for `lines` see [`OffsetFile::change`].
     fn replace(&self, lines: impl FnOnce() -> Vec<(TopicPartition, Offset)>) -> Result<(), Error> {
         let mut all = self.offsets();
         let next = lines().into_iter().collect();
@@ -162,14 +162,14 @@ impl LogDirectory {
         path.join(LOCK)
     }
 
-    /// Whether a broker uses a directory. This changes nothing on the disk.
+    /// Whether a broker uses a directory. Changes nothing on the disk.
     pub fn is_locked(disk: &dyn Disk, path: &Path) -> bool {
         let lock = LogDirectory::lock_path(path);
         disk.exists(&lock) && matches!(disk.lock(&lock), Ok(None))
     }
 
-    /// Opens or makes the directory for a node. A configured cluster id must be the directory's; without one the directory's is taken, or a
-    /// new one made.
+    /// Opens or creates the directory for a node. A configured cluster id must be equal to the stored one; without a configured id the stored one is
+    /// used, or a new one is generated.
     pub fn open(
         disk: Arc<dyn Disk>,
         entropy: &dyn Entropy,
@@ -179,7 +179,7 @@ impl LogDirectory {
     ) -> Result<LogDirectory, Error> {
         let is_new = !disk.is_dir(path);
         let above: Vec<&Path> = path.ancestors().skip(1).filter(|above| is_new && !above.as_os_str().is_empty()).collect();
-        // Down to where its way begins to be new.
+        // The number of parent directories to fsync: the new ones, and the first existing one.
         let old = above.iter().position(|above| disk.is_dir(above)).map_or(above.len(), |at| at + 1);
         disk.create_dir(path).map_err(Error::io("create the directory", path))?;
         above[..old].iter().try_for_each(|above| disk.sync_dir(above).map_err(Error::io("sync", above)))?;
@@ -208,7 +208,7 @@ impl LogDirectory {
         let clean_path = path.join(CLEAN);
         if start == Start::Clean {
             disk.remove_file(&clean_path).map_err(Error::io("remove", &clean_path))?;
-            // It must not come back after a power cut, when it is no longer true.
+            // The file must not reappear after a power loss, when it is not true any more.
             disk.sync_dir(path).map_err(Error::io("sync", path))?;
         }
         let recovery_points = OffsetFile::read(disk.clone(), path.join(RECOVERY_POINTS));
@@ -235,7 +235,7 @@ impl LogDirectory {
         })
     }
 
-    /// Removes all that lies in a log directory that nobody uses; one that is not there is clear.
+    /// Removes everything in a log directory that is not in use; a directory that does not exist is clear already.
     pub fn clear(disk: &dyn Disk, path: &Path) -> Result<(), Error> {
         if !disk.is_dir(path) {
             return Ok(());
@@ -248,7 +248,7 @@ impl LogDirectory {
         if let Some(found) = others.first().filter(|_| !has_meta) {
             return Err(Error::Foreign { path: path.to_path_buf(), found: found.to_string() });
         }
-        // What says that the directory is a broker's goes last: who is interrupted here can do it again.
+        // The file that identifies the directory is removed last, so that an interrupted call can be repeated.
         others.sort_by_key(|name| *name == META);
         for name in others {
             let at = path.join(name);
@@ -268,21 +268,21 @@ impl LogDirectory {
         self.path.join(partition.to_string())
     }
 
-    /// How a partition's log is to be opened.
+    /// How the log of a partition must be opened.
     pub fn recovery(&self, partition: &TopicPartition) -> Recovery {
         match self.start {
-            // Also for partitions that this start made and deleted again.
+            // Also for partitions that were created and deleted since this start.
             Start::Clean | Start::Fresh => Recovery::Clean,
             Start::Crashed => Recovery::From(self.found_points.get(partition).copied().unwrap_or(Offset(0))),
         }
     }
 
-    /// Where a partition ended when it was cleanly closed; none where nothing says so.
+    /// The log end offset of a partition when it was cleanly closed; none if unknown.
     pub fn clean_end(&self, partition: &TopicPartition) -> Option<Offset> {
         (self.start == Start::Clean).then(|| self.found_points.get(partition).copied()).flatten()
     }
 
-    /// Makes the names of partitions durable.
+    /// Fsyncs the names of partition directories.
     pub fn sync_names(&self) -> Result<(), Error> {
         self.disk.sync_dir(&self.path).map_err(Error::io("sync", &self.path))
     }
@@ -293,7 +293,7 @@ impl LogDirectory {
         Ok(names.iter().filter_map(|n| partition_of_directory(n)).collect())
     }
 
-    /// Makes a partition's directory, with the file that ties it to its topic.
+    /// Creates a partition's directory, with the file that stores its topic's id.
     pub fn create_partition(&self, partition: &TopicPartition, topic_id: Uuid) -> Result<(), Error> {
         let path = self.partition_path(partition);
         self.disk.create_dir(&path).map_err(Error::io("create the directory", &path))?;
@@ -301,15 +301,15 @@ impl LogDirectory {
         self.disk.write(&file, format!("version: 0\ntopic_id: {topic_id}\n").as_bytes()).map_err(Error::io("write", &file))
     }
 
-    /// The topic that a partition's directory belongs to; none where it does not say.
+    /// The topic id stored in a partition's directory; none if it contains none.
     pub fn topic_id(&self, partition: &TopicPartition) -> Option<Uuid> {
         let bytes = self.disk.read(&self.partition_path(partition).join(PARTITION_METADATA)).ok()?;
         let text = String::from_utf8(bytes).ok()?;
         text.lines().find_map(|l| Uuid::parse(l.strip_prefix("topic_id: ")?))
     }
 
-    /// Frees a partition's name: its directory gets another one, under which [`LogDirectory::remove_retired`] removes it later. None where it
-    /// has no directory.
+    /// Frees a partition's name: renames its directory, which [`LogDirectory::remove_retired`] removes later. None if the partition has no
+    /// directory.
     pub fn retire_partition(&self, partition: &TopicPartition, entropy: &dyn Entropy) -> Result<Option<PathBuf>, Error> {
         let from = self.partition_path(partition);
         let to = self.path.join(retired_name(partition, entropy.uuid()));
@@ -320,13 +320,13 @@ impl LogDirectory {
         }
     }
 
-    /// The directories of deleted partitions that are still there.
+    /// The directories of deleted partitions that still exist.
     pub fn retired(&self) -> Result<Vec<PathBuf>, Error> {
         let names = self.disk.list(&self.path).map_err(Error::io("list", &self.path))?;
         Ok(names.iter().filter(|name| is_retired(name)).map(|name| self.path.join(name)).collect())
     }
 
-    /// Removes the directory of a deleted partition. That another one removes or removed it too is fine.
+    /// Removes the directory of a deleted partition. Concurrent and earlier removals of it are not errors.
     pub fn remove_retired(&self, path: &Path) -> Result<(), Error> {
         assert!(
             path.parent() == Some(&*self.path) && path.file_name().and_then(|name| name.to_str()).is_some_and(is_retired),
@@ -336,13 +336,13 @@ impl LogDirectory {
         );
         match self.disk.remove_dir_all(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            // A file was where the partition's directory should have been.
+            // A file existed with the name of the partition's directory.
             Err(error) if error.kind() == ErrorKind::NotADirectory => self.disk.remove_file(path).map_err(Error::io("remove", path)),
             removed => removed.map_err(Error::io("remove", path)),
         }
     }
 
-    /// Removes what checkpoint files say of partitions, durably: before such a partition is created, and after one was deleted. For
+    /// Removes the entries of partitions from checkpoint files, durably: before such a partition is created, and after one was deleted. For
     /// `partitions` see [`OffsetFile::change`].
     pub fn forget(&self, partitions: impl Fn() -> Vec<TopicPartition>) -> Result<(), Error> {
         [&self.recovery_points, &self.log_starts, &self.cleaned, &self.journal_starts]
@@ -355,7 +355,7 @@ impl LogDirectory {
         self.recovery_points.replace(points)
     }
 
-    /// The first offsets of partitions whose records were deleted.
+    /// The log start offsets of partitions whose records were deleted.
     pub fn log_starts(&self) -> &OffsetFile {
         &self.log_starts
     }
@@ -365,17 +365,17 @@ impl LogDirectory {
         &self.cleaned
     }
 
-    /// What the commit journal has of a partition's log, in the order in which it was appended; nothing the second time.
+    /// The batches of a partition's log in the commit journal, in the order of their append. Returns nothing if it is called again.
     pub fn committed_to(&self, partition: &TopicPartition, topic_id: Uuid) -> Vec<Stored> {
         let from = self.journal_starts.get(partition).map_or(0, |number| number.0.max(0) as u64);
         self.journal.take(topic_id, partition.partition, from)
     }
 
-    /// Makes sure, durably, that nothing outside a log claims what is about to be cut from it. Everything below `offset` must be durable in the
-    /// log, and nobody may write recovery points until it is cut.
+    /// Ensures durably that nothing outside a log claims the part that will be truncated. Everything below `offset` must be fsynced in the log, and
+    /// no recovery points may be written until it is truncated.
     ///
-    /// After a crash before the cut the log is whole: more of it is read than needed, and the journal has nothing that the log lacks. The journal's
-    /// files are not written: what they hold of the log counts no more, also where they are used again only later, or never.
+    /// After a crash before the truncation the log is whole: recovery reads more of it than necessary, and the journal contains nothing that the log
+    /// lacks. The journal's files are not rewritten: their batches of this log are ignored from now on, even if a file is reused late or never.
     pub fn truncating(&self, partition: &TopicPartition, offset: Offset) -> Result<(), Error> {
         for file in [&self.recovery_points, &self.cleaned] {
             if file.get(partition).is_some_and(|claimed| claimed > offset) {
@@ -391,19 +391,19 @@ impl LogDirectory {
         &self.journal
     }
 
-    /// Bytes of the file system that it lies on, and how many of them are free for us.
+    /// The size of its file system in bytes, and how many of them are free for us.
     pub fn space(&self) -> Result<(u64, u64), Error> {
         self.disk.space(&self.path).map_err(Error::io("read", &self.path))
     }
 
-    /// Says that every log is closed.
+    /// Marks that every log is closed.
     pub fn mark_clean(&self) -> Result<(), Error> {
         let path = self.path.join(CLEAN);
         self.disk.replace(&path, b"{\"version\":0,\"brokerEpoch\":-1}").map_err(Error::io("write", &path))
     }
 }
 
-/// The name of a directory that is being removed: `topic-3.<id>-delete`. The topic is cut short where the name would be too long; the id makes
+/// The name of a directory that is being removed: `topic-3.<id>-delete`. The topic is shortened if the name would be too long; the id makes
 /// it unique.
 fn retired_name(partition: &TopicPartition, id: Uuid) -> String {
     let end = format!("-{}.{}{DELETED}", partition.partition, id.dashed().replace('-', ""));
@@ -419,7 +419,7 @@ fn is_retired(name: &str) -> bool {
     id.is_some_and(|id| id.len() == DELETED_ID_DIGITS && id.bytes().all(|digit| digit.is_ascii_hexdigit()))
 }
 
-/// The partition of a directory's name, `topic-3`; none for other names.
+/// The partition of a directory's name such as `topic-3`; none for other names.
 pub fn partition_of_directory(name: &str) -> Option<TopicPartition> {
     let (topic, partition) = name.rsplit_once('-')?;
     let number: i32 = partition.parse().ok().filter(|n| *n >= 0)?;
@@ -432,7 +432,7 @@ fn partition_offset(line: &str) -> Option<(TopicPartition, Offset)> {
     Some((partition, Offset(words.next()?.parse().ok()?)))
 }
 
-/// Who made the directory, and the cluster id, after checking that the file is whole and names this node.
+/// The creating software, the cluster id and the directory id, after checking that the file is complete and has the id of this node.
 fn read_meta(disk: &dyn Disk, directory: &Path, path: &Path, node: NodeId) -> Result<(Software, String, Option<Uuid>), Error> {
     let bytes = disk.read(path).map_err(Error::io("read", path))?;
     let text = String::from_utf8_lossy(&bytes);
@@ -460,11 +460,11 @@ mod tests {
                 let name = retired_name(&partition, Uuid([7; 16]));
                 assert!(name.len() <= NAME_BYTES_MAX && is_retired(&name), "{name}");
                 assert!(name.starts_with(&topic[..topic.len().min(200)]) && name.contains(&format!("-{number}.")), "{name}");
-                // Nobody takes it for a partition's.
+                // It is not the name of a partition's directory.
                 assert_eq!(partition_of_directory(&name), None);
             }
         }
-        // Kafka's own are removed too; a topic may be called like that.
+        // Kafka's own deleted directories are removed too; a topic can also have such a name.
         assert!(is_retired("t-0.5f0a1b2c3d4e5f60718293a4b5c6d7e8-delete"));
         for other in ["a-delete-0", "-delete", "a-delete", "t-0.xyz-delete", "t-0.5f0a1b2c3d4e5f60718293a4b5c6d7e8-delete-0"] {
             assert!(!is_retired(other), "{other}");

@@ -1,4 +1,4 @@
-//! Prints what lies in files of a log, ours or Kafka's, in the words of Kafka's `DumpLogSegments`.
+//! Prints the content of files of a log, ours or Kafka's, in the format of Kafka's `DumpLogSegments`.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -13,16 +13,16 @@ use crate::records::{BatchHeader, Marker, TimestampType, TransactionResult};
 /// What to print of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// A line a batch.
+    /// One line per batch.
     Batches,
-    /// A line a record too, its key and value as text.
+    /// Also one line per record, with its key and value as text.
     Records,
 }
 
-/// The most bytes that a batch is opened to.
+/// The most bytes that a batch is decompressed to.
 const OPENED_BYTES_MAX: usize = 1 << 30;
 
-/// Prints a file, by the kind that its name says. False: something in it is not sound, and a line says what.
+/// Prints a file; its name determines the kind. Returns false if some of it is invalid; a printed line then states what.
 pub fn dump(disk: &dyn Disk, path: &Path, depth: Depth, out: &mut dyn Write) -> io::Result<bool> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     writeln!(out, "Dumping {}", path.display())?;
@@ -83,7 +83,7 @@ fn segment(disk: &dyn Disk, path: &Path, depth: Depth, out: &mut dyn Write) -> i
     print_batches(&*file, 0, file.size()?, depth, out)
 }
 
-/// A commit journal: what each commit holds of each log. That the last commit is torn is not unsound: it was not acknowledged.
+/// Prints a commit journal: the content of each commit for each log. An incomplete last commit is not invalid: it was not acknowledged.
 fn journal(disk: &dyn Disk, path: &Path, depth: Depth, out: &mut dyn Write) -> io::Result<bool> {
     let file = disk.open(path, OpenMode::Read)?;
     let mut entries = Vec::new();

@@ -1,4 +1,4 @@
-//! Where each leader epoch begins in a log (KIP-101).
+//! The start offset of each leader epoch in a log (KIP-101).
 
 use std::path::{Path, PathBuf};
 
@@ -9,15 +9,15 @@ use crate::model::{LeaderEpoch, Offset};
 /// The name of the checkpoint file.
 const FILE: &str = "leader-epoch-checkpoint";
 
-/// The checkpoint of a partition's directory.
+/// The path of the checkpoint in a partition's directory.
 pub(super) fn epochs_path(directory: &Path) -> PathBuf {
     directory.join(FILE)
 }
 
-/// What Kafka calls an epoch that is not known. Other negative numbers lie below all epochs, and are answered so.
+/// Kafka's number for an unknown epoch. Other negative numbers are treated as epochs below all known ones.
 const UNDEFINED: i32 = -1;
 
-/// Epochs with their first offsets, both ascending.
+/// Epochs with their start offsets, both ascending.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeaderEpochs(Vec<(LeaderEpoch, Offset)>);
 
@@ -39,21 +39,21 @@ impl LeaderEpochs {
         checkpoint::write(disk, &epochs_path(directory), &lines)
     }
 
-    /// Notes that a batch of `epoch` lies at `offset`; only a newer epoch changes anything.
+    /// Notes that a batch of `epoch` is at `offset`; only a newer epoch changes anything.
     pub fn note(&mut self, epoch: LeaderEpoch, offset: Offset) {
         if epoch.0 >= 0 && self.0.last().is_none_or(|(last, start)| *last < epoch && *start <= offset) {
-            // An epoch that wrote nothing has no place of its own.
+            // An epoch in which nothing was written is removed, because the new epoch begins at the same offset.
             self.0.retain(|(_, start)| *start < offset);
             self.0.push((epoch, offset));
         }
     }
 
-    /// Removes the epochs that begin at the end of a log that was cut, or behind it.
+    /// Removes the epochs that begin at or after the end of a truncated log.
     pub(super) fn truncate_end(&mut self, log_end: Offset) {
         self.0.retain(|(_, start)| *start < log_end);
     }
 
-    /// Removes the epochs that end at the log's start, or before it.
+    /// Removes the epochs that end at or before the log start.
     pub(super) fn truncate_start(&mut self, log_start: Offset) {
         let first_kept = self.0.partition_point(|(_, start)| *start <= log_start).saturating_sub(1);
         self.0.drain(..first_kept);
@@ -62,13 +62,13 @@ impl LeaderEpochs {
         }
     }
 
-    /// The newest epoch that wrote something.
+    /// The newest epoch.
     pub fn latest(&self) -> Option<LeaderEpoch> {
         self.0.last().map(|(epoch, _)| *epoch)
     }
 
-    /// Answers OffsetForLeaderEpoch: the largest known epoch not above `epoch`, and where the next one begins.
-    /// `current` is the leader's own epoch, which ends at `log_end`. None: nothing is known of such an epoch.
+    /// The result of OffsetForLeaderEpoch: the largest known epoch that is not above `epoch`, and the start offset of the next one.
+    /// `current` is the leader's own epoch, which ends at `log_end`. None if no such epoch is known.
     pub fn end_offset(&self, epoch: LeaderEpoch, current: LeaderEpoch, log_end: Offset) -> Option<(LeaderEpoch, Offset)> {
         if epoch == current {
             return Some((epoch, log_end));

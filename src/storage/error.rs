@@ -1,4 +1,4 @@
-//! What can go wrong with a log.
+//! Errors of a log.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,23 +7,23 @@ use crate::env::is_device_failure;
 use crate::model::{Offset, ProducerEpoch, ProducerId};
 use crate::records;
 
-/// The deed after whose failure nothing can be relied on.
+/// The operation after whose failure the content of the disk is unreliable.
 const SYNC: &str = "sync";
 
-/// Why storage cannot do what it was asked.
+/// Why storage cannot execute a request.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The disk failed.
     #[error("cannot {deed} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The attempted operation.
         deed: &'static str,
-        /// With what.
+        /// The path of the operation.
         path: PathBuf,
-        /// The system's words.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// Stored batches that do not parse.
+    /// Invalid stored batches.
     #[error("{}: {source}", path.display())]
     Corrupt {
         /// The segment.
@@ -31,10 +31,10 @@ pub enum Error {
         /// What is wrong.
         source: records::Error,
     },
-    /// A batch that no segment may hold.
+    /// A batch that is too large for a segment.
     #[error("a batch of {size} bytes does not fit into segments of {segment_bytes}")]
     LargerThanSegment {
-        /// Of the batch.
+        /// Size of the batch.
         size: usize,
         /// The topic's `segment.bytes`.
         segment_bytes: u64,
@@ -42,64 +42,64 @@ pub enum Error {
     /// An offset outside the log.
     #[error("offset {offset} lies outside the log, which holds {log_start} to {log_end}")]
     OffsetOutOfRange {
-        /// Asked for.
+        /// The requested offset.
         offset: Offset,
-        /// The first offset.
+        /// The log start offset.
         log_start: Offset,
-        /// The offset after the last one.
+        /// The log end offset.
         log_end: Offset,
     },
-    /// An idempotent producer left sequences out.
+    /// An idempotent producer skipped sequences.
     #[error("producer {producer} sent sequence {got}, expected {expected}")]
     OutOfOrderSequence {
-        /// Who.
+        /// The producer.
         producer: ProducerId,
-        /// What came.
+        /// The received sequence.
         got: i32,
-        /// What should have.
+        /// The expected sequence.
         expected: i32,
     },
     /// A newer instance of the producer is known.
     #[error("producer {producer} has epoch {current}, and sent {got}")]
     ProducerFenced {
-        /// Who.
+        /// The producer.
         producer: ProducerId,
-        /// What came.
+        /// The received epoch.
         got: ProducerEpoch,
-        /// The newest.
+        /// The newest epoch.
         current: ProducerEpoch,
     },
-    /// A batch does not fit to its producer's transaction.
+    /// A batch does not match its producer's transaction.
     #[error("producer {producer}: {what}")]
     TransactionState {
-        /// Who.
+        /// The producer.
         producer: ProducerId,
         /// What is wrong.
         what: &'static str,
     },
-    /// A newer coordinator has decided before.
+    /// A marker from a newer coordinator was stored before.
     #[error("the coordinator of producer {producer} has epoch {current}, and one with epoch {got} sent a marker")]
     CoordinatorFenced {
-        /// Whose transaction.
+        /// The producer of the transaction.
         producer: ProducerId,
-        /// What came.
+        /// The received coordinator epoch.
         got: i32,
-        /// The newest.
+        /// The newest coordinator epoch.
         current: i32,
     },
-    /// A sync has failed before.
+    /// An earlier fsync has failed.
     #[error("{} is offline after a disk error; mend the disk and start the broker again", .0.display())]
     Offline(PathBuf),
-    /// Work in the background was cut short; nothing is half done.
+    /// Background work was interrupted; nothing is left incomplete.
     #[error("the broker is stopping")]
     Stopping,
-    /// The topic was deleted while something went on with its log.
+    /// The topic was deleted while its log was in use.
     #[error("{} belongs to a topic that was deleted", .0.display())]
     Deleted(PathBuf),
     /// Another process uses the directory.
     #[error("{} is in use by another broker; stop that one, or choose another directory with --data", .0.display())]
     Locked(PathBuf),
-    /// The directory is not a broker's.
+    /// The directory does not belong to a broker.
     #[error("{} holds files that are not a broker's ({found}); choose an empty directory with --data", path.display())]
     Foreign {
         /// The directory.
@@ -107,7 +107,7 @@ pub enum Error {
         /// One of them.
         found: String,
     },
-    /// The file that identifies a directory is not readable.
+    /// The file that identifies a directory cannot be read.
     #[error("{}: {what}; restore the file, or choose another directory with --data", path.display())]
     Metadata {
         /// The file.
@@ -124,26 +124,26 @@ pub enum Error {
         what: &'static str,
         /// The configuration key.
         key: &'static str,
-        /// On disk.
+        /// The stored value.
         stored: String,
-        /// In the configuration.
+        /// The configured value.
         configured: String,
     },
 }
 
 impl Error {
-    /// Whether a file is gone, as that of a segment which retention or compaction took away.
+    /// Whether a file does not exist, for example because retention or compaction has deleted its segment.
     pub(super) fn is_not_found(&self) -> bool {
         matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
-    /// Whether the topic was deleted meanwhile: then nothing is wrong, and nothing is left to do.
+    /// Whether the topic was deleted meanwhile: this is not a failure, and no work is left.
     pub fn is_deleted(&self) -> bool {
         matches!(self, Error::Deleted(_))
     }
 
-    /// Whether the disk has failed, so that nothing on it can be relied on: it could not make durable what was written (the kernel may have
-    /// forgotten it, and no later sync brings it back), or it refuses all reading or writing.
+    /// Whether the disk has failed and nothing on it can be relied on: an fsync failed (the kernel may have dropped the written data, and no later
+    /// fsync brings it back), or all reads or writes fail.
     pub fn is_disk_failure(&self) -> bool {
         match self {
             Error::Io { deed: SYNC, .. } => true,
@@ -152,7 +152,7 @@ impl Error {
         }
     }
 
-    /// Adds deed and path to an I/O error.
+    /// Adds the operation and the path to an I/O error.
     pub(super) fn io(deed: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         move |source| Error::Io { deed, path: path.to_path_buf(), source }
     }

@@ -1,4 +1,4 @@
-//! The open files of a log directory's segments: at most so many at once, however many segments there are.
+//! The open files of a log directory's segments: a bounded number at once, however many segments there are.
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use super::Error;
 use crate::env::{Disk, File, OpenMode};
 
-/// Where segments get their files. The one that was not asked for longest is closed when another one needs its place, and is opened again
-/// when it is asked for; who still holds it keeps it. A file with bytes that may not be durable is synced before it is closed: an error of
-/// the disk must not get lost with it.
+/// Opens the files of segments. When the limit is reached, the file that was not requested for the longest time is closed; it is opened again on
+/// its next request. A file is not closed while it is held. A file with bytes that may not be durable is fsynced before it is closed, so that
+/// an error of the disk is not lost with it.
 #[derive(Debug)]
 pub struct OpenFiles {
     disk: Arc<dyn Disk>,
@@ -20,11 +20,11 @@ pub struct OpenFiles {
     presence: Presence,
 }
 
-/// Whether a log still has its directory. When its topic is deleted the directory is renamed, and a new topic of the same name may get one of
-/// the same path: from then on no path leads to a file of the log, and what a path leads to is not the log's.
+/// Whether a log still has its directory. When its topic is deleted the directory is renamed, and a new topic of the same name may get a directory
+/// with the same path: from then on the log's paths do not exist, or lead to files of another log.
 ///
-/// Whoever uses a path of the log holds the log's lock, under which nothing is deleted, or does it within [`Presence::during`]. A file that is
-/// open stays usable, and only wastes time.
+/// Code that uses a path of the log must hold the log's lock, under which nothing is deleted, or run within [`Presence::during`]. A file that is
+/// already open stays usable, and using it only wastes time.
 #[derive(Debug, Clone, Default)]
 pub struct Presence(Arc<RwLock<bool>>);
 
@@ -36,7 +36,7 @@ impl Presence {
         if *is_over { Err(Error::Deleted(directory.to_path_buf())) } else { work() }
     }
 
-    /// Says that the directory is about to be renamed, and waits until nobody uses a path of it.
+    /// Marks that the directory will be renamed now, and waits until no path in it is in use.
     pub(super) fn end(&self) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = true;
     }
@@ -58,18 +58,18 @@ pub(super) struct SegmentFile {
 struct Slot {
     path: PathBuf,
     file: Mutex<Option<Arc<dyn File>>>,
-    /// Asked for since somebody last looked for a file to close.
+    /// Whether it was requested since the last search for a file to close.
     used: AtomicBool,
-    /// Written and maybe not durable.
+    /// Whether it has written bytes that may not be durable.
     dirty: AtomicBool,
-    /// Of the log that it belongs to.
+    /// The presence of its log.
     presence: Presence,
-    /// Whether the name may belong to another file by now; changed under the lock of `file`.
+    /// Whether its name may belong to another file; changed under the lock of `file`.
     retired: AtomicBool,
 }
 
 impl OpenFiles {
-    /// None is open yet; more than `max` will not be, but for those that are held.
+    /// No file is open yet. At most `max` files will be open, plus files that are held.
     pub fn new(disk: Arc<dyn Disk>, max: usize) -> Arc<OpenFiles> {
         Arc::new(OpenFiles { disk, max: max.max(1), open: Arc::default(), presence: Presence::default() })
     }
@@ -80,17 +80,17 @@ impl OpenFiles {
         Arc::new(OpenFiles { disk: disk.clone(), max: *max, open: open.clone(), presence: presence.clone() })
     }
 
-    /// Where the files lie.
+    /// The disk that contains the files.
     pub fn disk(&self) -> &Arc<dyn Disk> {
         &self.disk
     }
 
-    /// How many are open now.
+    /// The number of open files.
     pub fn count(&self) -> usize {
         lock(&self.open).iter().filter(|slot| slot.strong_count() > 0).count()
     }
 
-    /// Takes account of a file that was opened, and closes others.
+    /// Registers a file that was opened, and closes others above the limit.
     fn opened(&self, slot: &Arc<Slot>) -> Result<(), Error> {
         let mut open = lock(&self.open);
         open.push_back(Arc::downgrade(slot));
@@ -108,7 +108,7 @@ impl OpenFiles {
                 open.push_back(oldest);
                 continue;
             }
-            // Nobody needs what a deleted log has not made durable.
+            // Unsynced bytes of a deleted log are not needed.
             if slot.dirty.swap(false, Ordering::AcqRel)
                 && !slot.presence.is_over()
                 && let Some(file) = file.as_ref()
@@ -122,10 +122,10 @@ impl OpenFiles {
 }
 
 impl SegmentFile {
-    /// Opens or makes the file at `path`; from then on it is found at `later`, where it may have to be renamed to.
+    /// Opens or creates the file at `path`; afterwards its path is `later`, to which it may still have to be renamed.
     pub(super) fn open(files: &Arc<OpenFiles>, path: &Path, later: PathBuf) -> Result<SegmentFile, Error> {
         let file = files.disk.open(path, OpenMode::Write).map_err(Error::io("open", path))?;
-        // A file under another name cannot be found again yet, and is held until it has its own.
+        // A file that is not renamed yet cannot be reopened at its final path, so it is kept open.
         let settled = path == later;
         let [used, dirty, retired] = [true, false, false].map(AtomicBool::new);
         let presence = files.presence.clone();
@@ -141,20 +141,20 @@ impl SegmentFile {
         &self.slot.path
     }
 
-    /// Says that the file has its name now.
+    /// Marks that the file has its final name.
     pub(super) fn settle(&self) -> Result<(), Error> {
         self.files.opened(&self.slot)
     }
 
-    /// The file; it stays open as long as it is held.
+    /// The file; it stays open as long as the result is held.
     pub(super) fn get(&self) -> Result<Arc<dyn File>, Error> {
         let mut file = lock(&self.slot.file);
         self.slot.used.store(true, Ordering::Release);
         if let Some(file) = file.as_ref() {
             return Ok(file.clone());
         }
-        // Reading does not make a file that somebody removed. Readers come without the log's lock: the topic may be deleted and another one
-        // created under its name, whose file this must not be.
+        // A read must not create a file that was removed. Readers do not hold the log's lock: the topic may be deleted and another one created under
+        // its name, and that one's file must not be opened.
         let path = &self.slot.path;
         if self.slot.retired.load(Ordering::Acquire) {
             return Err(Error::io("open", path)(ErrorKind::NotFound.into()));
@@ -167,20 +167,20 @@ impl SegmentFile {
         Ok(opened)
     }
 
-    /// The file, to be written.
+    /// The file, for writing.
     pub(super) fn get_dirty(&self) -> Result<Arc<dyn File>, Error> {
         self.slot.dirty.store(true, Ordering::Release);
         self.get()
     }
 
-    /// Says that the name is about to belong to another file. Who holds this one keeps it.
+    /// Marks that the name will belong to another file. Holders of this file can still use it.
     pub(super) fn retire(&self) {
-        // A reader opens the file under this lock: what it opened before is the old file.
+        // Readers open the file under this lock, so a file that they have opened before is the old one.
         let _file = lock(&self.slot.file);
         self.slot.retired.store(true, Ordering::Release);
     }
 
-    /// Says that everything that was written is durable. Only the writer may say so.
+    /// Marks everything written as durable. Only the writer may call this.
     pub(super) fn is_durable(&self) {
         self.slot.dirty.store(false, Ordering::Release);
     }
@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(byte, [9]);
         drop(held);
         segments[1..].iter().for_each(|segment| drop(segment.get().unwrap()));
-        // It was closed and its name is gone: nothing new is made there.
+        // It was closed and its name is removed: no new file is created.
         assert!(segments[0].get().is_err() && !path(0).exists());
     }
 }

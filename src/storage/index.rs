@@ -14,14 +14,14 @@ use crate::env::{Disk, Map, OpenMode};
 /// The format of an entry of `.txnindex`.
 const ABORTED_VERSION: i16 = 0;
 
-/// What an index holds.
+/// An entry of an index.
 pub(super) trait Entry: Copy {
     /// Bytes in the file.
     const SIZE: usize;
     /// Entries ascend by this.
     type Key: Ord;
     fn key(&self) -> Self::Key;
-    /// Whether the bytes of an entry say that they are of a format that is known; most say nothing.
+    /// Whether the bytes of an entry are of a known format; most entries do not contain a format.
     fn is_known(_bytes: &[u8]) -> bool {
         true
     }
@@ -29,12 +29,12 @@ pub(super) trait Entry: Copy {
     fn write(&self, out: &mut Vec<u8>);
 }
 
-/// When a file is made durable.
+/// When a file is fsynced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Durable {
     /// Before anything refers to it.
     Now,
-    /// With the next flush; until then nothing trusts it after a crash.
+    /// With the next flush; until then it is not trusted after a crash.
     Later,
 }
 
@@ -140,7 +140,7 @@ impl<E: Entry> Index<E> {
         Index::Memory(Vec::new())
     }
 
-    /// Maps a sealed index; none where the file is missing, of a wrong size or not ascending at its ends.
+    /// Maps a sealed index; none if the file is missing, has a wrong size, or its first and last entries are not ascending.
     pub(super) fn map(disk: &dyn Disk, path: &Path) -> Option<Self> {
         let map = disk.map(path).ok()?;
         let index: Self = Index::Mapped(map);
@@ -153,7 +153,7 @@ impl<E: Entry> Index<E> {
         (sound && ascending).then_some(index)
     }
 
-    /// The same entries in memory, where more can be added.
+    /// The same entries in memory, where entries can be added.
     pub(super) fn into_memory(self) -> Self {
         match self {
             Index::Mapped(_) => Index::Memory(self.iter().collect()),
@@ -161,7 +161,7 @@ impl<E: Entry> Index<E> {
         }
     }
 
-    /// What its file is to hold; none where it lies in a file already.
+    /// The content for its file; none if it is mapped from a file already.
     pub(super) fn bytes(&self) -> Option<Vec<u8>> {
         let Index::Memory(entries) = self else { return None };
         let mut bytes = Vec::with_capacity(entries.len() * E::SIZE);
@@ -169,7 +169,7 @@ impl<E: Entry> Index<E> {
         Some(bytes)
     }
 
-    /// Writes the file and maps it; none where it cannot be mapped, as an empty one.
+    /// Writes the file and maps it; none if it cannot be mapped, for example because it is empty.
     pub(super) fn write(disk: &dyn Disk, path: &Path, bytes: &[u8], durable: Durable) -> Result<Option<Self>, Error> {
         let next = path.with_extension("index_tmp");
         disk.write(&next, bytes).map_err(Error::io("write", &next))?;
@@ -177,11 +177,11 @@ impl<E: Entry> Index<E> {
             disk.open(&next, OpenMode::Read).and_then(|file| file.sync()).map_err(Error::io("sync", &next))?;
         }
         disk.rename(&next, path).map_err(Error::io("write", path))?;
-        // A map that fails costs only memory.
+        // If mapping fails, the only cost is memory.
         Ok(if bytes.is_empty() { None } else { disk.map(path).ok().map(Index::Mapped) })
     }
 
-    /// Takes it out, and leaves an empty one.
+    /// Returns the index and leaves an empty one.
     pub(super) fn take(&mut self) -> Self {
         std::mem::replace(self, Index::new())
     }
@@ -209,7 +209,7 @@ impl<E: Entry> Index<E> {
         self.len().checked_sub(1).and_then(|at| self.get(at))
     }
 
-    /// Adds an entry to an index in memory; one whose key does not grow is left out.
+    /// Adds an entry to an index in memory; an entry whose key is not larger than the last one is ignored.
     pub(super) fn push(&mut self, entry: E) {
         let grows = self.last().is_none_or(|last| last.key() < entry.key());
         if let (Index::Memory(entries), true) = (self, grows) {
@@ -217,17 +217,17 @@ impl<E: Entry> Index<E> {
         }
     }
 
-    /// The last entry for which `holds`, which must hold for a front part of the entries only: a binary search.
+    /// The last entry for which `holds` is true, by binary search: `holds` must be true for a prefix of the entries and false for the rest.
     pub(super) fn last_where(&self, holds: impl Fn(E) -> bool) -> Option<E> {
         self.count_where(holds).checked_sub(1).and_then(|at| self.get(at))
     }
 
-    /// The first entry for which `holds`, which must hold for a back part of the entries only: a binary search.
+    /// The first entry for which `holds` is true, by binary search: `holds` must be true for a suffix of the entries and false for the rest.
     pub(super) fn first_where(&self, holds: impl Fn(E) -> bool) -> Option<E> {
         self.get(self.count_where(|entry| !holds(entry)))
     }
 
-    /// How many entries at the front `holds` for.
+    /// The number of entries at the front for which `holds` is true.
     fn count_where(&self, holds: impl Fn(E) -> bool) -> usize {
         let (mut low, mut high) = (0, self.len());
         while low < high {

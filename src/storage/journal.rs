@@ -1,34 +1,34 @@
-//! The commit journal of a log directory: one sync makes durable what was appended to any number of logs.
+//! The commit journal of a log directory: one fsync makes batches durable that were appended to any number of logs.
 //!
-//! A sync of many files that grow costs the file system's own journal for each of them. So under `fsync` a commit copies the batches that are
-//! not committed yet into one file, and syncs that. The logs get theirs with the next flush, after which the file is overwritten from its
-//! beginning: a file that does not grow is synced fastest. What the power took from the logs is put back when they are opened.
+//! If many growing files are synced, the file system writes to its own journal for each of them. So under `fsync` a commit copies the batches that
+//! are not committed yet into one file, and syncs that file. The logs are fsynced by the next flush, after which the file is overwritten from its
+//! beginning: a file that does not grow is synced fastest. After a power loss, opening a log restores the batches that it has lost.
 //!
-//! A directory has up to [`FILES_MAX`] files `commit-journal.<number>`, each a sequence of commits that begin at multiples of 4 KiB:
+//! A directory has up to [`FILES_MAX`] files `commit-journal.<number>`. Each is a sequence of commits that begin at multiples of 4 KiB:
 //!
-//! | bytes | hold |
+//! | bytes | content |
 //! |---|---|
-//! | 0–3 | CRC-32C of all that follows |
-//! | 4–11 | the number of this use of the file, larger than that of all uses before |
-//! | 12–15 | the length of what follows |
+//! | 0–3 | CRC-32C of all following bytes |
+//! | 4–11 | the number of this use of the file, larger than the numbers of all earlier uses |
+//! | 12–15 | the length of the following bytes |
 //! | 16– | the entries |
 //!
-//! An entry has batches of one log:
+//! An entry contains batches of one log:
 //!
-//! | bytes | hold |
+//! | bytes | content |
 //! |---|---|
 //! | 0–15 | the topic's id |
 //! | 16–19 | the partition |
 //! | 20–23 | the length of the batches |
-//! | 24– | whole batches, as they lie in the log |
+//! | 24– | whole batches, as stored in the log |
 //!
-//! The first commit that is not sound, or of another use, ends the file. Numbers are big-endian.
+//! The file ends before the first commit that is invalid or belongs to another use. Numbers are big-endian.
 //!
-//! Two commits may be on their way at once, each in its own part of the file: while the disk works on one the other is prepared. They end in the
+//! Two commits may be in progress at once, each in its own part of the file: while the disk writes one, the other is prepared. They end in the
 //! order of their parts.
 //!
-//! Cost of a commit: a read from the page cache, a checksum, one positioned write past the page cache, one sync. Each byte goes to the disk
-//! twice.
+//! Cost of a commit: a read from the page cache, a checksum, one positioned write past the page cache, one fsync. Each byte is
+//! written to the disk twice.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IoSlice};
@@ -41,20 +41,20 @@ use crate::env::{DIRECT_BLOCK, Disk, File, OpenMode};
 use crate::model::Uuid;
 use crate::records;
 
-/// What the names of the files begin with.
+/// The prefix of the file names.
 const NAME: &str = "commit-journal.";
 /// The most files.
 const FILES_MAX: usize = 16;
-/// When so many hold something the logs are to be flushed: there is room for what is committed meanwhile. (With 8 commits were slower: the more
-/// there is to flush the longer they share the disk.)
+/// If this many older files are in use, the logs must be flushed: there is still room for commits during the flush. (With 8, commits were slower:
+/// the larger a flush, the longer it shares the disk with them.)
 const FILES_DUE: usize = 4;
-/// When so many do a flush must not take its time.
+/// If this many older files are in use, a flush must not pause for commits.
 const FILES_HURRY: usize = 12;
-/// Free files that are kept however little was committed.
+/// Free files that are kept, even if few bytes were committed.
 const FREE_MIN: usize = 1;
 /// The most bytes of a file.
 const FILE_BYTES_MAX: u64 = 64 << 20;
-/// All files together take no more than this part of the file system.
+/// All files together use at most one part in this many of the file system.
 const PART_OF_DISK: u64 = 16;
 /// Bytes of a commit before its entries.
 const COMMIT_HEAD: usize = 16;
@@ -73,25 +73,25 @@ pub struct CommitJournal {
     directory: PathBuf,
     file_bytes_max: u64,
     state: Mutex<State>,
-    /// A commit has ended.
+    /// Signalled when a commit has ended.
     ended: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// What an earlier start committed, until the logs have taken it.
+    /// Batches that an earlier start committed and that no log has restored yet.
     found: BTreeMap<Of, Vec<Stored>>,
-    /// What the commits go to.
+    /// The file that new commits are written to.
     current: Option<JournalFile>,
-    /// Hold what may not be durable in the logs, in the order of their numbers.
+    /// Files whose batches may not be durable in the logs, in the order of their numbers.
     older: Vec<JournalFile>,
-    /// Hold nothing that is needed.
+    /// Files whose content is not needed any more.
     free: Vec<JournalFile>,
     /// Files of earlier starts have numbers below it.
     first_number: u64,
     next_number: u64,
     buffers: Vec<Vec<u8>>,
-    /// The next commit that begins, the next one that ends, and those that end without being durable: all below.
+    /// The turn of the next commit to begin, of the next commit to end, and the turn below which commits end without being durable.
     next_turn: u64,
     ending_turn: u64,
     broken_below: u64,
@@ -102,18 +102,18 @@ struct JournalFile {
     number: u64,
     path: PathBuf,
     file: Arc<dyn File>,
-    /// Where the next commit goes.
+    /// The position of the next commit.
     end: u64,
 }
 
-/// Batches that are to be committed, and of which log they are.
+/// Batches to be committed, and the log that they belong to.
 #[derive(Debug)]
 pub struct JournalEntry {
     /// The topic's id.
     pub topic_id: Uuid,
     /// The partition's number.
     pub partition: i32,
-    /// What was appended.
+    /// The appended batches.
     pub batches: Uncommitted,
 }
 
@@ -121,21 +121,21 @@ pub struct JournalEntry {
 #[derive(Debug, Clone)]
 pub struct Stored {
     path: PathBuf,
-    /// Of the use of the file.
+    /// The number of the use of the file.
     number: u64,
     file: Arc<dyn File>,
     position: u64,
     length: usize,
 }
 
-/// Names what was committed up to some time.
+/// Identifies everything that was committed up to some time.
 #[derive(Debug, Clone, Copy)]
 pub struct Sealed {
     below: u64,
 }
 
 impl Sealed {
-    /// The number of the first use of a file for what is committed later.
+    /// The number of the first use of a file that later commits can be in.
     pub(super) fn next_number(self) -> u64 {
         self.below
     }
@@ -147,27 +147,27 @@ pub struct Room<'a> {
     journal: &'a CommitJournal,
     entries: &'a [JournalEntry],
     size: usize,
-    /// Its end is where the commit begins.
+    /// The commit begins at its `end`.
     file: JournalFile,
     turn: u64,
     is_flush_due: bool,
     has_ended: bool,
 }
 
-/// What became of a commit.
+/// The result of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Committed {
     /// It is durable.
     Durable,
-    /// It is durable, and the logs should be flushed, so that there is room for the next ones.
+    /// It is durable, and the logs should be flushed to make room for later commits.
     FlushDue,
-    /// There is no room for it: it is durable once the logs are flushed.
+    /// There is no room for it: it is durable after the next flush of the logs.
     NoRoom,
 }
 
 impl CommitJournal {
-    /// Reads what earlier starts left in `directory`.
-    /// Uses of files get numbers from `first_number` on, or above those that are there.
+    /// Reads the files of earlier starts in `directory`.
+    /// Uses of files are numbered from `first_number`, or from above the existing numbers if that is larger.
     pub(super) fn open(disk: &Arc<dyn Disk>, directory: &Path, first_number: u64) -> Result<CommitJournal, Error> {
         let all_bytes = match disk.space(directory) {
             Err(error) if error.kind() == ErrorKind::Unsupported => u64::MAX,
@@ -194,23 +194,23 @@ impl CommitJournal {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What earlier starts committed to a log, in the order in which it was appended, in uses of files from number `from` on; nothing the second
-    /// time.
+    /// Returns the batches that earlier starts committed to a log, in the order of their append, from uses of files with numbers of at least `from`.
+    /// Returns nothing if it is called again.
     pub(super) fn take(&self, topic_id: Uuid, partition: i32, from: u64) -> Vec<Stored> {
         let mut stored = self.state().found.remove(&(topic_id, partition)).unwrap_or_default();
         stored.retain(|stored| stored.number >= from);
         stored
     }
 
-    /// Leaves the files of earlier starts to a later one: a log that could not be opened may need them.
+    /// Keeps the files of earlier starts for a later start: a log that could not be opened may need them.
     pub fn keep_found(&self) {
         let mut state = self.state();
         let first_number = state.first_number;
         state.older.retain(|file| file.number >= first_number);
     }
 
-    /// Room for what was appended to logs, after what was given room before; none where the logs have to be flushed instead. Commits that have
-    /// room may be [made](Room::commit) at the same time.
+    /// Reserves room for appended batches, after all earlier reservations; none if the logs must be flushed instead. Commits with reserved room
+    /// may be [written](Room::commit) at the same time.
     pub fn reserve<'a>(&'a self, entries: &'a [JournalEntry]) -> Result<Option<Room<'a>>, Error> {
         let size = COMMIT_HEAD + entries.iter().map(JournalEntry::size).sum::<usize>();
         let taken = (size as u64).next_multiple_of(DIRECT_BLOCK as u64);
@@ -249,7 +249,7 @@ impl CommitJournal {
         Ok(Some(Room { journal: self, entries, size, file, turn, is_flush_due, has_ended: false }))
     }
 
-    /// A file for a new use; none where all hold what is needed, or the disk is full.
+    /// A file for a new use; none if the content of all files is still needed, or the disk is full.
     fn next_file(&self, state: &mut State) -> Result<Option<JournalFile>, Error> {
         let number = state.next_number;
         if let Some(free) = state.free.pop() {
@@ -269,20 +269,20 @@ impl CommitJournal {
         Ok(Some(JournalFile { number, path, file, end: 0 }))
     }
 
-    /// Whether there is little room left until the logs are flushed.
+    /// Whether little room remains until the logs are flushed.
     pub fn is_short(&self) -> bool {
         self.state().older.len() >= FILES_HURRY
     }
 
-    /// Names what was given room so far: what comes now goes to another file.
+    /// Identifies all reservations up to now: later ones get another file.
     pub fn seal(&self) -> Sealed {
         let mut state = self.state();
         state.seal();
         Sealed { below: state.next_number }
     }
 
-    /// Takes note that the logs were flushed after this was sealed, so that they do not need it any more. Of the files as many are kept as one
-    /// flush has freed. One that a commit is still written to is left to the next flush: what it holds was flushed too.
+    /// Notes that the logs were flushed after `sealed` was returned, so that these files are not needed any more. As many free files are kept as one
+    /// flush has freed. A file that a commit is still being written to is freed by a later flush, although its batches were flushed too.
     pub fn free(&self, sealed: Sealed) -> Result<(), Error> {
         let surplus = {
             let mut state = self.state();
@@ -319,7 +319,7 @@ impl State {
         self.older.extend(self.current.take());
     }
 
-    /// Asserts what holds of a journal at all times.
+    /// Asserts the invariants of a journal.
     fn check(&self) {
         let State { next_number, next_turn, ending_turn, broken_below, .. } = *self;
         let numbers = || self.older.iter().chain(&self.current).map(|file| file.number);
@@ -337,8 +337,8 @@ impl State {
 }
 
 impl Room<'_> {
-    /// Makes the commit durable. Blocks, also until those that were given room before are: a file ends at the first one that is not sound, so
-    /// that where one fails those behind it are not durable either.
+    /// Writes the commit and fsyncs it. Blocks, also until all commits with earlier reservations have ended: a file ends before its first invalid
+    /// commit, so that if one commit fails, those after it are not durable either.
     pub fn commit(mut self) -> Result<Committed, Error> {
         let is_written = self.write()?;
         Ok(match self.end(is_written) {
@@ -348,7 +348,7 @@ impl Room<'_> {
         })
     }
 
-    /// Whether there was room on the disk.
+    /// Writes and fsyncs the commit. Returns whether the disk had room for it.
     fn write(&self) -> Result<bool, Error> {
         let JournalFile { path, file, .. } = &self.file;
         let mut buffer = self.journal.state().buffers.pop().unwrap_or_default();
@@ -356,7 +356,7 @@ impl Room<'_> {
         write_commit(self.entries, self.file.number, &mut bytes[..self.size])?;
         match file.write_at(self.file.end, &[IoSlice::new(bytes)]).map_err(Error::io("write", path)) {
             Err(error) if error.is_disk_failure() => return Err(error),
-            // There is no room, or no more is allowed: what was written of it does no harm.
+            // The disk is full or a quota is used up: an incomplete commit in the file does no harm.
             Err(_) => return Ok(false),
             Ok(()) => file.sync().map_err(Error::io("sync", path))?,
         }
@@ -366,7 +366,7 @@ impl Room<'_> {
         Ok(true)
     }
 
-    /// Waits for its turn, and says whether it is durable.
+    /// Waits for its turn, and returns whether the commit is durable.
     fn end(&mut self, is_written: bool) -> bool {
         self.has_ended = true;
         let state = self.journal.ended.wait_while(self.journal.state(), |state| state.ending_turn != self.turn);
@@ -392,12 +392,12 @@ impl Drop for Room<'_> {
 }
 
 impl JournalEntry {
-    /// Bytes that it takes in the journal.
+    /// Its size in the journal.
     fn size(&self) -> usize {
         ENTRY_HEAD + self.batches.size()
     }
 
-    /// Fills as many bytes.
+    /// Writes the entry to `bytes`, which has exactly its size.
     fn write(&self, bytes: &mut [u8]) -> Result<(), Error> {
         let (head, batches) = bytes.split_at_mut(ENTRY_HEAD);
         head[..16].copy_from_slice(&self.topic_id.0);
@@ -407,7 +407,7 @@ impl JournalEntry {
     }
 }
 
-/// Fills as many bytes as the entries take behind the head.
+/// Writes the head and the entries to `bytes`, which has exactly their size.
 fn write_commit(entries: &[JournalEntry], number: u64, bytes: &mut [u8]) -> Result<(), Error> {
     let (head, mut left) = bytes.split_at_mut(COMMIT_HEAD);
     head[4..12].copy_from_slice(&number.to_be_bytes());
@@ -422,7 +422,7 @@ fn write_commit(entries: &[JournalEntry], number: u64, bytes: &mut [u8]) -> Resu
     Ok(())
 }
 
-/// Whole blocks for so many bytes, in memory that can be written past the page cache. Between the bytes and the end lies what was there before.
+/// `size` bytes rounded up to whole blocks, in memory aligned for direct I/O. The bytes after `size` keep their earlier content.
 fn blocks(buffer: &mut Vec<u8>, size: usize) -> &mut [u8] {
     let size = size.next_multiple_of(DIRECT_BLOCK);
     buffer.resize(buffer.len().max(size + DIRECT_BLOCK), 0);
@@ -438,7 +438,7 @@ impl Stored {
         Ok(bytes)
     }
 
-    /// The error of batches that are not sound.
+    /// Converts the error of invalid batches.
     pub(super) fn corrupt(&self) -> impl Fn(records::Error) -> Error {
         |source| Error::Corrupt { path: self.path.clone(), source }
     }
@@ -449,7 +449,7 @@ pub(super) fn is_journal(name: &str) -> bool {
     name.strip_prefix(NAME).is_some_and(|number| number.parse::<u64>().is_ok())
 }
 
-/// What a file holds, of which logs.
+/// A file, and the batches of its last use with their logs.
 type Holds = (JournalFile, Vec<(Of, Stored)>);
 
 /// The files in `directory`.
@@ -471,19 +471,19 @@ fn files(disk: &dyn Disk, directory: &Path) -> Result<Vec<Holds>, Error> {
     Ok(files)
 }
 
-/// Batches of a log as they lie in a file.
+/// Batches of a log as stored in a file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
-    /// Of the use of the file.
+    /// The number of the use of the file.
     pub(super) number: u64,
     pub(super) of: Of,
-    /// Of the first batch.
+    /// The position of the first batch.
     pub(super) position: u64,
-    /// Of all batches.
+    /// The length of all batches.
     pub(super) length: usize,
 }
 
-/// Walks the entries of a file's last use.
+/// Walks over the entries of a file's last use.
 pub(super) fn walk(file: &dyn File, mut each: impl FnMut(&Entry)) -> io::Result<()> {
     let size = file.size()?;
     let (mut position, mut last_use, mut bytes) = (0, None, Vec::new());
@@ -508,16 +508,16 @@ pub(super) fn walk(file: &dyn File, mut each: impl FnMut(&Entry)) -> io::Result<
     Ok(())
 }
 
-/// The number of the use, and the entries; none where the bytes are not what was written.
+/// The number of the use, and the entries; none if the bytes are not a valid commit.
 fn read_commit(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let (crc, rest) = bytes.split_first_chunk()?;
     let (number, _) = rest.split_first_chunk()?;
     let number = u64::from_be_bytes(*number);
-    // No use comes after the largest number: it is none of ours.
+    // The largest number has no successor, so a commit with it was not written by this journal.
     (crc32c::crc32c(rest) == u32::from_be_bytes(*crc) && number < u64::MAX).then_some((number, bytes.get(COMMIT_HEAD..)?))
 }
 
-/// Whose batches come first, how many bytes they take, and what comes after them.
+/// The log of the first batches, their length, and the bytes after them.
 fn read_entry(bytes: &[u8]) -> Option<(Of, usize, &[u8])> {
     let (topic_id, rest) = bytes.split_first_chunk()?;
     let (partition, rest) = rest.split_first_chunk()?;
@@ -548,7 +548,7 @@ mod tests {
         CommitJournal::open(disk, Path::new(ROOT), 0).unwrap()
     }
 
-    /// What was appended to a partition.
+    /// Batches appended to a partition.
     fn entries(disk: &Arc<dyn Disk>, partition: i32, bytes: &[u8]) -> [JournalEntry; 1] {
         let path = Path::new(ROOT).join(format!("log-{partition}"));
         let file = disk.open(&path, OpenMode::Write).unwrap();
@@ -558,7 +558,7 @@ mod tests {
         [JournalEntry { topic_id: TOPIC, partition, batches }]
     }
 
-    /// What a start finds of some partitions.
+    /// The batches that a start finds for some partitions.
     fn found<const N: usize>(disk: &Arc<dyn Disk>, partitions: [i32; N]) -> [Vec<Vec<u8>>; N] {
         let journal = open(disk);
         partitions.map(|partition| journal.take(TOPIC, partition, 0).iter().map(|stored| stored.read().unwrap()).collect())
@@ -629,7 +629,7 @@ mod tests {
         journal.free(journal.seal()).unwrap();
         let other = journal.reserve(&second).unwrap().unwrap();
         let [path, other_path] = [&room, &other].map(|room| room.file.path.clone());
-        // In their order: one that is dropped waits for those before it.
+        // Commits end in order: a dropped one waits for those before it.
         room.commit().unwrap();
         other.commit().unwrap();
         assert_ne!(path, other_path);

@@ -26,9 +26,9 @@ use crate::env::{Disk, File};
 use crate::model::{LeaderEpoch, Offset};
 use crate::records::{BatchHeader, CheckedBatch, EpochRule, Marker, batches};
 
-/// Producer snapshots that are kept: the two newest, so that one that is damaged does no harm.
+/// The number of newest producer snapshots that are kept: two, so that a damaged one does no harm.
 const SNAPSHOTS_KEPT: usize = 2;
-/// No limit: only what lies below the log start goes.
+/// No limit: only segments below the log start are deleted.
 const KEEP: Policy = Policy { retention_ms: None, retention_bytes: None };
 
 /// A topic's settings, as far as the log needs them. Names are Kafka's.
@@ -44,31 +44,31 @@ pub struct LogConfig {
     pub index_bytes_max: u64,
     /// `index.interval.bytes`.
     pub index_interval_bytes: u64,
-    /// `retention.ms` and `retention.bytes`; none where `cleanup.policy` does not contain `delete`.
+    /// `retention.ms` and `retention.bytes`; none if `cleanup.policy` does not contain `delete`.
     pub retention: Option<Policy>,
-    /// `flush.messages`: so many records may wait to be made durable.
+    /// `flush.messages`: the number of records that may wait for an fsync.
     pub flush_messages: i64,
-    /// `flush.ms`: how long a record may wait to be made durable.
+    /// `flush.ms`: how long a record may wait for an fsync.
     pub flush_ms: i64,
-    /// None where `cleanup.policy` does not contain `compact`.
+    /// None if `cleanup.policy` does not contain `compact`.
     pub compaction: Option<Compaction>,
     /// `max.decompressed.message.bytes`, for lookups inside compressed batches.
     pub decompressed_bytes_max: usize,
 }
 
-/// Where a batch went.
+/// The result of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
     /// The first record's offset; of a duplicate, that of the stored batch.
     pub base_offset: Offset,
     /// The batch's largest timestamp as stored.
     pub max_timestamp: i64,
-    /// Whether the batch was stored before and not again.
+    /// Whether the batch was stored before, and was not stored again.
     pub duplicate: bool,
 }
 
-/// Segments that were deleted: their names are gone. Their room is free when this is dropped, which takes a file system milliseconds for
-/// hundreds of megabytes: so not while the log is locked.
+/// Deleted segments: their names are removed. Their disk space is freed when this is dropped, which takes a file system milliseconds for
+/// hundreds of megabytes, so it must not be dropped while the log is locked.
 #[derive(Debug, Default)]
 pub struct Deleted(Vec<Arc<dyn File>>);
 
@@ -92,24 +92,24 @@ pub struct Log {
     epochs: LeaderEpochs,
     producers: ProducerState,
     saved_epochs: LeaderEpochs,
-    /// Everything below, the recovery point, is durable here.
+    /// Everything below this end, the recovery point, is fsynced in the log.
     flushed: Extent,
-    /// Everything below is durable, here or in the commit journal.
+    /// Everything below this end is durable, in the log or in the commit journal.
     committed: Extent,
-    /// Everything below is, or belongs to a commit that is on its way.
+    /// Everything below this end is durable or belongs to a commit in progress.
     taken: Extent,
-    /// When the oldest record that is not durable was appended, as far as this log knows.
+    /// When the oldest record that is not fsynced was appended, as far as this log knows.
     unflushed_since_ms: Option<i64>,
-    /// How often names in the directory changed, and how many of these changes are durable.
+    /// The number of changes of names in the directory, and how many of them are durable.
     changes: u64,
     durable_changes: u64,
-    /// Files that were written once and may not be durable, with the change that they came with.
+    /// Files that were written once and may not be durable, each with the number of its change.
     written: Vec<(u64, PathBuf)>,
-    /// How often it was truncated.
+    /// The number of truncations.
     cuts: u64,
-    /// Each commit that is on its way holds another one of these.
+    /// Each commit in progress holds a clone of this.
     lent: Arc<()>,
-    /// Whether all is as the last clean stop left it, but for what was appended since.
+    /// Whether everything except later appends is unchanged since the last clean stop.
     is_clean: bool,
 }
 
@@ -162,7 +162,7 @@ impl Log {
         Ok(Appended { base_offset: header.base_offset, max_timestamp: header.max_timestamp, duplicate: false })
     }
 
-    /// Ends a producer's transaction, and says where the marker lies; none where it was written before. See
+    /// Ends a producer's transaction and returns the offset of the marker; none if the marker is stored already. See
     /// [`ProducerState::judge_marker`] for `rule`.
     pub fn end_transaction(&mut self, marker: &Marker, rule: EpochRule, epoch: LeaderEpoch, now_ms: i64) -> Result<Option<Offset>, Error> {
         if !self.producers.judge_marker(marker, rule)? {
@@ -175,7 +175,7 @@ impl Log {
         Ok(Some(header.base_offset))
     }
 
-    /// Writes a batch at the end; its header says where.
+    /// Writes a batch at the end and returns its header with the final offset.
     fn write(&mut self, mut batch: CheckedBatch, epoch: LeaderEpoch, now_ms: i64) -> Result<BatchHeader, Error> {
         let size = batch.header().size();
         if size as u64 > self.config.segment_bytes {
@@ -188,7 +188,7 @@ impl Log {
         Ok(header)
     }
 
-    /// Writes the parts of a batch that has its offsets and its epoch.
+    /// Writes the parts of a batch that already has its offsets and its epoch.
     fn place(&mut self, header: &BatchHeader, parts: &[IoSlice<'_>], now_ms: i64) -> Result<(), Error> {
         let limits = self.roll_limits();
         if self.active().must_roll(header, header.last_offset(), &limits, now_ms) {
@@ -200,8 +200,8 @@ impl Log {
         Ok(())
     }
 
-    /// Appends what the commit journal has of the log, and what a crash took away from here: batches as they were stored. Records that neither
-    /// has stay away, and are counted. A batch that is not sound is an error, and the log ends before it.
+    /// Appends batches of the commit journal that the log has lost in a crash, unchanged. Records that neither the log nor the journal contains
+    /// stay missing and are counted. An invalid batch is an error, and the log ends before it.
     pub fn restore(&mut self, stored: &Stored, report: &mut Report, now_ms: i64) -> Result<(), Error> {
         for batch in batches(&stored.read()?) {
             let (header, batch) = batch.map_err(stored.corrupt())?;
@@ -225,14 +225,14 @@ impl Log {
         Ok(())
     }
 
-    /// Up to where a reader of committed records may read: what is committed and belongs to no transaction that is open, or whose marker is not
-    /// committed.
+    /// The end for a reader with `read_committed`: everything below is committed and does not belong to a transaction that is open or whose marker is
+    /// not committed.
     pub fn last_stable(&self, high_watermark: Offset) -> Offset {
         let unstable = self.producers.first_unstable(high_watermark).map(|first| first.max(self.log_start));
         unstable.map_or(high_watermark, |first| first.min(high_watermark))
     }
 
-    /// Deletes what the policy allows.
+    /// Deletes the segments that the policy allows to delete.
     pub fn retain(&mut self, high_watermark: Offset, now_ms: i64) -> Result<Deleted, Error> {
         let policy = self.config.retention.unwrap_or(KEEP);
         self.delete_segments(policy, high_watermark, now_ms)
@@ -257,27 +257,28 @@ impl Log {
         Ok(deleted)
     }
 
-    /// Raises the first offset: records below are gone, and their segments as soon as they are wholly below. Never above the end.
+    /// Raises the log start offset, at most to the log end offset: records below it are deleted, and a segment once all its records are below.
     pub fn delete_before(&mut self, offset: Offset, high_watermark: Offset, now_ms: i64) -> Result<Deleted, Error> {
         self.log_start = self.log_start.max(offset.min(self.log_end()));
         self.publish();
         self.delete_segments(KEEP, high_watermark, now_ms)
     }
 
-    /// Cuts off everything from `offset` on, and a batch that holds it whole: the log ends at `offset` then, or below it where that lies within a
-    /// batch or in a gap that compaction left. It is durable when this returns. Nothing happens where the log ends there or before.
+    /// Removes everything from `offset` on, and the whole batch that contains it: the log end offset then is `offset`, or less if `offset` is
+    /// within a batch or in a gap left by compaction. The truncation is durable when this returns. If the log already ends at or below `offset`,
+    /// nothing changes.
     ///
-    /// Before it is called, and under the same lock: everything below `offset` is durable in the log; no commit [is on its
-    /// way](Log::is_committing); and the commit journal and the checkpoint of recovery points are durably such that they do not claim what is cut
-    /// (see [`LogDirectory::truncating`](super::LogDirectory::truncating)). Where it fails the log cannot be used any more.
+    /// The caller must ensure, under the same lock, that everything below `offset` is fsynced in the log, that no commit [is in
+    /// progress](Log::is_committing), and that durably neither the commit journal nor the checkpoint of recovery points claims the removed part
+    /// (see [`LogDirectory::truncating`](super::LogDirectory::truncating)). If it fails, the log cannot be used any more.
     ///
-    /// A crash in the middle leaves more of the log than `offset`, and never a hole:
+    /// A crash during a truncation leaves more of the log than up to `offset`, and never a hole:
     ///
-    /// 1. Segments behind `offset` are removed, the last one first. A name that comes back after a power cut lies behind a gap, and goes.
-    /// 2. The segment that holds `offset` is cut and synced. What is appended later goes to a new file: readers of the old bytes never see others.
-    /// 3. Producers are read again from the last snapshot that lies neither above the end nor above `high_watermark` (transactions whose
-    ///    markers readers do not see yet are not in snapshots); snapshots above the end are removed.
-    /// 4. A new segment begins, and all names are made durable. Only then can anything be appended.
+    /// 1. Segments after `offset` are removed, the last one first. A name that reappears after a power loss is after a gap, so recovery removes it.
+    /// 2. The segment that contains `offset` is truncated and fsynced. Later appends go to a new file: readers of the old bytes never see others.
+    /// 3. The producer state is rebuilt from the last snapshot that is neither above the log end nor above `high_watermark` (snapshots do not contain
+    ///    transactions whose markers readers cannot see yet); snapshots above the log end are removed.
+    /// 4. A new segment begins, and the directory is fsynced. Only then can anything be appended.
     pub fn truncate_to(&mut self, offset: Offset, high_watermark: Offset, now_ms: i64) -> Result<Deleted, Error> {
         let (log_start, log_end) = (self.log_start, self.log_end());
         if offset < log_start {
@@ -334,7 +335,7 @@ impl Log {
         last.delete(self.disk())
     }
 
-    /// The producers as they were at the log's end; see [`Log::truncate_to`].
+    /// Restores the producer state at the log end; see [`Log::truncate_to`].
     fn restore_producers(&mut self, high_watermark: Offset) -> Result<(), Error> {
         let names = self.disk().list(&self.directory).map_err(Error::io("list", &self.directory))?;
         let segments: Vec<&Segment> = self.segments.iter().map(|s| &**s).collect();
@@ -344,7 +345,7 @@ impl Log {
         Ok(())
     }
 
-    /// Where compaction left a gap below the log start, and nothing is left behind it, the log goes on at the log start.
+    /// If a gap left by compaction is below the log start, and no records remain after it, the log continues at the log start.
     fn skip_to_start(&mut self, deleted: &mut Deleted, now_ms: i64) -> Result<(), Error> {
         if self.log_end() >= self.log_start {
             return Ok(());
@@ -359,17 +360,17 @@ impl Log {
         Ok(())
     }
 
-    /// How often it was truncated.
+    /// The number of truncations.
     pub fn cuts(&self) -> u64 {
         self.cuts
     }
 
-    /// Takes note that a leader's epoch begins, before it appends anything: followers ask where it began also when it wrote nothing.
+    /// Notes that a leader epoch begins, before its first append: followers ask for its start offset even if no record was written in it.
     pub fn begin_epoch(&mut self, epoch: LeaderEpoch) {
         self.epochs.note(epoch, self.log_end());
     }
 
-    /// Asserts what holds of a log at all times.
+    /// Asserts the invariants of a log.
     fn check(&self) {
         let (name, start, end) = (self.directory.display(), self.log_start, self.log_end());
         assert!(start <= end, "{name} begins at {start} and ends at {end}");
@@ -383,7 +384,7 @@ impl Log {
         assert!(durable <= changes, "{durable} changes of {name} are durable, and it has {changes}");
     }
 
-    /// What compaction has to do now, if anything; `checkpoint` says up to where it came before.
+    /// The next compaction of the log, if it needs one; `checkpoint` is the offset up to which it was compacted before.
     pub fn cleaning(&self, checkpoint: Option<Offset>, last_stable: Offset, now_ms: i64) -> Result<Option<Cleaning>, Error> {
         let Some(policy) = &self.config.compaction else { return Ok(None) };
         let facts = self.facts()?;
@@ -404,7 +405,7 @@ impl Log {
         }))
     }
 
-    /// The transactions that were aborted and began before `end`, in the order in which they began.
+    /// The aborted transactions that began before `end`, in the order of their first offsets.
     fn aborted_below(&self, end: Offset) -> Vec<AbortedEntry> {
         let all = self.segments.iter().flat_map(|s| s.aborted_from(Offset(0)));
         let mut aborted: Vec<_> = all.filter(|entry| entry.first_offset < end.0).collect();
@@ -412,14 +413,14 @@ impl Log {
         aborted
     }
 
-    /// Puts a compacted segment in the place of those that it was made from. Where they are not all there any more nothing is changed.
+    /// Replaces segments with the compacted segment made from them. If some of them are not in the log any more, nothing changes.
     pub fn replace(&mut self, replacement: Replacement) -> Result<bool, Error> {
         let Replacement { segment, sources } = replacement;
         let (base, count) = (segment.base, sources.len());
         assert!(sources.windows(2).all(|pair| pair[0].base < pair[1].base), "segments are compacted out of order, from {base} on");
         let (cleaned, swap) = (segment.path("log.cleaned"), segment.path("log.swap"));
         let at = self.segments.partition_point(|s| s.base < base);
-        // Retention or a truncation may have taken some of them meanwhile: a segment that was cut is another one.
+        // Retention or a truncation may have removed some of them meanwhile; a truncated segment is a different object.
         let there = self.segments.get(at..at + count).filter(|_| at + count < self.segments.len());
         if !there.is_some_and(|there| there.iter().zip(&sources).all(|(s, source)| Arc::ptr_eq(s, source))) {
             self.disk().remove_file(&cleaned).map_err(Error::io("remove", &cleaned))?;
@@ -429,7 +430,7 @@ impl Log {
         let disk = &**files.disk();
         disk.rename(&cleaned, &swap).map_err(Error::io("rename", &cleaned))?;
         disk.sync_dir(&self.directory).map_err(Error::io("sync", &self.directory))?;
-        // What fails from here on is done again by the next open; readers have the new segment already.
+        // Steps that fail from here on are repeated by the next open; readers use the new segment already.
         let end = segment.next_offset();
         let swapped =
             finish_swap(disk, &self.directory, base, end).and_then(|()| segment.settle()).and_then(|()| segment.seal(disk, Durable::Now));
@@ -438,33 +439,33 @@ impl Log {
         swapped.map(|()| true)
     }
 
-    /// The idempotent producers that are remembered.
+    /// The state of the idempotent producers.
     pub fn producers(&self) -> &ProducerState {
         &self.producers
     }
 
-    /// Takes a topic's changed settings.
+    /// Applies changed settings of the topic.
     pub fn configure(&mut self, config: LogConfig) {
         self.config = config;
         self.publish();
     }
 
-    /// Forgets idle producers.
+    /// Removes idle producers.
     pub fn expire_producers(&mut self, now_ms: i64, expiration_ms: i64) {
         self.producers.expire(now_ms, expiration_ms);
     }
 
-    /// Whether more records wait to be made durable than `flush.messages` allows.
+    /// Whether more records wait for an fsync than `flush.messages` allows.
     pub fn holds_too_many(&self) -> bool {
         self.log_end().0 - self.recovery_point().0 >= self.config.flush_messages
     }
 
-    /// Whether a record has waited for longer than `flush.ms` allows.
+    /// Whether a record has waited for an fsync for longer than `flush.ms` allows.
     pub fn waits_too_long(&self, now_ms: i64) -> bool {
         self.unflushed_since_ms.is_some_and(|since_ms| now_ms.saturating_sub(since_ms) >= self.config.flush_ms)
     }
 
-    /// What is to be made durable now, by [`sync_logs`](super::sync_logs); nothing where all is.
+    /// The files that [`sync_logs`](super::sync_logs) must fsync now; none if everything is durable.
     pub fn unflushed(&mut self) -> Result<Option<Unflushed>, Error> {
         if self.recovery_point() >= self.log_end() && self.durable_changes == self.changes {
             return Ok(None);
@@ -473,7 +474,7 @@ impl Log {
         self.unflushed_files().map(Some)
     }
 
-    /// The indexes of the active segment are in memory.
+    /// Does not contain indexes of the active segment, which are in memory.
     fn unflushed_files(&self) -> Result<Unflushed, Error> {
         let unflushed_file = |(segment, position, length): (&Segment, u64, u64)| {
             Ok(UnflushedFile { path: segment.path("log"), file: segment.file()?, position, length })
@@ -488,8 +489,8 @@ impl Log {
         })
     }
 
-    /// Takes what is to be committed now, by the [commit journal](super::CommitJournal), and will not be taken again, unless it is
-    /// [given back](Log::give_back); nothing where all was taken.
+    /// Takes the batches that the [commit journal](super::CommitJournal) must commit now. They are not returned again, unless they are
+    /// [given back](Log::give_back). None if all were taken.
     pub fn uncommitted(&mut self) -> Result<Option<Uncommitted>, Error> {
         let extent = self.extent();
         if extent.end <= self.taken.end {
@@ -503,35 +504,35 @@ impl Log {
         Ok(Some(Uncommitted { parts, extent, lent: self.lent.clone() }))
     }
 
-    /// Whether somebody who commits may still read what he took. Nothing may be cut off then.
+    /// Whether a commit may still read the batches that it took. The log must not be truncated then.
     pub fn is_committing(&self) -> bool {
         Arc::strong_count(&self.lent) > 1
     }
 
-    /// Says that nothing came of a commit: what it had taken is to be committed still.
+    /// Notes that a commit failed: its batches must still be committed.
     pub fn give_back(&mut self) {
         self.taken = self.committed;
     }
 
-    /// Takes note of what was committed.
+    /// Notes that everything up to `extent` is committed.
     pub fn commit(&mut self, extent: Extent) {
         self.committed = self.committed.max(extent);
         self.taken = self.taken.max(extent);
         self.check();
     }
 
-    /// Takes note of what readers may see: a transaction whose marker lies below needs no further care.
+    /// Notes the high watermark: transactions whose markers are below it need no further tracking.
     pub fn advance(&mut self, high_watermark: Offset) {
         self.producers.committed(high_watermark);
     }
 
-    /// Where it ends now.
+    /// The current end.
     fn extent(&self) -> Extent {
         let (end, size) = self.active().extent();
         Extent { cuts: self.cuts, end, segment: self.active().base, size }
     }
 
-    /// The part below `end`, or all where that is less; of the last segment it counts nothing but all.
+    /// The extent of the part below `end`, or of the whole log if that is shorter; in the former case no bytes of the segment at `end` are counted.
     fn extent_to(&self, end: Offset) -> Extent {
         if end >= self.log_end() {
             return self.extent();
@@ -540,7 +541,7 @@ impl Log {
         Extent { cuts: self.cuts, end, segment, size: 0 }
     }
 
-    /// What was appended after that: segments, and the positions and lengths there.
+    /// The parts appended after `extent`: segments with positions and lengths.
     fn after(&self, extent: Extent) -> impl Iterator<Item = (&Segment, u64, u64)> {
         let from = move |segment: &Segment| if segment.base == extent.segment { extent.size } else { 0 };
         let later = self.segments.iter().filter(move |segment| segment.base >= extent.segment);
@@ -549,16 +550,16 @@ impl Log {
             .filter(|(.., length)| *length > 0)
     }
 
-    /// Takes note of files that were written into the directory.
+    /// Notes that files were written into the directory.
     fn note_written(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
         self.changes += 1;
         self.written.extend(paths.into_iter().map(|path| (self.changes, path)));
     }
 
-    /// Moves the recovery point behind what was synced.
+    /// Moves the recovery point to the end that was fsynced.
     pub fn flushed(&mut self, synced: Synced) {
         let end = synced.extent.end;
-        // Where the log was truncated meanwhile, this says nothing about the segments that it has now.
+        // If the log was truncated meanwhile, `synced` does not prove anything about its current segments.
         if synced.extent.cuts == self.cuts {
             let newly = self.segments.iter().filter(|s| s.next_offset() > self.recovery_point() && s.next_offset() <= end);
             newly.for_each(|segment| segment.is_durable());
@@ -568,12 +569,12 @@ impl Log {
         if self.recovery_point() >= self.log_end() {
             self.unflushed_since_ms = None;
         }
-        // Meanwhile a segment may have been begun and the one before it sealed.
+        // Meanwhile a new segment may have been created and the previous one sealed.
         self.durable_changes = self.durable_changes.max(synced.changes);
         self.written.retain(|(change, _)| *change > synced.changes);
     }
 
-    /// Makes everything durable and moves the recovery point.
+    /// Fsyncs everything and moves the recovery point.
     pub fn flush(&mut self) -> Result<(), Error> {
         if let Some(unflushed) = self.unflushed()? {
             unflushed.sync(self.disk(), &mut || ())?;
@@ -582,8 +583,8 @@ impl Log {
         Ok(())
     }
 
-    /// Writes what makes the next open quick: indexes, epochs, producers. The log can go on afterwards. A clean stop needs what this gives
-    /// to be made durable.
+    /// Writes the files that make the next open fast: indexes, epochs, producers. The log can be used afterwards. Before a clean stop the returned
+    /// files must be fsynced.
     pub fn close(&mut self) -> Result<Option<Unflushed>, Error> {
         if self.is_clean && self.recovery_point() >= self.log_end() {
             return Ok(None);
@@ -595,7 +596,7 @@ impl Log {
         self.unflushed_files().map(Some)
     }
 
-    /// Writes the checkpoint of the leader epochs, if it is not what it should be.
+    /// Writes the checkpoint of the leader epochs, if it is outdated.
     fn save_epochs(&mut self) -> Result<(), Error> {
         if self.epochs == self.saved_epochs {
             return Ok(());
@@ -616,17 +617,17 @@ impl Log {
         self.log_start
     }
 
-    /// Everything below is durable here.
+    /// Everything below this offset is fsynced in the log.
     pub fn recovery_point(&self) -> Offset {
         self.flushed.end
     }
 
-    /// Everything below is durable, here or in the commit journal.
+    /// Everything below this offset is durable, in the log or in the commit journal.
     pub fn committed(&self) -> Offset {
         self.committed.end
     }
 
-    /// Everything below is durable, or belongs to a commit that is on its way.
+    /// Everything below this offset is durable or belongs to a commit in progress.
     pub fn taken(&self) -> Offset {
         self.taken.end
     }
@@ -636,7 +637,7 @@ impl Log {
         &self.epochs
     }
 
-    /// Says that the topic is deleted: when this returns nobody uses a path of the log any more, and its directory may be renamed.
+    /// Marks the topic as deleted: when this returns, no path of the log is in use any more, and its directory may be renamed.
     pub fn delete(&mut self) {
         self.presence.end();
     }
@@ -647,9 +648,9 @@ impl Log {
     }
 
     fn roll(&mut self, now_ms: i64) -> Result<(), Error> {
-        // A file of this name would be appended to from its front.
+        // Appends to a segment of this name would begin at the front of its file.
         assert!(self.log_end() > self.active().base, "{} rolls an empty segment at {}", self.directory.display(), self.log_end());
-        // This counts for the name of the new segment too.
+        // The change noted here covers the name of the new segment too.
         self.seal_active()?;
         self.snapshot_producers()?;
         self.is_clean = false;
@@ -681,9 +682,9 @@ impl Log {
         Ok(())
     }
 
-    /// The snapshots that nobody will need, of all in order. As in Kafka each segment keeps the one at its base: recovery and a truncation go on
-    /// from the last one before the place where they begin, which no one knows in advance. The newest two are kept too, so that one that is
-    /// damaged does no harm.
+    /// The snapshots that are not needed any more, of all in order. As in Kafka, each segment keeps the snapshot at its base offset: recovery and
+    /// truncation continue from the last snapshot before the offset where they begin, which is not known in advance. The newest two are kept too,
+    /// so that a damaged one does no harm.
     fn outdated_snapshots(&self, all: &[Offset]) -> Vec<Offset> {
         let older = &all[..all.len().saturating_sub(SNAPSHOTS_KEPT)];
         let has_segment = |offset: &Offset| self.segments.binary_search_by_key(offset, |s| s.base).is_ok();
@@ -705,7 +706,7 @@ impl Log {
             .collect()
     }
 
-    /// By how much the active segment's time is shortened: other segments and other logs have another, so that not all roll together.
+    /// The part of `segment.jitter.ms` that is subtracted from `segment.ms`: it differs between segments and logs, so that not all roll together.
     fn jitter_ms(&self) -> i64 {
         let LogConfig { segment_ms, segment_jitter_ms, .. } = self.config;
         if segment_jitter_ms == 0 {
@@ -724,12 +725,12 @@ impl Log {
         }
     }
 
-    /// Who reads, without a lock on the log.
+    /// Reads this log without a lock.
     pub fn reader(&self) -> &Arc<LogReader> {
         &self.reader
     }
 
-    /// Shows readers the segments as they are now.
+    /// Shows readers the current segments.
     fn publish(&self) {
         self.reader.show(&self.segments, self.log_start, self.config.decompressed_bytes_max);
     }

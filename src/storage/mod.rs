@@ -1,12 +1,13 @@
 //! The log on disk: segments, indexes, recovery, retention, compaction.
 //!
-//! Byte for byte Kafka's layout, so that Kafka's own `DumpLogSegments` reads it: a directory `topic-partition` with segments named by their
-//! base offset (`.log`, and once sealed `.index`, `.timeindex`, and `.txnindex` where transactions were aborted), producer snapshots, the leader-epoch checkpoint and
-//! `partition.metadata`. The indexes of the active segment live in memory and are written when it is sealed or closed. Ownership is
-//! `LogDirectory`, `Log`, `Segment`; a reader gets a [`RecordsSlice`], which stays readable whatever happens to the log afterwards.
+//! The layout is byte for byte Kafka's, so that Kafka's own `DumpLogSegments` reads it: a directory `topic-partition` with segments named by their
+//! base offset (`.log`; a sealed segment also has `.index` and `.timeindex`, and `.txnindex` if it has aborted transactions), producer snapshots,
+//! the leader-epoch checkpoint and `partition.metadata`. The indexes of the active segment are in memory and are written when it is sealed
+//! or closed. Ownership is `LogDirectory`, `Log`, `Segment`. A reader gets a [`RecordsSlice`], which stays readable whatever happens
+//! to the log afterwards.
 //!
-//! Cost of an append: one positioned write of header and body, no copy of the body. Of a read: an index search, a few small reads to find
-//! the batch, then the slice goes from file to socket.
+//! Cost of an append: one positioned write of header and body, no copy of the body. Cost of a read: an index search and a few small reads to find
+//! the batch; then the slice is sent from the file to the socket.
 
 mod checkpoint;
 mod cleaner;

@@ -1,4 +1,4 @@
-//! What a log remembers of producers (KIP-98): their last batches, so that a retry is stored once, and their open transactions.
+//! The producer state of a log (KIP-98): the last batches of each producer, so that a retry is stored once, and the open transactions.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -7,21 +7,21 @@ use crate::model::{Offset, ProducerEpoch, ProducerId};
 use crate::records::{BatchHeader, EpochRule, Marker, TransactionResult};
 use crate::wire::Writer;
 
-/// Batches of a producer that are remembered: as many as it may have in flight.
+/// The number of batches kept per producer: the most that it may have in flight.
 const BATCHES_KEPT: usize = 5;
 /// The format of a snapshot.
 const SNAPSHOT_VERSION: i16 = 1;
-/// Bytes of version, checksum and count in front of a snapshot's entries.
+/// Bytes of version, checksum and count before the entries of a snapshot.
 const SNAPSHOT_HEADER_BYTES: usize = 10;
 /// Bytes of an entry: id, epoch, last sequence, last offset, offset delta, timestamp, coordinator epoch, first offset of the transaction.
 const SNAPSHOT_ENTRY_BYTES: usize = 8 + 2 + 4 + 8 + 4 + 8 + 4 + 8;
 
-/// Who appends a batch, which decides what is expected of its sequence.
+/// The source of a batch, which determines the expected sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// A producer.
     Client,
-    /// A producer whose epoch grows with each transaction (KIP-890): where nothing is known of it, it begins with sequence 0.
+    /// A producer whose epoch grows with each transaction (KIP-890): if it is unknown here, it must begin with sequence 0.
     BumpingClient,
     /// One of the broker's coordinators for a producer. Its batches have no sequence.
     Coordinator,
@@ -39,43 +39,43 @@ struct Batch {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Producer {
     epoch: ProducerEpoch,
-    /// Empty after a marker that raised the epoch.
+    /// Empty after a marker with a larger epoch.
     batches: VecDeque<Batch>,
     last_append_ms: i64,
-    /// Of the last marker, or -1.
+    /// The coordinator epoch of the last marker, or -1.
     coordinator_epoch: i32,
-    /// Where its open transaction begins.
+    /// The first offset of its open transaction.
     transaction_start: Option<Offset>,
 }
 
-/// What to do with a batch.
+/// The decision about a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Append it.
     Append,
-    /// It is stored already: answer with its first offset and its timestamp.
+    /// It is stored already: return its first offset and its timestamp.
     Duplicate {
-        /// Of the stored batch.
+        /// The first offset of the stored batch.
         base_offset: Offset,
         /// The stored batch's largest timestamp.
         timestamp_ms: i64,
     },
 }
 
-/// A producer as DescribeProducers shows it.
+/// A producer as returned by DescribeProducers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ActiveProducer {
     /// Its id.
     pub id: ProducerId,
     /// Its epoch.
     pub epoch: ProducerEpoch,
-    /// The sequence number of its last record; -1 where none is known.
+    /// The sequence number of its last record; -1 if unknown.
     pub last_sequence: i32,
     /// The timestamp of its last batch.
     pub last_timestamp_ms: i64,
     /// The coordinator's epoch in the last marker, or -1.
     pub coordinator_epoch: i32,
-    /// Where its open transaction begins.
+    /// The first offset of its open transaction.
     pub transaction_start: Option<Offset>,
 }
 
@@ -84,17 +84,17 @@ pub struct ActiveProducer {
 pub(super) struct Ended {
     pub(super) producer_id: ProducerId,
     pub(super) first_offset: Offset,
-    /// That of the marker.
+    /// The offset of the marker.
     pub(super) last_offset: Offset,
     pub(super) result: TransactionResult,
 }
 
-/// The batches that compaction must leave, if only as headers, because they say where producers stand.
+/// The batches that compaction must keep, at least as headers, because they contain the state of producers.
 #[derive(Debug, Default)]
 pub(super) struct LastBatches(HashMap<ProducerId, (Option<Offset>, ProducerEpoch)>);
 
 impl LastBatches {
-    /// Whether a batch is the last one of its producer: its last data, or where it has none, the marker with its epoch.
+    /// Whether a batch is the last one of its producer: its last data batch, or if it has none, the marker with its epoch.
     pub(super) fn hold(&self, header: &BatchHeader) -> bool {
         match self.0.get(&header.producer_id) {
             Some((Some(offset), _)) => header.last_offset() == *offset,
@@ -108,14 +108,14 @@ impl LastBatches {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProducerState {
     producers: BTreeMap<ProducerId, Producer>,
-    /// Open transactions by where they begin.
+    /// Open transactions by their first offset.
     open: BTreeMap<Offset, ProducerId>,
-    /// First offset and marker of transactions that have ended, whose markers may not be committed.
+    /// The first offset and the marker's offset of ended transactions whose markers may not be committed.
     ended: VecDeque<(Offset, Offset)>,
 }
 
 impl ProducerState {
-    /// Decides about a batch, in Kafka's order: duplicate, epoch, sequence, transaction. Changes nothing.
+    /// Checks a batch, in Kafka's order: duplicate, epoch, sequence, transaction. Changes nothing.
     pub fn judge(&self, header: &BatchHeader, origin: Origin) -> Result<Verdict, Error> {
         let (id, epoch) = (header.producer_id, header.producer_epoch);
         if id.0 < 0 {
@@ -150,8 +150,8 @@ impl ProducerState {
         Ok(Verdict::Append)
     }
 
-    /// Decides whether a marker is to be written; one that repeats what is so already is not. Where the epoch grows it must be a new one where
-    /// a transaction is open (KIP-890): an older marker that was late must not end a newer transaction.
+    /// Decides whether a marker must be written; a repeated marker is not written. With [`EpochRule::Grows`] (KIP-890) a marker for an open
+    /// transaction must have a new epoch: a late, older marker must not end a newer transaction.
     pub fn judge_marker(&self, marker: &Marker, rule: EpochRule) -> Result<bool, Error> {
         let Some(known) = self.producers.get(&marker.producer_id) else { return Ok(true) };
         let (producer, got, current) = (marker.producer_id, marker.producer_epoch, known.epoch);
@@ -168,7 +168,7 @@ impl ProducerState {
         Ok(true)
     }
 
-    /// Remembers a batch of data that is stored.
+    /// Adds a stored batch of data to the state.
     pub fn note(&mut self, header: &BatchHeader) {
         if header.producer_id.0 < 0 || header.is_control() {
             return;
@@ -191,7 +191,7 @@ impl ProducerState {
         }
     }
 
-    /// Remembers a marker that is stored; says which transaction it ends, if there was any.
+    /// Adds a stored marker to the state; returns the transaction that it ends, if any.
     pub(super) fn note_marker(&mut self, marker: &Marker, header: &BatchHeader) -> Option<Ended> {
         let producer = self.producer(marker.producer_id, marker.producer_epoch);
         producer.coordinator_epoch = marker.coordinator_epoch;
@@ -213,33 +213,33 @@ impl ProducerState {
         producer
     }
 
-    /// The first offset that belongs to a transaction without a marker below the high watermark.
+    /// The smallest first offset of the transactions that have no marker below the high watermark.
     pub fn first_unstable(&self, high_watermark: Offset) -> Option<Offset> {
         let ended = self.ended.iter().filter(|(_, marker)| *marker >= high_watermark).map(|(first, _)| *first);
         ended.chain(self.first_open()).min()
     }
 
-    /// Where the oldest open transaction begins.
+    /// The first offset of the oldest open transaction.
     pub(super) fn first_open(&self) -> Option<Offset> {
         self.open.keys().next().copied()
     }
 
-    /// Markers below the high watermark need no further care.
+    /// Stops tracking ended transactions whose markers are below the high watermark.
     pub(super) fn committed(&mut self, high_watermark: Offset) {
         while self.ended.pop_front_if(|(_, marker)| *marker < high_watermark).is_some() {}
     }
 
-    /// Whether a producer's transaction is open here.
+    /// Whether the producer has an open transaction in this log.
     pub fn has_open_transaction(&self, id: ProducerId) -> bool {
         self.producers.get(&id).is_some_and(|producer| producer.transaction_start.is_some())
     }
 
-    /// Forgets producers whose last append is older than `expiration_ms`, but for those with an open transaction.
+    /// Removes producers whose last append is older than `expiration_ms`, except those with an open transaction.
     pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
         self.producers.retain(|_, p| p.transaction_start.is_some() || now_ms.saturating_sub(p.last_append_ms) <= expiration_ms);
     }
 
-    /// All producers, by id.
+    /// All producers, in the order of their ids.
     pub fn active(&self) -> impl Iterator<Item = ActiveProducer> {
         self.producers.iter().map(|(id, producer)| ActiveProducer {
             id: *id,
@@ -251,7 +251,7 @@ impl ProducerState {
         })
     }
 
-    /// What compaction must leave.
+    /// The batches that compaction must keep.
     pub(super) fn last_batches(&self) -> LastBatches {
         let last = |(id, producer): (&ProducerId, &Producer)| (*id, (producer.batches.back().map(|b| b.last_offset), producer.epoch));
         LastBatches(self.producers.iter().map(last).collect())
@@ -262,12 +262,12 @@ impl ProducerState {
         self.producers.len()
     }
 
-    /// Whether no producer is known.
+    /// Whether there are no producers.
     pub fn is_empty(&self) -> bool {
         self.producers.is_empty()
     }
 
-    /// Kafka's snapshot file: version, CRC-32C of what follows, count, entries. Only the last batch of each producer is in it.
+    /// Kafka's snapshot file: version, CRC-32C of the following bytes, count, entries. It contains only the last batch of each producer.
     pub(super) fn to_snapshot(&self) -> Vec<u8> {
         let mut entries = Writer::default();
         entries.int32(self.producers.len() as i32);
@@ -289,7 +289,7 @@ impl ProducerState {
         bytes
     }
 
-    /// Reads a snapshot file; none where it is damaged.
+    /// Reads a snapshot file; none if it is damaged.
     pub(super) fn from_snapshot(bytes: &[u8]) -> Option<ProducerState> {
         let int = |at: usize, size: usize| -> Option<i64> {
             let field = bytes.get(at..at + size)?;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-/// Ranges that neither overlap nor touch: what touches becomes one.
+/// Ranges that neither overlap nor touch: ranges that touch are merged.
 #[derive(Debug, Default)]
 pub(super) struct Ranges {
-    /// End by begin.
+    /// Maps the begin of a range to its end.
     ends: BTreeMap<u64, u64>,
 }
 
@@ -22,7 +22,7 @@ impl Ranges {
         self.ends.insert(begin, end);
     }
 
-    /// Whether all of `begin..end` is there.
+    /// Whether the set contains all of `begin..end`.
     pub(super) fn contain(&self, begin: u64, end: u64) -> bool {
         begin >= end || self.ends.range(..=begin).next_back().is_some_and(|(_, known)| *known >= end)
     }

@@ -1,7 +1,7 @@
-//! Reading a log beside its writer, without a lock on it.
+//! Reads a log concurrently with its writer, without a lock on it.
 //!
-//! A reader works on the list of segments as it was when it began. What roll, retention or compaction change meanwhile makes a new list; files
-//! that somebody reads stay open until that ends.
+//! A reader uses the list of segments from the time when it began. A roll, retention or compaction publishes a new list; files that a reader uses
+//! stay open until it ends.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use crate::env::File;
 use crate::model::{LeaderEpoch, Offset, ProducerId};
 use crate::records::{self, BatchHeader, TimestampType};
 
-/// What is wrong with a list of aborted transactions that the log contradicts.
+/// The error for a list of aborted transactions that contradicts the log.
 const ABORTED_LIES: records::Error = records::Error::Contradiction("the list of aborted transactions does not fit to the log");
 
-/// A record that was looked for by time.
+/// A record found by timestamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FoundOffset {
     /// Its offset.
@@ -28,7 +28,7 @@ pub struct FoundOffset {
     pub leader_epoch: LeaderEpoch,
 }
 
-/// Bytes of whole batches in a segment file; the last one may be cut. Holds the file: deletion does not harm a reader.
+/// Bytes of batches in a segment file; the last batch may be incomplete. Holds the file open: a deletion does not affect a reader.
 #[derive(Debug, Clone)]
 pub struct RecordsSlice {
     /// The segment's file.
@@ -37,7 +37,7 @@ pub struct RecordsSlice {
     pub position: u64,
     /// The number of bytes.
     pub length: usize,
-    /// Where the bytes lie, if this process has not seen all of them yet.
+    /// The segment, if this process has not checked all of the bytes yet.
     unchecked: Option<Arc<Segment>>,
 }
 
@@ -47,14 +47,14 @@ impl RecordsSlice {
         RecordsSlice { file, position, length, unchecked: None }
     }
 
-    /// Whether this process wrote all of the bytes, or has read them and found them sound. What is not goes to nobody before
+    /// Whether this process wrote all of the bytes, or has read them and found them valid. Other bytes must not be sent before
     /// [`RecordsSlice::check`].
     pub fn is_checked(&self) -> bool {
         self.unchecked.is_none()
     }
 
-    /// Reads the batches and compares their checksums. The slice ends before the first that is not sound; it is an error if that is its very
-    /// first one. Blocks.
+    /// Reads the batches and compares their checksums. The slice then ends before the first invalid batch; it is an error if this is its very
+    /// first batch. Blocks.
     pub fn check(mut self) -> Result<RecordsSlice, Error> {
         if let Some(segment) = self.unchecked.take() {
             self.length = segment.check(&*self.file, self.position, self.length)?;
@@ -71,16 +71,16 @@ impl RecordsSlice {
     }
 }
 
-/// A transaction whose records a reader of committed records must leave out.
+/// A transaction whose records a reader with `read_committed` must ignore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AbortedTransaction {
-    /// Whose.
+    /// Its producer.
     pub producer_id: ProducerId,
     /// Its first record.
     pub first_offset: Offset,
 }
 
-/// What a reader of committed records gets.
+/// The result of a read with `read_committed`.
 #[derive(Debug, Clone)]
 pub struct CommittedSlice {
     /// The bytes.
@@ -89,23 +89,23 @@ pub struct CommittedSlice {
     pub aborted: Vec<AbortedTransaction>,
 }
 
-/// What a read does with a first batch above its limit.
+/// What a read returns if the first batch is larger than its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FirstBatch {
-    /// Give it whole, so that a consumer gets past it.
+    /// The whole batch, so that a consumer can make progress.
     Whole,
-    /// Give nothing.
+    /// Nothing.
     IfItFits,
 }
 
-/// Reads a log whose writer goes on.
+/// Reads a log while its writer continues.
 #[derive(Debug, Default)]
 pub struct LogReader(ArcSwap<Shown>);
 
 /// A log as readers see it.
 #[derive(Debug, Default)]
 struct Shown {
-    /// In order, the last one active.
+    /// In order of their offsets; the last one is active.
     segments: Vec<Arc<Segment>>,
     log_start: Offset,
     /// `max.decompressed.message.bytes`.
@@ -113,19 +113,19 @@ struct Shown {
 }
 
 impl LogReader {
-    /// Shows the log as it is now.
+    /// Publishes the current state of the log.
     pub(super) fn show(&self, segments: &[Arc<Segment>], log_start: Offset, decompressed_bytes_max: usize) {
         assert!(segments.windows(2).all(|pair| pair[0].base < pair[1].base), "the segments of a log are out of order");
         self.0.store(Arc::new(Shown { segments: segments.to_vec(), log_start, decompressed_bytes_max }));
     }
 
-    /// Finds the bytes of up to `bytes_max` from the batch on that holds `offset`, none of them at or above `end`. Where even the first
-    /// batch is larger it is given whole if `first` says so, and else nothing. Never crosses a segment.
+    /// Finds up to `bytes_max` bytes from the batch on that contains `offset`, without batches at or above `end`. If the first batch is already
+    /// larger, `first` decides whether it is returned whole or nothing is. The result never spans two segments.
     pub fn read(&self, offset: Offset, end: Offset, bytes_max: usize, first: FirstBatch) -> Result<Option<RecordsSlice>, Error> {
         self.on_shown(|shown| Ok(shown.read(offset, end, bytes_max, first)?.map(|(_, slice)| slice)))
     }
 
-    /// As [`LogReader::read`], with the aborted transactions of what was found. `end` must not lie above the last stable offset.
+    /// Like [`LogReader::read`], with the aborted transactions of the result. `end` must not be above the last stable offset.
     pub fn read_committed(
         &self,
         offset: Offset,
@@ -141,17 +141,17 @@ impl LogReader {
         })
     }
 
-    /// The first record, in the order of offsets, that is as new as `timestamp_ms`; looks inside compressed batches.
+    /// The first record, in the order of offsets, with a timestamp of at least `timestamp_ms`; searches inside compressed batches.
     pub fn find_by_time(&self, timestamp_ms: i64) -> Result<Option<FoundOffset>, Error> {
         self.on_shown(|shown| shown.find_by_time(timestamp_ms))
     }
 
-    /// The first record with the largest timestamp of all that are not deleted. (Kafka names a deleted one, as long as its segment is there.)
+    /// The first record with the largest timestamp of all that are not deleted. (Kafka returns a deleted record as long as its segment exists.)
     pub fn find_largest_time(&self) -> Result<Option<FoundOffset>, Error> {
         self.on_shown(Shown::find_largest_time)
     }
 
-    /// Walks all whole batches from `from` on, with their bytes, which are checked against their checksums.
+    /// Walks all whole batches from `from` on, with their bytes, after comparing their checksums.
     pub fn replay<E: From<Error>>(&self, from: Offset, mut each: impl FnMut(&BatchHeader, &[u8]) -> Result<(), E>) -> Result<(), E> {
         for segment in self.0.load_full().segments.iter().filter(|s| s.next_offset() > from) {
             let mut next = segment.find(from)?;
@@ -174,7 +174,7 @@ impl LogReader {
         self.0.load().segments.len()
     }
 
-    /// Tries again where the list of segments has changed meanwhile: a segment may have gone before its file was opened, or been truncated.
+    /// Repeats the read if the list of segments has changed meanwhile: a segment may have been deleted before its file was opened, or truncated.
     fn on_shown<T>(&self, read: impl Fn(&Shown) -> Result<T, Error>) -> Result<T, Error> {
         loop {
             let shown = self.0.load_full();
@@ -187,7 +187,7 @@ impl LogReader {
 }
 
 impl Shown {
-    /// The slice, and which segment it is of.
+    /// The slice and the index of its segment.
     fn read(&self, offset: Offset, end: Offset, bytes_max: usize, first: FirstBatch) -> Result<Option<(usize, RecordsSlice)>, Error> {
         let log_start = self.log_start;
         let log_end = self.segments.last().map_or(log_start, |active| active.next_offset());
@@ -211,8 +211,8 @@ impl Shown {
         Ok(None)
     }
 
-    /// The aborted transactions that end at `from` or behind it, and begin before `end`. Their markers may lie in later segments: an entry
-    /// whose last stable offset is not below `end` says that nothing that was open there is left.
+    /// The aborted transactions that end at or after `from` and begin before `end`. Their markers may be in later segments: the search ends at an
+    /// entry whose last stable offset is at or above `end`, because all transactions that began below `end` have ended by then.
     fn aborted(&self, at: usize, from: Offset, end: Offset) -> Result<Vec<AbortedTransaction>, Error> {
         let mut found = Vec::new();
         for segment in &self.segments[at..] {
@@ -230,8 +230,8 @@ impl Shown {
         Ok(found)
     }
 
-    /// No checksum covers the list of a segment: what it says must be found in the log. Records of the transaction may be gone, its marker
-    /// goes last.
+    /// The list of a segment has no checksum, so its entries are compared with the log. The records of the transaction may be deleted already; its
+    /// marker is deleted last.
     fn check_aborted(&self, segment: &Segment, entry: &AbortedEntry) -> Result<(), Error> {
         if segment.is_checked(0, 1) {
             return Ok(());
@@ -271,14 +271,14 @@ impl Shown {
         if found.is_some() {
             return Ok(found);
         }
-        // It was deleted, and its segment is there because of what was not.
+        // The record is deleted, and its segment still exists because of later records.
         let at = self.segments.partition_point(|s| s.base <= self.log_start).saturating_sub(1);
         let Some((first, later)) = self.segments.get(at..).and_then(<[_]>::split_first) else { return Ok(None) };
         let left = self.largest_left(first)?.max(largest(later));
         left.map_or(Ok(None), |timestamp_ms| self.find_by_time(timestamp_ms))
     }
 
-    /// The largest timestamp in the segment where the log starts.
+    /// The largest timestamp of the remaining records in the segment that contains the log start.
     fn largest_left(&self, segment: &Segment) -> Result<Option<i64>, Error> {
         let mut largest = None;
         let mut next = segment.find(self.log_start)?;
@@ -299,7 +299,7 @@ impl Shown {
         Ok(largest)
     }
 
-    /// The first record of a batch, not below the log start (which may lie within it), that is as new as `timestamp_ms`.
+    /// The first record of a batch with a timestamp of at least `timestamp_ms`, not below the log start (which may be within the batch).
     fn first_record(
         &self,
         segment: &Segment,

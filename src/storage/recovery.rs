@@ -1,4 +1,4 @@
-//! Opens a log's directory: what was cleanly closed is trusted, the rest is read and checked, and a torn tail is cut off.
+//! Opens a log's directory: a cleanly closed part is trusted, the rest is read and checked, and a torn tail is truncated.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -21,24 +21,24 @@ use crate::records::Marker;
 /// How a log was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recovery {
-    /// It was just made: its directory is empty.
+    /// It was just created: its directory is empty.
     New,
-    /// Closed: everything is as it should be.
+    /// Cleanly closed: everything is valid.
     Clean,
-    /// Not closed: batches from this offset on may be torn or missing.
+    /// Not cleanly closed: batches from this offset on may be torn or missing.
     From(Offset),
 }
 
-/// What opening a log did.
+/// The result of opening a log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Report {
     /// Bytes that were read and checked.
     pub scanned_bytes: u64,
-    /// Bytes that were cut off because they are no whole, sound batch.
+    /// Bytes that were truncated because they are not whole, valid batches.
     pub cut_bytes: u64,
-    /// Bytes that the commit journal gave back.
+    /// Bytes restored from the commit journal.
     pub restored_bytes: u64,
-    /// Records that are missing between the log and what the commit journal gave back.
+    /// Records that are missing between the log and the batches restored from the commit journal.
     pub missing_records: i64,
 }
 
@@ -46,13 +46,13 @@ pub struct Report {
 pub(super) struct Recovered {
     pub(super) segments: Vec<Segment>,
     pub(super) epochs: LeaderEpochs,
-    /// What the checkpoint file holds.
+    /// The content of the checkpoint file.
     pub(super) saved_epochs: LeaderEpochs,
     pub(super) producers: ProducerState,
     pub(super) report: Report,
 }
 
-/// Opens all segments of `directory`; there is at least one afterwards.
+/// Opens all segments of `directory`, or creates the first one.
 pub(super) fn recover(
     files: &Arc<OpenFiles>,
     directory: &Path,
@@ -112,7 +112,7 @@ pub(super) fn recover(
     Ok(Recovered { segments, epochs: work.epochs, saved_epochs, producers, report: work.report })
 }
 
-/// Finishes the swaps of compacted segments that a crash cut short; says whether there were any.
+/// Completes the swaps of compacted segments that a crash interrupted; returns whether there were any.
 fn finish_swaps(disk: &dyn Disk, directory: &Path, names: &[String]) -> Result<bool, Error> {
     let mut any = false;
     for name in names.iter().filter(|n| n.ends_with(".swap")) {
@@ -127,14 +127,14 @@ fn finish_swaps(disk: &dyn Disk, directory: &Path, names: &[String]) -> Result<b
         }
         match base.zip(end) {
             Some((base, end)) => finish_swap(disk, directory, base, end)?,
-            // An index, which is made anew, or nothing that could replace anything.
+            // An index, which is rebuilt, or a file without a valid batch, which cannot replace anything.
             None => disk.remove_file(&path).map_err(Error::io("remove", &path))?,
         }
     }
     Ok(any)
 }
 
-/// The last step of compacting the segments from `base` up to `end`: removes the old ones, and gives the new file the name of the first.
+/// The last step of compacting the segments from `base` up to `end`: removes the old ones, and renames the new file to the name of the first.
 pub(super) fn finish_swap(disk: &dyn Disk, directory: &Path, base: Offset, end: Offset) -> Result<(), Error> {
     let names = disk.list(directory).map_err(Error::io("list", directory))?;
     for name in &names {
@@ -147,14 +147,14 @@ pub(super) fn finish_swap(disk: &dyn Disk, directory: &Path, base: Offset, end: 
             disk.remove_file(&path).map_err(Error::io("remove", &path))?;
         }
     }
-    // An old index must not come back beside the new file.
+    // An old index must not reappear with the new file.
     disk.sync_dir(directory).map_err(Error::io("sync", directory))?;
     let swap = directory.join(file_name(base, "log.swap"));
     disk.rename(&swap, &directory.join(file_name(base, "log"))).map_err(Error::io("rename", &swap))?;
     disk.sync_dir(directory).map_err(Error::io("sync", directory))
 }
 
-/// Removes what a crash may have left half made.
+/// Removes files that a crash may have left incomplete.
 fn remove_leftovers(disk: &dyn Disk, directory: &Path, names: &[String]) -> Result<(), Error> {
     for name in names.iter().filter(|n| [".tmp", ".index_tmp", ".deleted", ".cleaned"].iter().any(|suffix| n.ends_with(suffix))) {
         let path = directory.join(name);
@@ -176,9 +176,9 @@ struct Work<'a> {
 /// A segment as recovery opened it.
 struct Opened {
     segment: Segment,
-    /// Whether it was read, and its indexes were made anew.
+    /// Whether it was read and its indexes were rebuilt.
     is_walked: bool,
-    /// Then nothing may come after it.
+    /// Whether it is incomplete, so that no segment may follow it.
     is_torn: bool,
 }
 
@@ -186,14 +186,14 @@ impl Work<'_> {
     fn open(&mut self, base: Offset, next_base: Option<Offset>, how: Recovery) -> Result<Opened, Error> {
         let trusted = match how {
             Recovery::New | Recovery::Clean => true,
-            // One that ends just there may have got its indexes later.
+            // The indexes of a segment that ends exactly at `offset` may have been written later.
             Recovery::From(offset) => next_base.is_some_and(|next| next < offset),
         };
         if trusted && let Some(segment) = Segment::open_trusted(self.files, self.directory, base, self.now_ms)? {
             return Ok(Opened { segment, is_walked: false, is_torn: false });
         }
         if !trusted {
-            // The checkpoint may be of before a truncation, or of a tail that a crash took: from here on the batches say where epochs begin.
+            // The checkpoint may be older than a truncation, or describe a tail lost in a crash: from here on the batches define where epochs begin.
             self.epochs.truncate_end(base);
         }
         let segment = Segment::open_blank(self.files, self.directory, base, self.now_ms)?;
@@ -201,12 +201,12 @@ impl Work<'_> {
         if next_base.is_some() {
             segment.seal(&**self.files.disk(), Durable::Now)?;
         }
-        // A power cut can leave a file short, or empty, and a later one whole.
+        // After a power loss a file can be short or empty while a later one is whole.
         let short = next_base.is_some_and(|next| segment.next_offset() < next);
         Ok(Opened { segment, is_walked: true, is_torn: torn || short })
     }
 
-    /// Checks every batch and rebuilds the indexes; cuts the segment at the first that is not sound.
+    /// Checks every batch and rebuilds the indexes; truncates the segment at the first invalid batch. Returns whether it was truncated.
     fn walk(&mut self, segment: &Segment) -> Result<bool, Error> {
         let file = segment.file()?;
         let end = file.size().map_err(Error::io("read", self.directory))?;
@@ -221,7 +221,7 @@ impl Work<'_> {
             }
             ControlFlow::Continue(())
         });
-        // What is no sound batch ends the log.
+        // An invalid batch ends the log.
         if let Err(Stop::Io(error)) = walked {
             return Err(segment.stopped(Stop::Io(error)));
         }
@@ -235,8 +235,8 @@ impl Work<'_> {
     }
 }
 
-/// What the newest snapshot says that does not lie behind `needed_from`, and what was appended after it. Segments that were walked get their
-/// lists of aborted transactions on the way, so `needed_from` must not lie behind the first of them. Snapshots behind the log's end are removed.
+/// The state of the newest snapshot that is not above `needed_from`, plus all batches after it. On the way the lists of aborted transactions are
+/// rebuilt for segments that were walked, so `needed_from` must not be above the first of them. Snapshots above the log end are removed.
 pub(super) fn producers(
     disk: &dyn Disk,
     directory: &Path,

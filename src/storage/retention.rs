@@ -1,8 +1,8 @@
-//! Which segments a log may lose. Deciding is apart from doing.
+//! Which segments retention deletes. Decisions are separate from their execution.
 
 use crate::model::Offset;
 
-/// What retention needs to know of a segment.
+/// The facts about a segment that retention needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentFacts {
     /// Its first offset.
@@ -11,36 +11,37 @@ pub struct SegmentFacts {
     pub next_offset: Offset,
     /// Its bytes.
     pub size: u64,
-    /// The first timestamp, or the file's time where records have none.
+    /// The first timestamp, or the file's modification time if the records have none.
     pub first_timestamp_ms: i64,
-    /// The largest timestamp, or the file's time where records have none.
+    /// The largest timestamp, or the file's modification time if the records have none.
     pub largest_timestamp_ms: i64,
 }
 
 /// The topic's settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// `retention.ms`; none keeps for ever.
+    /// `retention.ms`; none if there is no limit.
     pub retention_ms: Option<i64>,
-    /// `retention.bytes`; none has no limit.
+    /// `retention.bytes`; none if there is no limit.
     pub retention_bytes: Option<u64>,
 }
 
-/// What is to be done.
+/// A step to execute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deed {
-    /// Seal the active segment and begin a new one: all of it may go.
+    /// Seal the active segment and create a new one: the whole active segment may be deleted.
     Roll,
-    /// Delete the oldest segment, which begins here.
+    /// Delete the oldest segment, which has this base offset.
     Delete(Offset),
 }
 
-/// Decides, oldest first, and stops at the first segment that stays:
-/// 1. A segment wholly below the log start goes.
-/// 2. A segment goes whose largest timestamp is older than `retention_ms`. One from the future stays, and all after it.
-/// 3. A segment goes while without it `retention_bytes` are still there.
+/// Decides segment by segment, oldest first, and stops at the first segment that is kept. A segment is deleted if:
+/// 1. all of it is below the log start, or
+/// 2. its largest timestamp is older than `retention_ms`, or
+/// 3. the remaining segments still have `retention_bytes`.
 ///
-/// Only what lies below the high watermark goes. The last segment is rolled first, and only if it holds something.
+/// By rule 2 a segment with a timestamp in the future is kept, and so are all after it. Only records below the high watermark are deleted. The
+/// last segment is rolled before, and only if it is not empty.
 pub fn choose(segments: &[SegmentFacts], policy: Policy, log_start: Offset, high_watermark: Offset, now_ms: i64) -> Vec<Deed> {
     let mut left: u64 = segments.iter().map(|s| s.size).sum();
     let mut deeds = Vec::new();

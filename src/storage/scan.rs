@@ -6,18 +6,18 @@ use std::ops::ControlFlow;
 use crate::env::File;
 use crate::records::{BatchHeader, Error, layout};
 
-/// Bytes that one read fetches where batches are small. Of larger ones only the headers are read.
+/// Bytes per read if batches are small. Of larger batches only the headers are read.
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// Bytes that a walk over whole batches reads at once; a larger batch gets the room it needs.
+/// Bytes per read of a walk over whole batches; for a larger batch the buffer grows.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// Why a walk ended early.
+/// Why a walk stopped early.
 #[derive(Debug)]
 pub(super) enum Stop {
     /// The disk failed.
     Io(io::Error),
-    /// The bytes at the position are no whole batch.
+    /// There is no whole, valid batch at the position.
     Batch(Error),
 }
 
@@ -28,12 +28,12 @@ pub(super) struct Headers<'a> {
     end: u64,
     chunk: Vec<u8>,
     chunk_position: u64,
-    /// Of the batch before.
+    /// Size of the previous batch.
     last_size: usize,
 }
 
 impl<'a> Headers<'a> {
-    /// Headers of the batches in `position..end`; `position` must be a batch's first byte.
+    /// Headers of the batches in `position..end`; `position` must be the first byte of a batch.
     pub(super) fn new(file: &'a dyn File, position: u64, end: u64) -> Self {
         Headers { file, position, end, chunk: Vec::new(), chunk_position: position, last_size: usize::MAX }
     }
@@ -71,8 +71,8 @@ impl Iterator for Headers<'_> {
     }
 }
 
-/// Walks over whole batches with their bytes, whose checksums are checked, reading large pieces. Ends at the first that is not sound, or where
-/// `each` breaks off. `each` gets position, header and all bytes of a batch.
+/// Walks over whole batches with their bytes, compares their checksums, and reads large pieces. Stops at the first invalid batch, or when `each`
+/// breaks. `each` receives the position, the header and all bytes of a batch.
 pub(super) fn walk_batches<B>(
     file: &dyn File,
     mut position: u64,
@@ -82,7 +82,7 @@ pub(super) fn walk_batches<B>(
     let mut piece = vec![0; PIECE_BYTES.min(end.saturating_sub(position) as usize)];
     let mut filled = 0;
     while position < end {
-        // What is left of the last piece is at the front, and begins at `position`.
+        // The rest of the last piece is at the front, and begins at `position`.
         let wanted = piece.len().min((end - position) as usize);
         filled += file.read_at(position + filled as u64, &mut piece[filled..wanted]).map_err(Stop::Io)?;
         let mut done = 0;

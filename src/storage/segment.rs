@@ -14,7 +14,7 @@ use crate::env::{Disk, File};
 use crate::model::Offset;
 use crate::records::{self, BatchHeader};
 
-/// What is wrong with a batch that claims an offset where it cannot lie.
+/// The error for a batch whose offset is not possible at its position.
 pub(super) const OFFSET_LIES: records::Error = records::Error::Contradiction("its offset does not follow on the one before it");
 
 /// The file of the segment that begins at `base`.
@@ -22,8 +22,8 @@ pub(super) fn file_name(base: Offset, suffix: &str) -> String {
     format!("{:020}.{suffix}", base.0)
 }
 
-/// A segment: the last one of a log takes appends, the others are sealed. It has one writer, which is who may write to its log, and any
-/// number of readers beside it: what is known of the file is locked only for as long as it takes to look something up in memory.
+/// A segment: the last one of a log is appended to, the others are sealed. It has one writer, the writer of its log, and any number of concurrent
+/// readers. The facts about the file are locked only while something is looked up in memory.
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) base: Offset,
@@ -33,25 +33,25 @@ pub(super) struct Segment {
     known: RwLock<Known>,
 }
 
-/// Where batches end, and the largest timestamp among them with the end of the first batch that has it.
+/// The offset after the last batch, and the largest timestamp with the end of the first batch that has it.
 type Walked = (Offset, Option<(i64, Offset)>);
 
-/// What is known of the file.
+/// The facts about the file that are kept in memory.
 #[derive(Debug)]
 struct Known {
     size: u64,
     next_offset: Offset,
     positions: Index<PositionEntry>,
     times: Index<TimeEntry>,
-    /// Transactions whose abort markers are here.
+    /// Transactions whose abort markers are in this segment.
     aborted: Index<AbortedEntry>,
     /// The largest timestamp, and the end of the first batch that has it.
     largest: Option<(i64, Offset)>,
     first_timestamp_ms: Option<i64>,
     bytes_since_entry: u64,
-    /// Bytes from the front that an earlier process wrote, and that this one has not read all of.
+    /// Bytes at the front that an earlier process wrote and that this process has not completely checked.
     unchecked: u64,
-    /// What of them was read and found sound.
+    /// The ranges of these bytes that were read and are valid.
     checked: Ranges,
 }
 
@@ -61,12 +61,12 @@ impl Segment {
         Segment::with_file(files, directory, base, "log", now_ms)
     }
 
-    /// An empty segment whose file is to take the place of others later, and then to be [settled](Segment::settle).
+    /// An empty segment whose file replaces others later, and must then be [settled](Segment::settle).
     pub(super) fn create_cleaned(files: &Arc<OpenFiles>, directory: &Path, base: Offset) -> Result<Segment, Error> {
         Segment::with_file(files, directory, base, "log.cleaned", 0)
     }
 
-    /// Opens a segment that was sealed or cleanly closed and has its index files; none where they are missing or do not fit.
+    /// Opens a segment that was sealed or cleanly closed and has its index files; none if they are missing or do not match the segment.
     pub(super) fn open_trusted(files: &Arc<OpenFiles>, directory: &Path, base: Offset, now_ms: i64) -> Result<Option<Segment>, Error> {
         let mut segment = Segment::open_blank(files, directory, base, now_ms)?;
         let file = segment.file()?;
@@ -75,12 +75,12 @@ impl Segment {
         let times = Index::map(&**files.disk(), &segment.path("timeindex"));
         let (positions, times) = match (positions, times) {
             (Some(positions), Some(times)) => (positions, times),
-            // Index files of a segment too small for an entry are empty, and empty files cannot be mapped.
+            // If a segment is too small for an index entry, its index files are empty, and empty files cannot be mapped.
             (None, times) if size <= u64::from(u16::MAX) => (Index::new(), times.unwrap_or(Index::new())),
             _ => return Ok(None),
         };
         let aborted_path = segment.path("txnindex");
-        // There is none where no transaction was aborted.
+        // The file does not exist if no transaction was aborted.
         let aborted = match files.disk().exists(&aborted_path) {
             true => Index::map(&**files.disk(), &aborted_path),
             false => Some(Index::new()),
@@ -93,7 +93,7 @@ impl Segment {
         let last = positions.last();
         let from = last.map_or(0, |e: PositionEntry| u64::from(e.position));
         (known.positions, known.times) = (positions, times);
-        // What lies behind the last entry is walked: it must begin as the entry says and end with the file.
+        // The part after the last entry is walked: it must begin as the entry states and end with the file.
         if size > 0 && from >= size {
             return Ok(None);
         }
@@ -117,7 +117,7 @@ impl Segment {
         Ok(Some(segment))
     }
 
-    /// Opens a segment without its indexes: the caller walks it and calls [`Segment::note`].
+    /// Opens a segment without its indexes: the caller must walk it and call [`Segment::note`].
     pub(super) fn open_blank(files: &Arc<OpenFiles>, directory: &Path, base: Offset, now_ms: i64) -> Result<Segment, Error> {
         Segment::with_file(files, directory, base, "log", now_ms)
     }
@@ -139,7 +139,7 @@ impl Segment {
         Ok(Segment { base, directory: directory.to_path_buf(), file, created_ms: now_ms, known: RwLock::new(known) })
     }
 
-    /// Writes a batch at the end. Where the disk fails, what was written is cut off again.
+    /// Writes a batch at the end. If the write fails, the file is truncated to its size before.
     pub(super) fn append(&self, header: &BatchHeader, parts: &[IoSlice<'_>], index_interval_bytes: u64) -> Result<(), Error> {
         let (next_offset, size) = self.extent();
         assert!(header.base_offset >= next_offset, "offsets fall: {} is appended to {} at {next_offset}", header.base_offset, self.name());
@@ -155,17 +155,17 @@ impl Segment {
         Ok(())
     }
 
-    /// Accounts for a batch that lies at the end of what is known, and whose bytes are sound.
+    /// Adds the batch after the known part of the file, whose bytes are valid, to the facts and indexes in memory.
     pub(super) fn note(&self, header: &BatchHeader, index_interval_bytes: u64) {
         self.change().note(self.base, header, index_interval_bytes);
     }
 
-    /// Accounts for a transaction whose abort marker lies here.
+    /// Adds a transaction whose abort marker is in this segment.
     pub(super) fn note_aborted(&self, entry: AbortedEntry) {
         self.change().aborted.push(entry);
     }
 
-    /// Writes the list of aborted transactions, where there are any.
+    /// Writes the list of aborted transactions, or removes its file if there are none.
     pub(super) fn seal_aborted(&self, disk: &dyn Disk, durable: Durable) -> Result<(), Error> {
         let path = self.path("txnindex");
         let bytes = self.known().aborted.bytes();
@@ -181,7 +181,7 @@ impl Segment {
         }
     }
 
-    /// Writes the indexes, so that the segment can be opened without a walk. More can be appended after [`Segment::unseal`].
+    /// Writes the indexes, so that the segment can be opened without a walk. Appending is possible again after [`Segment::unseal`].
     pub(super) fn seal(&self, disk: &dyn Disk, durable: Durable) -> Result<(), Error> {
         self.seal_aborted(disk, durable)?;
         let [positions_path, times_path] = ["index", "timeindex"].map(|suffix| self.path(suffix));
@@ -202,7 +202,7 @@ impl Segment {
         Ok(())
     }
 
-    /// Makes the indexes growable again.
+    /// Moves the indexes back into memory, so that they can grow.
     pub(super) fn unseal(&self) {
         let mut known = self.change();
         known.positions = known.positions.take().into_memory();
@@ -210,14 +210,14 @@ impl Segment {
         known.aborted = known.aborted.take().into_memory();
     }
 
-    /// Cuts the file behind what is known.
+    /// Truncates the file to its known size.
     pub(super) fn cut(&self) -> Result<(), Error> {
         self.file.get_dirty()?.truncate(self.size()).map_err(Error::io("truncate", &self.path("log")))
     }
 
-    /// Cuts the file at `position`, where a batch that is not the first one begins, durably, and returns a segment of what is left. Nothing is to
-    /// be appended to it: a reader that has a slice of what was cut finds the file too short, and never other bytes. This segment stays as it is
-    /// for readers that have it in their list.
+    /// Truncates the file at `position`, where a batch other than the first begins, fsyncs it, and returns a segment of the remaining part. That
+    /// segment must not be appended to: a reader with a slice of the truncated part then finds the file too short, and never other bytes. This
+    /// segment stays unchanged for readers that have it in their list.
     pub(super) fn cut_at(&self, position: u64) -> Result<Segment, Error> {
         assert!((1..self.size()).contains(&position), "{} has {} bytes and cannot be cut at {position}", self.name(), self.size());
         let file = self.file.get_dirty()?;
@@ -228,7 +228,7 @@ impl Segment {
         Ok(Segment { base: self.base, directory, file, created_ms: self.created_ms, known: RwLock::new(known) })
     }
 
-    /// What is known of the batches before `position`.
+    /// The facts about the batches before `position`.
     fn known_before(&self, file: &dyn File, position: u64) -> Result<Known, Error> {
         let known = self.known();
         let mut positions: Vec<_> = known.positions.iter().take_while(|e| u64::from(e.position) < position).collect();
@@ -236,7 +236,7 @@ impl Segment {
             let (mut next_offset, mut largest) = (self.base, None);
             for step in Headers::new(file, entry.map_or(0, |e| u64::from(e.position)), position) {
                 let (at, header) = step?;
-                // An index that does not lead to its batch is damaged.
+                // An index entry that does not point to its batch is damaged.
                 if entry.is_some_and(|e| at == u64::from(e.position) && self.relative(header.last_offset()) != e.relative_offset) {
                     return Ok(None);
                 }
@@ -275,19 +275,19 @@ impl Segment {
         })
     }
 
-    /// Says that its name is about to belong to another file, or to none.
+    /// Marks that its name will soon belong to another file or to none.
     pub(super) fn retire(&self) {
         self.file.retire();
     }
 
-    /// Removes the files, with the snapshot of producers at its base. A reader that holds a slice can still read it.
+    /// Removes the files and the producer snapshot at its base offset. A reader that holds a slice can still read it.
     pub(super) fn delete(&self, disk: &dyn Disk) -> Result<(), Error> {
         self.delete_batches(disk)?;
         let path = self.path("snapshot");
         disk.remove_file(&path).map_err(Error::io("remove", &path))
     }
 
-    /// Removes the files of its batches. What the producers had sent before them stays.
+    /// Removes the files of its batches. The producer snapshot at its base offset stays.
     pub(super) fn delete_batches(&self, disk: &dyn Disk) -> Result<(), Error> {
         for suffix in ["log", "index", "timeindex", "txnindex"] {
             let path = self.path(suffix);
@@ -314,21 +314,21 @@ impl Segment {
             || last_offset.0 - self.base.0 > i64::from(i32::MAX)
     }
 
-    /// The first batch that holds `offset` or comes after it.
+    /// The first batch that contains `offset` or comes after it.
     pub(super) fn find(&self, offset: Offset) -> Result<Option<(u64, BatchHeader)>, Error> {
         let wanted = self.relative(offset);
         let entry = self.known().positions.last_where(|e| e.relative_offset <= wanted);
         let from = entry.map_or(0, |e| u64::from(e.position));
         let (file, (next_offset, size)) = (self.file()?, self.extent());
         let mut headers = Headers::new(&*file, from, size).peekable();
-        // An index that does not lead to a batch at or before the offset is damaged: what it would skip must be found.
+        // An index entry that does not point to a batch at or before the offset is damaged: the search must not skip batches because of it.
         if from > 0 && !headers.peek().is_some_and(|first| matches!(first, Ok((_, header)) if header.base_offset <= offset)) {
             headers = Headers::new(&*file, 0, size).peekable();
         }
         let mut expected = self.base;
         for step in headers {
             let (position, header) = step.map_err(|stop| self.stopped(stop))?;
-            // No checksum covers offsets.
+            // Offsets are not covered by a checksum.
             if header.base_offset < expected || header.base_offset >= next_offset {
                 return Err(self.corrupt()(OFFSET_LIES));
             }
@@ -340,7 +340,7 @@ impl Segment {
         Ok(None)
     }
 
-    /// The first batch at or behind `position` that `fits`.
+    /// The first batch at or after `position` that `fits`.
     pub(super) fn find_from(&self, position: u64, fits: impl Fn(&BatchHeader) -> bool) -> Result<Option<(u64, BatchHeader)>, Error> {
         for step in Headers::new(&*self.file()?, position, self.size()) {
             let (position, header) = step.map_err(|stop| self.stopped(stop))?;
@@ -351,28 +351,28 @@ impl Segment {
         Ok(None)
     }
 
-    /// The position from which to look for a record of `timestamp_ms` or later.
+    /// The position from which to search for a record of `timestamp_ms` or later.
     pub(super) fn position_before_time(&self, timestamp_ms: i64) -> Result<u64, Error> {
         let Some(entry) = self.known().times.last_where(|e| e.timestamp_ms < timestamp_ms) else { return Ok(0) };
         let found = self.find(self.base.plus(i64::from(entry.relative_offset)))?;
         Ok(found.map_or(0, |(position, _)| position))
     }
 
-    /// Whether all of a range was written or read by this process, and found sound.
+    /// Whether this process has written all of the range, or has read it and found it valid.
     pub(super) fn is_checked(&self, position: u64, length: usize) -> bool {
         let known = self.known();
         position >= known.unchecked || known.checked.contain(position, (position + length as u64).min(known.unchecked))
     }
 
-    /// Reads the batches from `position`, a batch's first byte, until `length` bytes are covered, and says how many of these are sound: their
-    /// checksums hold, and their offsets, which no checksum covers, follow on each other and on what the index says. An error where not even
-    /// the first batch is. Blocks.
+    /// Reads the batches from `position`, the first byte of a batch, until `length` bytes are covered, and returns how many of these bytes are valid:
+    /// the checksums match, and the offsets, which no checksum covers, are consistent with each other and with the index. It is an error if the first
+    /// batch is already invalid. Blocks.
     pub(super) fn check(&self, file: &dyn File, position: u64, length: usize) -> Result<usize, Error> {
         let until = position + length as u64;
         let entry = self.known().positions.last_where(|e| u64::from(e.position) <= position);
         let (mut sound, mut walked) = self.walk_sound(file, entry, until);
         if sound <= position && entry.is_some() {
-            // The index may be what is damaged.
+            // The index itself may be damaged.
             (sound, walked) = self.walk_sound(file, None, until);
         }
         let sound = sound.max(position);
@@ -390,11 +390,11 @@ impl Segment {
         }
     }
 
-    /// Walks from an entry of the index, or the front, until a batch begins at or behind `until`; says up to where all is sound.
+    /// Walks from an index entry, or from the front, until a batch begins at or after `until`; returns the end of the valid part.
     fn walk_sound(&self, file: &dyn File, entry: Option<PositionEntry>, until: u64) -> (u64, Result<Option<()>, Stop>) {
         let (next_offset, size) = self.extent();
         let from = entry.map_or(0, |e| u64::from(e.position));
-        // A batch that ends at `seen` is sound once the next one fits to it.
+        // A batch that ends at `seen` is valid once the next batch follows on it.
         let (mut sound, mut seen, mut expected) = (from, from, self.base);
         let walked = walk_batches(file, from, size, |at, header, _| {
             let is_indexed = entry.is_none_or(|e| at > from || self.relative(header.last_offset()) <= e.relative_offset);
@@ -410,26 +410,26 @@ impl Segment {
         (sound, walked)
     }
 
-    /// Where its indexes lie once it is sealed.
+    /// The paths of its indexes once it is sealed.
     pub(super) fn index_paths(&self) -> impl Iterator<Item = PathBuf> {
         let has_aborted = self.known().aborted.len() > 0;
         ["index", "timeindex"].into_iter().chain(has_aborted.then_some("txnindex")).map(|suffix| self.path(suffix))
     }
 
-    /// The aborted transactions whose markers lie here at `from` or behind it.
+    /// The aborted transactions with a marker at or after `from` in this segment.
     pub(super) fn aborted_from(&self, from: Offset) -> Vec<AbortedEntry> {
         let known = self.known();
         known.aborted.iter().filter(|entry| entry.last_offset >= from.0).collect()
     }
 
-    /// An offset that none of the records before `position` reaches, as far as the index tells.
+    /// An upper bound of the offsets of all records before `position`, from the index.
     pub(super) fn offset_above(&self, position: u64) -> Offset {
         let known = self.known();
         let entry = known.positions.first_where(|e| u64::from(e.position) >= position);
         entry.map_or(known.next_offset, |e| self.base.plus(i64::from(e.relative_offset)))
     }
 
-    /// The error of a walk.
+    /// Converts the error of a walk.
     pub(super) fn stopped(&self, stop: Stop) -> Error {
         match stop {
             Stop::Io(source) => Error::io("read", &self.path("log"))(source),
@@ -437,19 +437,19 @@ impl Segment {
         }
     }
 
-    /// The error of batches that are not sound.
+    /// Converts the error of invalid batches.
     pub(super) fn corrupt(&self) -> impl Fn(records::Error) -> Error {
         |source| Error::Corrupt { path: self.path("log"), source }
     }
 
-    /// All bytes of the batch at `position`, which match its checksum.
+    /// All bytes of the batch at `position`, after comparing its checksum.
     pub(super) fn read_sound(&self, position: u64, header: &BatchHeader) -> Result<Vec<u8>, Error> {
         let batch = read_batch(&*self.file()?, position, header).map_err(|stop| self.stopped(stop))?;
         header.check_crc(&batch).map_err(self.corrupt())?;
         Ok(batch)
     }
 
-    /// How messages name it.
+    /// Its name in messages.
     fn name(&self) -> std::path::Display<'_> {
         self.file.path().display()
     }
@@ -463,12 +463,12 @@ impl Segment {
         self.file.get()
     }
 
-    /// Says that the file has its final name.
+    /// Marks that the file has its final name.
     pub(super) fn settle(&self) -> Result<(), Error> {
         self.file.settle()
     }
 
-    /// Says that everything that was written is durable.
+    /// Marks that everything that was written is durable.
     pub(super) fn is_durable(&self) {
         self.file.is_durable();
     }
@@ -487,7 +487,7 @@ impl Segment {
         (known.next_offset, known.size)
     }
 
-    /// The timestamp that its first batch counts from.
+    /// The base timestamp of its first batch.
     pub(super) fn first_timestamp_ms(&self) -> Option<i64> {
         self.known().first_timestamp_ms
     }

@@ -1,5 +1,5 @@
-//! What the end of a transaction leaves in its segment. And transactions while a log is walked from its front: which batches are of aborted ones,
-//! and which markers have nothing left to mark.
+//! The entry that an aborted transaction gets in its segment. And transactions during a walk of a log from its front: which batches belong to aborted
+//! transactions, and which markers have no remaining records.
 
 use std::collections::HashMap;
 
@@ -9,24 +9,24 @@ use super::segment::Segment;
 use crate::model::ProducerId;
 use crate::records::{BatchHeader, Marker, TransactionResult};
 
-/// Notes a transaction that has ended in a segment: where it was aborted, its readers have to know.
+/// Notes in a segment that a transaction has ended: if it was aborted, readers need an entry for it.
 pub(super) fn note_ended(segment: &Segment, producers: &ProducerState, ended: &Ended) {
     aborted_entry(producers, ended).into_iter().for_each(|entry| segment.note_aborted(entry));
 }
 
-/// What readers have to know of a transaction that has just ended; nothing where it was committed.
+/// The entry that readers need for a transaction that has just ended; none if it was committed.
 pub(super) fn aborted_entry(producers: &ProducerState, ended: &Ended) -> Option<AbortedEntry> {
     let after = ended.last_offset.plus(1);
     (ended.result == TransactionResult::Abort).then(|| AbortedEntry {
         producer_id: ended.producer_id.0,
         first_offset: ended.first_offset.0,
         last_offset: ended.last_offset.0,
-        // As if its own marker were committed already.
+        // Computed as if its own marker were committed already.
         last_stable: producers.first_open().map_or(after, |first| first.min(after)).0,
     })
 }
 
-/// What a walk knows of the transactions that are open at its place.
+/// The transactions that are open at the current position of a walk.
 #[derive(Debug)]
 pub(super) struct Transactions<'a> {
     /// In the order of their first offsets.
@@ -34,21 +34,21 @@ pub(super) struct Transactions<'a> {
     open: HashMap<ProducerId, Open>,
 }
 
-/// A transaction in the middle of which the walk is.
+/// A transaction that began before the current position of the walk and ends after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Open {
     is_aborted: bool,
-    /// Whether a batch of it was there.
+    /// Whether the walk has found a batch of its data.
     has_data: bool,
 }
 
 impl<'a> Transactions<'a> {
-    /// Before the first batch; `aborted` are all aborted transactions of what is walked, in the order of their first offsets.
+    /// The state before the first batch; `aborted` are all aborted transactions of the walked part, in the order of their first offsets.
     pub(super) fn new(aborted: &'a [AbortedEntry]) -> Transactions<'a> {
         Transactions { aborted, open: HashMap::new() }
     }
 
-    /// Whether a batch of data, the next of the walk, is of an aborted transaction.
+    /// Whether a batch of data, the next one of the walk, belongs to an aborted transaction.
     pub(super) fn is_aborted(&mut self, header: &BatchHeader) -> bool {
         self.advance(header);
         if !header.is_transactional() {
@@ -59,14 +59,14 @@ impl<'a> Transactions<'a> {
         open.is_aborted
     }
 
-    /// Whether a marker, the next batch of the walk, marks nothing that is still there.
+    /// Whether a marker, the next batch of the walk, has no remaining records.
     pub(super) fn is_idle(&mut self, header: &BatchHeader, marker: &Marker) -> bool {
         self.advance(header);
         let ended = self.open.remove(&marker.producer_id);
         !ended.is_some_and(|open| open.has_data && open.is_aborted == (marker.result == TransactionResult::Abort))
     }
 
-    /// Opens the aborted transactions that begin before the end of this batch, and end behind its beginning.
+    /// Opens the aborted transactions that begin before the end of this batch and end after its beginning.
     fn advance(&mut self, header: &BatchHeader) {
         while let Some((next, rest)) = self.aborted.split_first().filter(|(next, _)| next.first_offset <= header.last_offset().0) {
             self.aborted = rest;
@@ -114,7 +114,7 @@ mod tests {
         assert!(ends(&mut walk, 1, 7, Abort), "one without data");
         assert!(!walk.is_aborted(&data(1, 8)));
         assert!(ends(&mut walk, 3, 9, Commit), "its data has been compacted away");
-        // A walk that begins in the middle knows what is open there.
+        // A walk that begins in the middle knows the transactions that are open there.
         let mut later = Transactions::new(&aborted);
         assert!(later.is_aborted(&data(1, 5)));
         assert!(!later.is_aborted(&data(2, 7)), "that one ended before");

@@ -1,4 +1,4 @@
-//! What is to be made durable, and how: the files of logs for a flush, or their newest batches for a commit.
+//! What must be fsynced, and how: the files of logs for a flush, or their newest batches for a commit.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -10,12 +10,12 @@ use super::reader::RecordsSlice;
 use crate::env::{Disk, File, OpenMode};
 use crate::model::Offset;
 
-/// Files above which the whole file system is made durable at once. 16 files with 80 KB each took 8.7 ms one by one, 4 ms from as many
-/// threads, and 3.7 ms so (ext4 on a virtual disk).
+/// With more files than this the whole file system is synced at once. 16 files with 80 KB each: 8.7 ms one by one, 4 ms from as many
+/// threads, and 3.7 ms this way (ext4 on a virtual disk).
 const SYNC_ONE_BY_ONE_MAX: usize = 4;
-/// Bytes in each above which they are made durable one by one again: the disk has room in between for commits that somebody waits for.
+/// With more bytes per file than this the files are synced one by one again: between them the disk can serve commits that requests wait for.
 const SYNC_ALONE_BYTES: u64 = 1 << 20;
-/// More than that of a file is written in pieces before it is synced: a commit that somebody waits for has to wait for one piece, not for all.
+/// If a file has more unsynced bytes than this they are written in pieces before the sync: a waiting commit then waits for one piece, not for all.
 const WRITTEN_BACK_FROM: u64 = 8 << 20;
 /// Bytes of a piece.
 const WRITTEN_BACK_AT_ONCE: u64 = 512 << 10;
@@ -25,9 +25,9 @@ const WRITTEN_BACK_AT_ONCE: u64 = 512 << 10;
 pub struct Unflushed {
     pub(super) directory: PathBuf,
     pub(super) files: Vec<UnflushedFile>,
-    /// Files that are written once: indexes, checkpoints. They may be gone when their turn comes.
+    /// Files that are written once: indexes, checkpoints. They may have been deleted before they are synced.
     pub(super) written: Vec<PathBuf>,
-    /// Whether there are new names in the directory.
+    /// Whether the directory contains new names.
     pub(super) names: bool,
     pub(super) presence: Presence,
     pub(super) synced: Synced,
@@ -42,16 +42,16 @@ pub(super) struct UnflushedFile {
     pub(super) length: u64,
 }
 
-/// Proof that everything up to an end is durable, and what else was written up to then.
+/// Proof that everything up to an end is durable, and which other changes were synced with it.
 #[derive(Debug, Clone, Copy)]
 pub struct Synced {
     pub(super) extent: Extent,
-    /// How often names in the directory had changed.
+    /// The number of changes of names in the directory.
     pub(super) changes: u64,
 }
 
-/// An end of a log, at some time: how often the log had been truncated, the offset, the segment, and the size of that. An end from before a
-/// truncation is smaller than any after it, so that a flush or a commit that was on its way meanwhile proves nothing.
+/// An end of a log at some time: the number of truncations so far, the offset, the segment, and the segment's size. An end from before a
+/// truncation is smaller than any end after it, so that a flush or a commit that was in progress during the truncation proves nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Extent {
     pub(super) cuts: u64,
@@ -65,9 +65,9 @@ pub struct Extent {
 pub struct Uncommitted {
     /// Parts of files, with the paths for errors.
     pub(super) parts: Vec<(PathBuf, RecordsSlice)>,
-    /// Where they end.
+    /// Their end.
     pub extent: Extent,
-    /// Shows the log that somebody may still read them.
+    /// Shows the log that the batches may still be read.
     #[expect(dead_code, reason = "held for its count")]
     pub(super) lent: Arc<()>,
 }
@@ -78,7 +78,7 @@ impl Uncommitted {
         self.parts.iter().map(|(_, slice)| slice.length).sum()
     }
 
-    /// Reads the batches; `bytes` has as many as they have.
+    /// Reads the batches; `bytes` has exactly their length.
     pub(super) fn read(&self, mut bytes: &mut [u8]) -> Result<(), Error> {
         for (path, slice) in &self.parts {
             let (part, rest) = bytes.split_at_mut(slice.length);
@@ -92,10 +92,10 @@ impl Uncommitted {
 }
 
 impl Unflushed {
-    /// Makes it durable. Blocks; for `pause` see [`sync_logs`].
+    /// Fsyncs the files and the directory. Blocks; for `pause` see [`sync_logs`].
     ///
-    /// Nobody holds the log's lock here, so the topic may be deleted meanwhile and its directory renamed, at any moment: then the paths lead
-    /// nowhere or to another topic of the same name. That is no error of the disk, and nothing is left to be made durable. A sync of another
+    /// The log's lock is not held here, so the topic may be deleted and its directory renamed at any moment: then the paths do not exist, or
+    /// belong to another topic of the same name. This is not an error of the disk, and nothing remains to be synced. A sync of another
     /// topic's directory does no harm.
     pub(super) fn sync(&self, disk: &dyn Disk, pause: &mut dyn FnMut()) -> Result<(), Error> {
         if self.presence.is_over() {
@@ -120,12 +120,12 @@ impl Unflushed {
 }
 
 impl UnflushedFile {
-    /// Where there is much to write, in pieces, with a `pause` after each.
+    /// Writes a large amount in pieces, with a `pause` after each, and then fsyncs.
     fn sync(&self, pause: &mut dyn FnMut()) -> Result<(), Error> {
         let failed = |error| Error::io("sync", &self.path)(error);
         if self.length > WRITTEN_BACK_FROM {
             let mut at = self.position;
-            // It grows meanwhile.
+            // The file may grow meanwhile.
             while at + WRITTEN_BACK_AT_ONCE < self.file.size().map_err(failed)? {
                 self.file.write_back(at, WRITTEN_BACK_AT_ONCE).map_err(failed)?;
                 at += WRITTEN_BACK_AT_ONCE;
@@ -136,8 +136,8 @@ impl UnflushedFile {
     }
 }
 
-/// Makes logs below `root` durable. Blocks, and needs no lock on them. `pause` is called now and then where there is much to write, so that others
-/// get at the disk.
+/// Fsyncs logs below `root`. Blocks, and does not need their locks. With much to write, `pause` is called after each piece, so that others can
+/// use the disk.
 pub fn sync_logs(disk: &dyn Disk, root: &Path, logs: Vec<Unflushed>, pause: &mut dyn FnMut()) -> Result<Vec<Synced>, Error> {
     let count: usize = logs.iter().map(|log| log.files.len() + log.written.len()).sum();
     let bytes: u64 = logs.iter().flat_map(|log| &log.files).map(|file| file.length).sum();
@@ -146,7 +146,7 @@ pub fn sync_logs(disk: &dyn Disk, root: &Path, logs: Vec<Unflushed>, pause: &mut
         synced => synced.map(|()| true).map_err(Error::io("sync", root)),
     };
     if count > SYNC_ONE_BY_ONE_MAX && bytes < count as u64 * SYNC_ALONE_BYTES && sync_all()? {
-        // Each file tells of its own errors, also of those that somebody else's sync of the file system was told of. There is nothing to write.
+        // Each file reports its own errors, also if another sync of the file system has already received them. Nothing remains to be written.
         let mut files = logs.iter().flat_map(|log| &log.files);
         files.try_for_each(|UnflushedFile { path, file, .. }| file.sync().map_err(Error::io("sync", path)))?;
     } else {

@@ -1,4 +1,4 @@
-//! Checks a data directory that no broker uses: every batch, index, snapshot and checkpoint.
+//! Checks a data directory that is not in use by a broker: every batch, index, snapshot and checkpoint.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -19,13 +19,13 @@ use crate::records::{BatchHeader, Marker};
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
-    /// The next start mends it: what a crash may leave.
+    /// The next start repairs it: a crash can leave it like this.
     Mended,
-    /// Something was lost or changed.
+    /// Data was lost or changed.
     Damage,
 }
 
-/// Something that is not as it should be.
+/// A deviation from the expected content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The file.
@@ -36,14 +36,14 @@ pub struct Finding {
     pub severity: Severity,
 }
 
-/// What was checked, and what was found.
+/// The size of the checked part, and the findings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verified {
     /// Partitions.
     pub partitions: usize,
     /// Segments.
     pub segments: usize,
-    /// Batches that are sound.
+    /// Valid batches.
     pub batches: u64,
     /// Bytes of segments.
     pub bytes: u64,
@@ -51,7 +51,7 @@ pub struct Verified {
     pub findings: Vec<Finding>,
 }
 
-/// Checks a whole directory. `progress` is called now and then with the bytes that are done and all bytes.
+/// Checks a whole directory. `progress` is called repeatedly with the number of checked bytes and of all bytes.
 pub fn verify(disk: &dyn Disk, directory: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Verified, Error> {
     if !disk.exists(&directory.join(META)) {
         let what = "this is no data directory: there is no such file".into();
@@ -74,18 +74,18 @@ pub fn verify(disk: &dyn Disk, directory: &Path, progress: &mut dyn FnMut(u64, u
     Ok(work.verified)
 }
 
-/// What the walk through a partition has come by.
+/// The state collected during the walk through a partition.
 #[derive(Default)]
 struct Seen {
     producers: ProducerState,
-    /// Offsets are missing: the log was compacted, and what a transaction wrote first may be gone.
+    /// Offsets are missing: the log was compacted, and the first records of a transaction may be deleted.
     is_sparse: bool,
-    /// Whether the log has lost its beginning, and with it what was open there.
+    /// Whether the beginning of the log was deleted, and with it the transactions that were open there.
     has_begun_late: bool,
 }
 
 impl Seen {
-    /// The entry that an abort marker must have; none for other batches.
+    /// The entry of the list that must exist for an abort marker; none for other batches.
     fn note(&mut self, header: &BatchHeader, batch: &[u8], expected: Offset) -> Option<AbortedEntry> {
         self.has_begun_late |= self.producers.is_empty() && header.base_offset > Offset(0);
         self.is_sparse |= header.base_offset > expected || header.records_count <= header.last_offset_delta;
@@ -98,7 +98,7 @@ impl Seen {
         aborted_entry(&self.producers, &ended)
     }
 
-    /// Whether the list of a segment is what its markers say. Of a log that is not whole only the markers can be compared.
+    /// Whether the list of a segment matches its markers. If the log is not complete, only the markers can be compared.
     fn agrees(&self, expected: &[AbortedEntry], found: &[AbortedEntry]) -> bool {
         if !self.is_sparse && !self.has_begun_late {
             return expected == found;
@@ -110,7 +110,7 @@ impl Seen {
 
 struct Work<'a> {
     disk: &'a dyn Disk,
-    /// Whether the directory says that all is well.
+    /// Whether the directory is marked as cleanly stopped.
     is_clean: bool,
     verified: Verified,
     all_bytes: u64,
@@ -145,7 +145,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Checks a segment with its indexes; answers the offset after its last sound batch.
+    /// Checks a segment with its indexes; returns the offset after its last valid batch.
     fn segment(&mut self, directory: &Path, base: Offset, is_last: bool, seen: &mut Seen) -> Result<Offset, Error> {
         let path = directory.join(file_name(base, "log"));
         let size = self.size(&path)?;
@@ -166,7 +166,7 @@ impl Work<'_> {
             }
             while let Some(entry) = positions.next_if(|entry| u64::from(entry.position) <= position) {
                 let fits = u64::from(entry.position) == position && base.0 + i64::from(entry.relative_offset) == header.last_offset().0;
-                // The room that Kafka reserves is zeros.
+                // Kafka preallocates indexes with zeros.
                 if !fits && entry != (PositionEntry { relative_offset: 0, position: 0 }) {
                     wrong_position.get_or_insert(entry);
                 }
@@ -210,14 +210,14 @@ impl Work<'_> {
             let index = directory.join(file_name(base, "timeindex"));
             self.unless_crashed(&index, &format!("the entry for {} ms is of no batch with that timestamp", entry.timestamp_ms));
         }
-        // That of the last segment is written by a clean stop.
+        // The list of the last segment is written only by a clean stop.
         if (!is_last || self.is_clean) && !seen.agrees(&expected, &aborted) {
             self.unless_crashed(&aborted_path, "the list of aborted transactions does not fit to the log");
         }
         Ok(next_offset)
     }
 
-    /// Says what a commit journal holds: a commit that is torn was not acknowledged.
+    /// Reports the content of a commit journal: an incomplete commit was not acknowledged.
     fn journal(&mut self, path: &Path) -> Result<(), Error> {
         let file = self.disk.open(path, OpenMode::Read).map_err(Error::io("open", path))?;
         let (mut logs, mut bytes) = (BTreeSet::new(), 0);
@@ -233,7 +233,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// All entries of an index; none where there is no file.
+    /// All entries of an index; none if the file does not exist.
     fn index<E: Entry>(&mut self, path: &Path) -> Result<Vec<E>, Error> {
         if !self.disk.exists(path) {
             return Ok(Vec::new());
@@ -255,7 +255,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// What recovery makes anew after a crash is damage only where the directory was closed cleanly.
+    /// Files that recovery rebuilds after a crash are damage only if the directory was closed cleanly.
     fn unless_crashed(&mut self, path: &Path, what: &str) {
         let severity = if self.is_clean { Severity::Damage } else { Severity::Mended };
         self.verified.findings.push(Finding { path: path.to_path_buf(), what: what.to_string(), severity });
