@@ -22,7 +22,7 @@ pub(super) struct Layer {
     pub(super) source: SettingSource,
 }
 
-/// A topic's setting: the effective value, followed by the values that would apply without it, in this order; the setting's own default comes after them.
+/// A topic's setting: the effective value, then the values that would apply without it, in this order; the setting's own default comes after them.
 pub(super) struct InForce {
     pub(super) setting: &'static Setting,
     pub(super) layers: Vec<Layer>,

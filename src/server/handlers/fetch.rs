@@ -183,8 +183,8 @@ fn aborted_transaction(aborted: partition::AbortedTransaction) -> AbortedTransac
 /// Where the reader's log diverges from ours (KIP-595); the checks are in Kafka's order:
 ///
 /// 1. Its last epoch is unknown here: the divergence cannot be determined, and the offset is out of range.
-/// 2. Its offset is below the log start offset: out of range, even if the logs diverge (KAFKA-12996). The records at its offset were deleted here, so the
-/// end offset of an epoch would not help the reader.
+/// 2. Its offset is below the log start offset: out of range, even if the logs diverge (KAFKA-12996). The records at its offset were deleted here, so
+///    the end offset of an epoch would not help the reader.
 /// 3. Its last epoch ended here before the reader's offset, or is replaced here by another epoch: the logs diverge.
 fn diverging(replica: &Replica, view: &View, last_epoch: i32, offset: Offset) -> Result<Option<EpochEndOffset>, Error> {
     if last_epoch < 0 {
