@@ -1,10 +1,10 @@
-//! What a specification must not say.
+//! Checks of a specification.
 
 use std::collections::BTreeSet;
 
 use crate::{Error, Field, Kind, Message, Primitive, Spec, Versions};
 
-/// Refuses nonsense: tags before flexible versions, gaps in versions, defaults of the wrong type, names used twice.
+/// Rejects invalid specifications: tags before flexible versions, gaps in versions, defaults of the wrong type, duplicate names.
 pub fn check(file: &str, spec: &Spec) -> Result<(), Error> {
     let messages = spec.apis.iter().flat_map(|api| [&api.request, &api.response]).chain(spec.messages.iter().map(|(_, m)| m));
     for message in messages {
@@ -30,7 +30,7 @@ pub fn check(file: &str, spec: &Spec) -> Result<(), Error> {
     Ok(())
 }
 
-/// Bytes of a primitive with a fixed size.
+/// The size of a primitive, if it is fixed.
 pub(crate) fn fixed_size(kind: Primitive) -> Option<usize> {
     Some(match kind {
         Primitive::Bool | Primitive::Int8 => 1,

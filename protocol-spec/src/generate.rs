@@ -1,4 +1,4 @@
-//! Declarations in, Rust text out.
+//! Generates Rust code from the declarations.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use crate::check::fixed_size;
 use crate::{Field, Kind, Layout, Message, Primitive, Spec, Versions};
 
-/// A message, and for a request its API's and its response's names.
+/// A message, and for a request the names of its API and its response.
 type Declared<'a> = (&'a Message, Option<(&'a str, &'a str)>);
 
-/// The generated files: path below the source folder, and text.
+/// The generated files: path relative to the source folder, and content.
 pub fn generate(spec: &Spec) -> BTreeMap<PathBuf, String> {
     let mut files = BTreeMap::new();
     let mut modules: BTreeMap<String, (String, Vec<Declared<'_>>)> = BTreeMap::new();
@@ -114,8 +114,8 @@ impl Structs<'_> {
         }
     }
 
-    /// The value that a field has until it is set. A nullable string of a response is null until then, whatever Kafka's schema gives as its
-    /// default: clients take an `error_message` of "" for a message. A tagged field keeps the schema's default, which decides whether it is sent.
+    /// The initial value of a field. A nullable string of a response is initially null, whatever default Kafka's schema defines: clients interpret an
+    /// `error_message` of "" as a message. A tagged field keeps the schema's default, which determines whether it is sent.
     fn default_of(&self, field: &Field) -> String {
         let is_string = matches!(field.kind, Kind::Primitive(Primitive::String));
         let is_unset = is_string && field.nullable.is_some() && field.default.is_none() && field.tag.is_none();
@@ -128,7 +128,7 @@ impl Structs<'_> {
         self.line(&format!("{pad}{keyword} decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self> {{\n{pad}    let form = {form};\n{pad}    let mut input = input;\n{pad}    let mut value = Self::default();"));
         for field in fields.iter().filter(|f| f.tag.is_none()) {
             let mut parse = format!("(input, value.{}) = {}?;", field.name, self.parse(field));
-            // Null is a value only in some of the versions.
+            // Null is allowed only in some of the versions.
             if let Some(nullable) = field.nullable.and_then(|nulls| condition(nulls, field.versions.meet(context).unwrap_or(context))) {
                 let _ = write!(parse, " if !({nullable}) {{ wire::require(&value.{})?; }}", field.name);
             }
@@ -191,7 +191,7 @@ impl Structs<'_> {
         self.line(&format!("{pad}}}"));
     }
 
-    /// The test for a tagged field's versions, within the flexible ones.
+    /// The condition for a tagged field's versions, within the flexible ones.
     fn tag_condition(&self, field: &Field, flexible: Versions) -> Option<String> {
         condition(field.versions, flexible.meet(self.message.versions).unwrap_or(flexible))
     }
@@ -204,7 +204,7 @@ impl Structs<'_> {
         }
     }
 
-    /// The call that parses the field from `input`.
+    /// The code that parses the field from `input`.
     fn parse(&self, field: &Field) -> String {
         let form = if field.inflexible { "Form::Plain" } else { "form" };
         let null = if field.nullable.is_some() { "nullable_" } else { "" };
@@ -251,7 +251,7 @@ impl Structs<'_> {
         }
     }
 
-    /// The fewest bytes that an array's item takes in any version.
+    /// The minimum size of an array's item over all versions.
     fn smallest(&self, kind: &Kind, fields: &[Field]) -> usize {
         let flexible = self.message.flexible.is_some();
         match kind {
@@ -291,7 +291,7 @@ fn struct_name(kind: &Kind) -> &str {
     }
 }
 
-/// The test that `version` (known to lie in `context`) lies in `versions`; none where it always does.
+/// The condition that `version` (known to be in `context`) is in `versions`; none if it is always true.
 fn condition(versions: Versions, context: Versions) -> Option<String> {
     let (low, high) = (versions.min <= context.min, versions.max >= context.max);
     match (low, high) {
@@ -303,7 +303,7 @@ fn condition(versions: Versions, context: Versions) -> Option<String> {
     }
 }
 
-/// What opens and closes a block that runs under `condition`.
+/// The start and end of a block that runs under `condition`.
 fn braces(condition: Option<String>) -> (String, &'static str) {
     condition.map_or(("{ ".to_string(), " }"), |c| (format!("if {c} {{ "), " }"))
 }
@@ -332,7 +332,7 @@ fn default_value(field: &Field) -> String {
     }
 }
 
-/// The test that a tagged field does not hold its default.
+/// The condition that a tagged field differs from its default.
 fn differs(field: &Field) -> String {
     let me = format!("self.{}", field.name);
     match (&field.kind, field.nullable.is_some(), field.default.as_deref()) {

@@ -14,14 +14,14 @@ pub use load::load;
 pub use parse::parse;
 pub use spec::*;
 
-/// What is wrong with a specification, and where.
+/// An error in a specification, with its position.
 #[derive(Debug, thiserror::Error)]
 #[error("{file}:{line}: {what}")]
 pub struct Error {
-    /// The file's name as it was given.
+    /// The file's name, as passed to the parser.
     pub file: String,
-    /// The line, counted from one.
+    /// The line, starting at one.
     pub line: usize,
-    /// The sentence for the person who wrote it.
+    /// The message for the author of the specification.
     pub what: String,
 }

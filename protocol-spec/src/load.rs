@@ -1,4 +1,4 @@
-//! Reads the folder of specifications.
+//! Loads the folder of specifications.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! `protocol-spec SPEC_DIR SRC_DIR`: writes the generated files below the source folder of the broker.
+//! `protocol-spec SPEC_DIR SRC_DIR`: writes the generated files into the source folder of the broker.
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! The line format, read with nom.
+//! The parser of the line format, written with nom.
 
 use nom::branch::alt;
 use nom::bytes::complete::{tag, take_while1};
@@ -10,7 +10,7 @@ use nom::{IResult, Parser};
 
 use crate::{Api, Error, ErrorCode, Field, Kind, Layout, Message, Primitive, Spec, Versions};
 
-/// Reads one file. `stem` names it without folder and suffix; messages keep it as their module.
+/// Parses one file. `stem` is its name without folder and extension; it becomes the module name of the file's messages.
 pub fn parse(file: &str, stem: &str, text: &str) -> Result<Spec, Error> {
     let mut lines = Lines::new(file, text);
     let doc = lines.doc.clone();
@@ -55,7 +55,7 @@ fn api(lines: &mut Lines, number: usize, doc: &str, key: i16, name: String) -> R
     Ok(Api { key, name, doc: doc.to_string(), request, response })
 }
 
-/// The lines that say something, with their numbers and indents.
+/// The lines that are not empty and not comments, with their numbers and indents.
 struct Lines<'a> {
     file: &'a str,
     doc: String,
@@ -83,7 +83,7 @@ impl<'a> Lines<'a> {
         Error { file: self.file.to_string(), line, what: what.to_string() }
     }
 
-    /// The fields at `indent` and what is nested below them.
+    /// The fields at `indent`, with their nested fields.
     fn fields(&mut self, indent: usize) -> Result<Vec<Field>, Error> {
         let mut fields = Vec::new();
         while let Some(&(number, at, line)) = self.left.peek() {

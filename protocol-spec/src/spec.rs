@@ -1,15 +1,15 @@
-//! The declarations as values.
+//! The declarations as Rust types.
 
-/// Everything that was declared.
+/// All declarations.
 #[derive(Debug, Default, Clone)]
 pub struct Spec {
     /// One per `api` file, by key.
     pub apis: Vec<Api>,
-    /// Messages outside requests and responses, with the file's stem: headers and stored records.
+    /// Messages that are not requests or responses, with the file's stem: headers and stored records.
     pub messages: Vec<(String, Message)>,
     /// Error codes in order.
     pub errors: Vec<ErrorCode>,
-    /// Fixed byte layouts.
+    /// Structures with a fixed byte layout.
     pub layouts: Vec<Layout>,
 }
 
@@ -20,7 +20,7 @@ pub struct Api {
     pub key: i16,
     /// Kafka's name, in CamelCase.
     pub name: String,
-    /// One sentence.
+    /// A description in one sentence.
     pub doc: String,
     /// The request.
     pub request: Message,
@@ -41,7 +41,7 @@ pub struct Message {
     pub flexible: Option<Versions>,
     /// The fields in wire order.
     pub fields: Vec<Field>,
-    /// Where it was declared.
+    /// The line of the declaration.
     pub line: usize,
 }
 
@@ -50,7 +50,7 @@ pub struct Message {
 pub struct Field {
     /// The name in snake_case.
     pub name: String,
-    /// What it holds.
+    /// The type of the field.
     pub kind: Kind,
     /// The versions that have it.
     pub versions: Versions,
@@ -58,13 +58,13 @@ pub struct Field {
     pub nullable: Option<Versions>,
     /// The tag, for a tagged field.
     pub tag: Option<u32>,
-    /// True where the field keeps its plain encoding in flexible versions (RequestHeader's client id).
+    /// True if the field keeps its non-compact encoding in flexible versions (RequestHeader's client id).
     pub inflexible: bool,
-    /// The default as written, or none for the type's zero.
+    /// The default as written; none for the type's zero value.
     pub default: Option<String>,
-    /// The fields of a struct or of an array's structs.
+    /// The fields of a struct, or of the structs in an array.
     pub fields: Vec<Field>,
-    /// Where it was declared.
+    /// The line of the declaration.
     pub line: usize,
 }
 
@@ -73,7 +73,7 @@ pub struct Field {
 pub enum Kind {
     /// A primitive by its name in the format: `int32`, `string`, `records` ...
     Primitive(Primitive),
-    /// A struct, by name; its fields stand in the field.
+    /// A struct, by name; its fields are in the field.
     Struct(String),
     /// An array.
     Array(Box<Kind>),
@@ -100,9 +100,9 @@ pub enum Primitive {
 /// A range of versions, both ends included; `max` is `i16::MAX` for `N+`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Versions {
-    /// The first.
+    /// The first version.
     pub min: i16,
-    /// The last.
+    /// The last version.
     pub max: i16,
 }
 
@@ -110,17 +110,17 @@ impl Versions {
     /// Every version.
     pub const ALL: Versions = Versions { min: 0, max: i16::MAX };
 
-    /// Whether `version` lies within.
+    /// Whether `version` is in the range.
     pub fn contains(self, version: i16) -> bool {
         self.min <= version && version <= self.max
     }
 
-    /// Whether all of `other` lies within.
+    /// Whether all of `other` is in the range.
     pub fn covers(self, other: Versions) -> bool {
         self.min <= other.min && other.max <= self.max
     }
 
-    /// What both have, or none.
+    /// The intersection; none if it is empty.
     pub fn meet(self, other: Versions) -> Option<Versions> {
         let both = Versions { min: self.min.max(other.min), max: self.max.min(other.max) };
         (both.min <= both.max).then_some(both)
@@ -134,23 +134,23 @@ pub struct ErrorCode {
     pub code: i16,
     /// Kafka's name in capitals.
     pub name: String,
-    /// Whether clients may try again.
+    /// Whether clients may retry.
     pub retriable: bool,
-    /// Whether clients refresh their metadata first.
+    /// Whether clients refresh their metadata before they retry.
     pub refreshes_metadata: bool,
 }
 
-/// A structure whose fields lie at fixed bytes.
+/// A structure whose fields are at fixed byte offsets.
 #[derive(Debug, Clone)]
 pub struct Layout {
     /// The name in CamelCase.
     pub name: String,
-    /// One sentence.
+    /// A description in one sentence.
     pub doc: String,
-    /// All its bytes.
+    /// Its total size in bytes.
     pub size: usize,
-    /// Name, type and first byte of each field.
+    /// The name, type and byte offset of each field.
     pub fields: Vec<(String, Primitive, usize)>,
-    /// Where it was declared.
+    /// The line of the declaration.
     pub line: usize,
 }

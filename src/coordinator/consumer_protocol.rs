@@ -1,4 +1,4 @@
-//! What the broker reads of the bytes that consumers exchange: the topics of a subscription.
+//! The part of the consumer protocol that the broker reads: the topics of a member's subscription.
 
 use bytes::Bytes;
 
@@ -6,7 +6,7 @@ use crate::protocol::Message;
 use crate::protocol::generated::consumer_protocol::ConsumerProtocolSubscription;
 use crate::wire::{self, Frame};
 
-/// The topics that a member subscribes to; none where the bytes are no subscription. A newer version is read as the newest known one:
+/// The topics that a member subscribes to; none where the bytes are not a valid subscription. A newer version is parsed as the newest known one:
 /// versions only add fields at the end.
 pub(super) fn subscribed_topics(metadata: &Bytes) -> Option<Vec<String>> {
     let frame = Frame::new(metadata.clone());

@@ -2,8 +2,8 @@
 //!
 //! | from | to | when |
 //! |---|---|---|
-//! | Empty, Stable, CompletingRebalance | PreparingRebalance | a member joins, changes, leaves or is lost |
-//! | PreparingRebalance | CompletingRebalance | all members have joined, or their time is up |
+//! | Empty, Stable, CompletingRebalance | PreparingRebalance | a member joins, changes, leaves or times out |
+//! | PreparingRebalance | CompletingRebalance | all members have joined, or the deadline for joins has passed |
 //! | PreparingRebalance | Empty | no member is left |
 //! | CompletingRebalance | Stable | the leader has sent the assignment |
 //! | any | Dead | the group is deleted |
@@ -27,7 +27,7 @@ pub(super) const NEW_MEMBER_TIMEOUT_MS: i64 = 5 * 60 * 1000;
 pub struct Now {
     /// Monotonic milliseconds, for deadlines.
     pub mono_ms: i64,
-    /// Wall time in milliseconds, for what is stored.
+    /// Wall-clock milliseconds, for stored timestamps.
     pub wall_ms: i64,
 }
 
@@ -59,12 +59,12 @@ impl GroupState {
     }
 }
 
-/// The first rebalance of an empty group waits for more members.
+/// The state of the first rebalance of an empty group, which is delayed so that more members can join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct InitialDelay {
-    /// Milliseconds that it may still be extended by.
+    /// Milliseconds by which the delay may still be extended.
     pub(super) left_ms: i64,
-    /// Whether a member came since it began or was extended.
+    /// Whether a member has joined since the delay began or was extended.
     pub(super) member_came: bool,
 }
 
@@ -80,12 +80,12 @@ pub(super) struct Group {
     pub(super) members: BTreeMap<String, Member>,
     /// Member ids by static id.
     pub(super) static_members: BTreeMap<String, String>,
-    /// Ids that were handed out with MEMBER_ID_REQUIRED, with the deadlines of their first join.
+    /// Member ids that were returned with MEMBER_ID_REQUIRED, with the deadlines of their first join.
     pub(super) pending: BTreeMap<String, i64>,
-    /// When the state's wait is over: joins in PreparingRebalance, syncs in CompletingRebalance.
+    /// The deadline of the current state: for joins in PreparingRebalance, for syncs in CompletingRebalance.
     pub(super) deadline_ms: Option<i64>,
     pub(super) initial_delay: Option<InitialDelay>,
-    /// Wall time of the last change of state that is stored.
+    /// Wall-clock time of the last stored change of state.
     pub(super) state_since_ms: i64,
     pub(super) offsets: BTreeMap<(String, i32), Committed>,
     pub(super) history: History,
@@ -111,7 +111,7 @@ impl Group {
         }
     }
 
-    /// Restores the group of a stored record; sessions begin anew.
+    /// Restores the group from a stored record; session timeouts restart.
     pub(super) fn restore(&mut self, value: &GroupMetadataValue, now: Now) {
         self.generation = value.generation;
         self.protocol_type = Some(value.protocol_type.clone()).filter(|t| !t.is_empty());
@@ -136,7 +136,7 @@ impl Group {
                 awaiting_sync: None,
             };
             member.refresh(now.mono_ms);
-            // What a disk holds is no invariant of ours: of two members with one static id the later one stays.
+            // A record on disk is not an invariant of ours: if two members have the same static id, the later one is kept.
             let before = member.instance_id.as_ref().and_then(|instance| self.static_members.get(instance)).cloned();
             if let Some(before) = before {
                 self.members.remove(&before);
@@ -177,7 +177,7 @@ impl Group {
         self.members.insert(member.id.clone(), member);
     }
 
-    /// Takes a member out; who waits for it is told.
+    /// Removes a member; its waiting requests are answered with `error`.
     pub(super) fn remove(&mut self, id: &str, error: ErrorCode, outcome: &mut Outcome) {
         let Some(member) = self.members.remove(id) else { return };
         if let Some(instance) = member.instance_id.as_ref().filter(|i| self.static_members.get(*i).is_some_and(|m| m == id)) {
@@ -194,7 +194,7 @@ impl Group {
         }
     }
 
-    /// Checks that a request comes from a member, in Kafka's order.
+    /// Checks that a request comes from a member; the checks are in Kafka's order.
     pub(super) fn check_member(&self, id: &str, instance: Option<&str>) -> Result<(), ErrorCode> {
         if let Some(instance) = instance {
             match self.static_members.get(instance) {
@@ -206,7 +206,7 @@ impl Group {
         if self.members.contains_key(id) { Ok(()) } else { Err(ErrorCode::UnknownMemberId) }
     }
 
-    /// Whether a protocol of the list is supported by all members, and the type is theirs.
+    /// Whether all members support at least one protocol of the list, and the protocol type is the group's.
     pub(super) fn supports(&self, protocol_type: &str, protocols: &[(String, bytes::Bytes)]) -> bool {
         if protocol_type.is_empty() || protocols.is_empty() {
             return false;
@@ -218,13 +218,13 @@ impl Group {
         self.protocol_type.as_deref() == Some(protocol_type) && protocols.iter().any(|(name, _)| by_all(name))
     }
 
-    /// Begins a rebalance, or goes on with the one that waits for joins.
+    /// Begins a rebalance, or continues the one that is waiting for joins.
     pub(super) fn rebalance(&mut self, now: Now, initial_delay_ms: i64, outcome: &mut Outcome) {
         match self.state {
             GroupState::PreparingRebalance => {}
             GroupState::Empty if initial_delay_ms == 0 => {
-                // Kafka's first rebalance ends with its delay, whoever has not joined yet: an id that was handed out and is never used
-                // must not hold up the first member (KAFKA-7909).
+                // As in Kafka, the first rebalance ends when its delay is over, even if some members have not joined: a member id that was returned
+                // and is never used must not delay the first member (KAFKA-7909).
                 self.note_rebalance(now, "the first one waits for nobody");
                 return self.complete_join(now, outcome);
             }
@@ -255,7 +255,7 @@ impl Group {
         self.history.note(now.wall_ms, HappeningKind::Rebalance, text);
     }
 
-    /// Takes members out that were silent or late.
+    /// Removes members whose session timed out or that did not join or sync in time.
     fn take_out(&mut self, ids: &[String], now: Now, outcome: &mut Outcome, why: impl Fn(&Member) -> String) {
         for id in ids {
             if let Some(member) = self.members.get(id) {
@@ -265,7 +265,7 @@ impl Group {
         }
     }
 
-    /// Ends the wait for joins once nobody is missing.
+    /// Ends the wait for joins once all members have joined.
     pub(super) fn try_complete_join(&mut self, now: Now, outcome: &mut Outcome) {
         let all = self.pending.is_empty() && self.members.values().all(|m| m.awaiting_join.is_some());
         if self.state == GroupState::PreparingRebalance && all && self.initial_delay.is_none() {
@@ -273,7 +273,7 @@ impl Group {
         }
     }
 
-    /// Makes the next generation of who has joined.
+    /// Creates the next generation from the members that have joined.
     pub(super) fn complete_join(&mut self, now: Now, outcome: &mut Outcome) {
         self.initial_delay = None;
         let late: Vec<String> =
@@ -295,13 +295,13 @@ impl Group {
             match self.members.values().find(joined) {
                 Some(member) => self.leader = Some(member.id.clone()),
                 None => {
-                    // Only static members, and none of them has come back yet: go on waiting.
+                    // Only static members are left, and none of them has rejoined yet: continue waiting.
                     self.deadline_ms = Some(now.mono_ms + self.rebalance_timeout_ms());
                     return;
                 }
             }
         }
-        // It wraps only after two billion rebalances; a generation that falls would let lost members commit.
+        // The counter is exhausted only after two billion rebalances; a lower generation would let former members commit.
         self.generation = self.generation.checked_add(1).unwrap_or_else(|| panic!("group {}: all generations are used up", self.id));
         self.protocol = self.choose_protocol();
         self.state = GroupState::CompletingRebalance;
@@ -326,7 +326,7 @@ impl Group {
         outcome.records.push(self.record());
     }
 
-    /// The answer to a member's join: who leads, and for the leader what all members say.
+    /// The response to a member's join: the leader's id, and for the leader the metadata of all members.
     pub(super) fn joined(&self, id: &str) -> JoinReply {
         let protocol = self.protocol.clone().unwrap_or_default();
         let is_leader = self.leader.as_deref() == Some(id);
@@ -359,12 +359,12 @@ impl Group {
         votes.into_iter().max_by_key(|(_, count)| *count).map(|(name, _)| name.to_string())
     }
 
-    /// The longest that any member wants to be waited for.
+    /// The longest rebalance timeout of all members.
     pub(super) fn rebalance_timeout_ms(&self) -> i64 {
         self.members.values().map(|m| i64::from(m.rebalance_timeout_ms)).max().unwrap_or(0)
     }
 
-    /// Asserts what holds between two events. Without it a group could wait for a member that nobody knows, or name one twice.
+    /// Asserts the invariants between two events. Without them a group could wait for an unknown member, or list a member twice.
     pub(super) fn assert_sound(&self) {
         let (id, state) = (&self.id, self.state);
         let statics = self.members.values().filter(|m| m.instance_id.is_some()).count();
@@ -397,7 +397,7 @@ impl Group {
         }
     }
 
-    /// Does what time demands: lost members, joins and syncs that are overdue.
+    /// Handles timeouts: removes members whose session has expired, and members whose join or sync is overdue.
     pub(super) fn tick(&mut self, now: Now, initial_delay_ms: i64, outcome: &mut Outcome) {
         let due = |deadline: i64| deadline <= now.mono_ms;
         let pending_before = self.pending.len();

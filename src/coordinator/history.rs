@@ -1,29 +1,29 @@
-//! What happened to a group since this broker coordinates it: for people who ask why it rebalances.
+//! The events of a group since this broker became its coordinator, for people who ask why it rebalances.
 
 use std::collections::VecDeque;
 
-/// Happenings that are kept of a group; older ones go.
+/// The number of events that are kept for a group; older ones are deleted.
 pub(super) const HAPPENINGS_KEPT: usize = 200;
 
-/// What kind of thing happened.
+/// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HappeningKind {
-    /// A member came.
+    /// A member joined.
     Join,
-    /// A member said that it goes.
+    /// A member left.
     Leave,
-    /// A member was taken out because it was silent or late.
+    /// A member was removed because its session timed out or it was late.
     Timeout,
-    /// All members have to join again.
+    /// All members must rejoin.
     Rebalance,
     /// A new generation is complete.
     Generation,
-    /// Members have their parts.
+    /// Members have received their assignments.
     Stable,
 }
 
 impl HappeningKind {
-    /// In one word.
+    /// The kind as one word.
     pub fn name(self) -> &'static str {
         match self {
             HappeningKind::Join => "join",
@@ -36,18 +36,18 @@ impl HappeningKind {
     }
 }
 
-/// Something that happened to a group.
+/// An event of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Happening {
-    /// Wall time in milliseconds.
+    /// Wall-clock time in milliseconds.
     pub wall_ms: i64,
-    /// What kind of thing.
+    /// The kind of event.
     pub kind: HappeningKind,
-    /// One sentence with cause and figures.
+    /// One sentence with the cause and numbers.
     pub text: String,
 }
 
-/// The last happenings, oldest first.
+/// The most recent events, oldest first.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct History(VecDeque<Happening>);
 
@@ -59,7 +59,7 @@ impl History {
         self.0.push_back(Happening { wall_ms, kind, text });
     }
 
-    /// Why what comes next happens.
+    /// The text of the last event, as the cause of the next one.
     pub(super) fn cause(&self) -> &str {
         self.0.back().map_or("no cause is known", |happening| &happening.text)
     }

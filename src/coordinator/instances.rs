@@ -1,4 +1,4 @@
-//! The instances of a coordinator: a state machine for each partition of its topic that is here.
+//! The instances of a coordinator: one state machine for each partition of its topic that is on this broker.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,10 +11,10 @@ use crate::partition::{self, Origin, Partitions, Position, Replica, Verification
 use crate::protocol::ErrorCode;
 use crate::records::{BatchBuilder, NewRecord};
 
-/// Bytes of keys and values that one batch takes; a longer list of records becomes several.
+/// The maximum bytes of keys and values in one batch; a longer list of records is split into several batches.
 const BATCH_BYTES: usize = 256 * 1024;
 
-/// One life of a partition: its topic, and the leader epoch in which this broker leads it. An instance belongs to one term and never outlives it.
+/// One term of a partition: its topic, and the leader epoch in which this broker leads it. An instance belongs to one term and never outlives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Term {
     topic_id: Uuid,
@@ -26,59 +26,59 @@ impl Term {
         Term { topic_id: replica.topic_id(), leader_epoch: replica.leader_epoch() }
     }
 
-    /// The epoch with which the coordinator of this term signs its markers.
+    /// The coordinator epoch of this term, which is written into its markers.
     pub(super) fn coordinator_epoch(self) -> i32 {
         self.leader_epoch.0
     }
 }
 
-/// State of an instance.
+/// The state of an instance.
 enum Status<S> {
-    /// Nobody has looked yet whether the partition is here.
+    /// No load was attempted yet; it is not known whether the partition is on this broker.
     Unloaded,
-    /// Reads its partition, in this term.
+    /// The partition is being read in this term.
     Loading(Term),
-    /// Answers.
+    /// Loaded: requests are served.
     Active(Box<Active<S>>),
-    /// There is no such partition here.
+    /// The partition does not exist on this broker.
     Absent,
-    /// The partition is here and cannot be read.
+    /// The partition is on this broker and cannot be read.
     Failed,
-    /// The broker stops: nothing is loaded any more.
+    /// The broker is stopping: nothing is loaded any more.
     Resigned,
 }
 
-/// What can be said of an instance that does not answer.
+/// Why an instance cannot serve requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Silence {
     /// Its partition is being read.
     Loading,
-    /// There is no such partition.
+    /// The partition does not exist.
     Absent,
-    /// Its partition is here, and nobody has loaded it yet; FindCoordinator does.
+    /// Its partition is on this broker and has not been loaded yet; FindCoordinator loads it.
     Untouched,
-    /// Its partition is offline, or could not be read.
+    /// Its partition is offline or could not be read.
     Failed,
-    /// The broker stops.
+    /// The broker is stopping.
     Resigned,
 }
 
-/// An instance that answers.
+/// A loaded instance.
 pub(super) struct Active<S> {
-    /// What its records add up to.
+    /// The state that its records add up to.
     pub(super) state: S,
-    /// Where they are.
+    /// The replica that stores them.
     pub(super) replica: Arc<Replica>,
     term: Term,
 }
 
 impl<S> Active<S> {
-    /// The term that the instance belongs to.
+    /// The term of the instance.
     pub(super) fn term(&self) -> Term {
         self.term
     }
 
-    /// What is stored until now. It is taken under the instance's lock and waited for without it.
+    /// The position up to which records are stored. It is read under the instance's lock; waiting for it does not hold the lock.
     pub(super) fn stored(&self) -> Stored {
         Stored::until_now(&self.replica)
     }
@@ -88,24 +88,24 @@ impl<S> Active<S> {
     }
 }
 
-/// What a replica has stored until a moment.
+/// A position up to which a replica has stored records.
 ///
-/// It names the replica and not the partition: when the topic is deleted and created again while somebody waits, the new partition's commits
-/// acknowledge nothing that was written to the old one.
+/// It holds the replica and not the partition's name: if the topic is deleted and created again during a wait, commits of the new partition must not
+/// acknowledge records that were written to the old one.
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
     replica: Arc<Replica>,
-    /// The end of the log, with its epoch; none where the replica does not lead.
+    /// The log end offset with its epoch; none if the replica is not the leader.
     position: Option<Position>,
 }
 
 impl Stored {
-    /// What the replica has stored now.
+    /// The replica's current position.
     pub(super) fn until_now(replica: &Arc<Replica>) -> Stored {
         Stored { replica: replica.clone(), position: replica.position().ok() }
     }
 
-    /// Waits until all of it is committed, so that no power cut takes back what somebody was told.
+    /// Waits until all of it is committed, so that a power loss cannot revert a change that was acknowledged.
     pub(super) async fn settled(self) -> Result<(), ErrorCode> {
         let failed = |error| match error {
             partition::Error::Closed(_) | partition::Error::NotLeader(_) => ErrorCode::NotCoordinator,
@@ -126,7 +126,7 @@ pub(super) struct Instances<S> {
 }
 
 impl<S> Instances<S> {
-    /// Instances that are still to be loaded.
+    /// Creates the instances; none is loaded yet.
     pub(super) fn new(topic: &'static str, partitions: Arc<Partitions>, count: i32) -> Instances<S> {
         Instances { topic, partitions, all: (0..count).map(|_| Mutex::new(Status::Unloaded)).collect() }
     }
@@ -136,11 +136,11 @@ impl<S> Instances<S> {
         self.all.len() as i32
     }
 
-    /// Loads every instance whose partition is here and that is not loaded, or being loaded, in the partition's present term. What is loaded
-    /// of a partition that is gone is dropped, which tells everybody who waits. Blocks while it reads.
+    /// Loads every instance whose partition is on this broker and that is not loaded or being loaded in the partition's current term. An instance of
+    /// a deleted partition is dropped, which ends all waits for it. Blocks on reads.
     ///
-    /// Several threads may load at once, and topics may be deleted and created meanwhile: each instance is installed only if its status still
-    /// is the loading of the same term.
+    /// Several threads may load at once, and topics may be deleted and created during a load. This is safe because an instance is installed only if
+    /// its status still is `Loading` with the same term.
     pub(super) fn load(&self, load: impl Fn(&Replica) -> Result<S, partition::Error>) {
         let work: Vec<_> = (0..self.count()).filter_map(|number| self.begin_loading(number)).collect();
         for (number, replica, term) in work {
@@ -182,7 +182,7 @@ impl<S> Instances<S> {
 
     fn end_loading(&self, number: i32, replica: Arc<Replica>, term: Term, loaded: Result<S, partition::Error>) {
         let mut status = self.lock(number);
-        // Meanwhile the topic was deleted, perhaps created again, or the broker stops: what was read is of no use.
+        // During the load the topic was deleted (and perhaps created again), or the broker is stopping: the state that was read is discarded.
         if !matches!(&*status, Status::Loading(loading) if *loading == term) {
             return;
         }
@@ -196,17 +196,17 @@ impl<S> Instances<S> {
         };
     }
 
-    /// Whether a partition is here that nobody has loaded: its topic was created by somebody else than this coordinator.
+    /// Whether a partition on this broker has not been loaded, which happens if its topic was not created by this coordinator.
     pub(super) fn has_unloaded(&self) -> bool {
         (0..self.count()).any(|number| matches!(*self.lock(number), Status::Absent) && self.partitions.get(self.topic, number).is_some())
     }
 
-    /// Drops the instances of partitions that are gone, so that who waits for them is told.
+    /// Drops the instances of deleted partitions, which ends all waits for them.
     pub(super) fn unload_gone(&self) {
         (0..self.count()).for_each(|number| drop(self.access(number)));
     }
 
-    /// An instance, where it answers here.
+    /// The instance of a partition, if it is loaded on this broker.
     pub(super) fn access(&self, number: i32) -> Result<Access<'_, S>, ErrorCode> {
         self.look(number).map_err(|silence| match silence {
             Silence::Loading => ErrorCode::CoordinatorLoadInProgress,
@@ -214,12 +214,12 @@ impl<S> Instances<S> {
         })
     }
 
-    /// An instance, or why it does not answer.
+    /// The instance of a partition, or why it cannot serve requests.
     pub(super) fn look(&self, number: i32) -> Result<Access<'_, S>, Silence> {
         let mut status = self.lock(number);
         match &*status {
             Status::Active(active) if active.is_current() => return Ok(Access(status)),
-            // With the instance the senders of everybody who waits are dropped.
+            // Dropping the instance drops the senders of all waiting requests.
             Status::Active(active) if active.replica.is_closed() => *status = Status::Absent,
             Status::Active(_) => *status = Status::Unloaded,
             _ => {}
@@ -233,12 +233,12 @@ impl<S> Instances<S> {
         })
     }
 
-    /// All instances that answer here.
+    /// All loaded instances on this broker.
     pub(super) fn active(&self) -> impl Iterator<Item = (i32, Access<'_, S>)> {
         (0..self.count()).filter_map(|number| Some((number, self.access(number).ok()?)))
     }
 
-    /// Everybody who waits is told that this broker coordinates no more.
+    /// Resigns as coordinator: all instances are dropped, which ends all waits for them.
     pub(super) fn resign(&self) {
         (0..self.count()).for_each(|number| *self.lock(number) = Status::Resigned);
     }
@@ -248,7 +248,7 @@ impl<S> Instances<S> {
     }
 }
 
-/// A locked instance that is known to be active.
+/// A locked instance that is active.
 pub(super) struct Access<'a, S>(MutexGuard<'a, Status<S>>);
 
 impl<S> Deref for Access<'_, S> {
@@ -271,16 +271,16 @@ impl<S> DerefMut for Access<'_, S> {
     }
 }
 
-/// The producer in whose transaction records are stored.
+/// The producer whose transaction the records are part of.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct InTransaction<'a> {
     pub(super) producer_id: ProducerId,
     pub(super) producer_epoch: ProducerEpoch,
-    /// Lets the transaction begin in this partition; see [`Replica::append`].
+    /// Allows the transaction to begin in this partition; see [`Replica::append`].
     pub(super) verification: Option<&'a Verification>,
 }
 
-/// Stores records, in as few batches as they fit in; the answer is the offset of each.
+/// Stores records in as few batches as possible; returns the offset of each record.
 pub(super) fn store(
     replica: &Replica,
     records: &[KeyValue],
@@ -370,7 +370,7 @@ mod tests {
         Stored::until_now(&replica)
     }
 
-    /// The topic that the instance was loaded from, or why it does not answer.
+    /// The id of the topic that the instance was loaded from, or why it cannot serve requests.
     fn loaded_from(instances: &Instances<Uuid>) -> Result<Uuid, Silence> {
         instances.look(0).map(|access| access.state)
     }
@@ -411,7 +411,7 @@ mod tests {
 
     #[test]
     fn what_was_read_of_a_deleted_topic_never_takes_the_place_of_the_new_one() {
-        // The topic is deleted while it is loaded, and created again, and another thread loads that first.
+        // The topic is deleted while it is being loaded; then it is created again, and another thread loads it first.
         for is_created_again in [false, true] {
             let partitions = partitions(Durability::Default);
             let instances = Instances::new(TOPIC, partitions.clone(), 1);
@@ -442,8 +442,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_new_topics_commits_acknowledge_nothing_of_the_deleted_one() {
-        // KAFKA-20115: a write is pending when its topic goes. It was waited for by the partition's name, so that the new topic's commit
-        // acknowledged it, and what the client believed to be stored was gone.
+        // KAFKA-20115: a write is pending when its topic is deleted. The wait was for the partition's name, so a commit of the new topic acknowledged
+        // the write, and data that the client believed to be stored was lost.
         let partitions = partitions(Durability::Fsync);
         create(&partitions, 1);
         let pending = put(&partitions);

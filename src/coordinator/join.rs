@@ -8,39 +8,39 @@ use super::member::Member;
 use super::shard::{Outcome, Reply, Token};
 use crate::protocol::ErrorCode;
 
-/// A JoinGroup.
+/// A JoinGroup request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinRequest {
     /// The group.
     pub group: String,
-    /// The member's id, empty at first.
+    /// The member's id; empty at its first join.
     pub member_id: String,
-    /// A fresh id for a member that has none.
+    /// A new member id, for a member that has none.
     pub fresh_id: String,
-    /// Its static id.
+    /// Its static id (`group.instance.id`).
     pub instance_id: Option<String>,
-    /// From the request's header.
+    /// The client id of the request's header.
     pub client_id: String,
-    /// Where it connects from.
+    /// The host from which the client connects.
     pub client_host: String,
-    /// Milliseconds without a sign of life after which it is lost.
+    /// Session timeout in milliseconds.
     pub session_timeout_ms: i32,
-    /// Milliseconds that it wants to be waited for in a rebalance.
+    /// The member's rebalance timeout in milliseconds.
     pub rebalance_timeout_ms: i32,
-    /// `consumer`, `connect` ...
+    /// `consumer`, `connect` etc.
     pub protocol_type: String,
     /// Names and metadata, the preferred one first.
     pub protocols: Vec<(String, Bytes)>,
-    /// Whether a new member is first told its id (version 4 and later).
+    /// Whether a new member must rejoin with the member id that it receives first (version 4 and later).
     pub id_required: bool,
-    /// Whether a leader that comes back may be told to skip the assignment (version 9 and later).
+    /// Whether a leader that rejoins may be told to skip the assignment (version 9 and later).
     pub can_skip_assignment: bool,
 }
 
-/// The answer to a JoinGroup.
+/// The response to a JoinGroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinReply {
-    /// None, or why not.
+    /// The error, or NONE.
     pub error: ErrorCode,
     /// The generation.
     pub generation: i32,
@@ -50,16 +50,16 @@ pub struct JoinReply {
     pub protocol: Option<String>,
     /// The leader's member id.
     pub leader: String,
-    /// The leader is back, and its assignment still holds.
+    /// The leader has rejoined, and its last assignment is still valid.
     pub skip_assignment: bool,
     /// The member's id.
     pub member_id: String,
-    /// For the leader: ids, static ids and metadata of all members.
+    /// For the leader: member ids, static ids and metadata of all members.
     pub members: Vec<(String, Option<String>, Bytes)>,
 }
 
 impl JoinReply {
-    /// A refusal.
+    /// A response with an error.
     pub fn failed(error: ErrorCode, member_id: &str) -> JoinReply {
         JoinReply {
             error,
@@ -74,7 +74,7 @@ impl JoinReply {
     }
 }
 
-/// A SyncGroup.
+/// A SyncGroup request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyncRequest {
     /// The group.
@@ -85,29 +85,29 @@ pub struct SyncRequest {
     pub instance_id: Option<String>,
     /// Its generation.
     pub generation: i32,
-    /// What it believes to be the type (version 5 and later).
+    /// The protocol type that the member expects (version 5 and later).
     pub protocol_type: Option<String>,
-    /// What it believes to be the protocol (version 5 and later).
+    /// The protocol name that the member expects (version 5 and later).
     pub protocol: Option<String>,
-    /// From the leader: member ids and their parts.
+    /// From the leader: member ids and their assignments.
     pub assignments: Vec<(String, Bytes)>,
 }
 
-/// The answer to a SyncGroup.
+/// The response to a SyncGroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyncReply {
-    /// None, or why not.
+    /// The error, or NONE.
     pub error: ErrorCode,
     /// The group's type.
     pub protocol_type: Option<String>,
     /// The chosen protocol.
     pub protocol: Option<String>,
-    /// The member's part.
+    /// The member's assignment.
     pub assignment: Bytes,
 }
 
 impl SyncReply {
-    /// A refusal.
+    /// A response with an error.
     pub fn failed(error: ErrorCode) -> SyncReply {
         SyncReply { error, protocol_type: None, protocol: None, assignment: Bytes::new() }
     }
@@ -121,7 +121,7 @@ pub(super) struct JoinRules {
 }
 
 impl Group {
-    /// A member joins. The answer comes at once, or when the rebalance has gathered all members.
+    /// A member joins. It is answered immediately, or when all members of the rebalance have joined.
     pub(super) fn join(&mut self, token: Token, request: JoinRequest, rules: JoinRules, now: Now, outcome: &mut Outcome) {
         let refuse = |outcome: &mut Outcome, error, id: &str| outcome.reply(token, Reply::Join(JoinReply::failed(error, id)));
         if !self.supports(&request.protocol_type, &request.protocols) {
@@ -183,8 +183,8 @@ impl Group {
         self.rebalance(now, rules.initial_delay_ms, outcome);
     }
 
-    /// A known member joins again: 1. during a rebalance it takes part; 2. one whose answer was lost is answered again; 3. a leader, or a
-    /// member that says something new, starts a rebalance; 4. a follower that says the same goes on as it is.
+    /// A known member joins again. 1. During a rebalance it takes part in it. 2. A member whose response was lost gets it again. 3. A leader, or a
+    /// member with changed metadata, starts a rebalance. 4. A follower with unchanged metadata keeps its generation.
     fn rejoin(&mut self, token: Token, request: JoinRequest, rules: JoinRules, now: Now, outcome: &mut Outcome) {
         let id = request.member_id.clone();
         let same = self.members.get(&id).is_some_and(|m| m.protocols == request.protocols);
@@ -211,7 +211,7 @@ impl Group {
         member.protocols = request.protocols;
         member.rebalance_timeout_ms = request.rebalance_timeout_ms;
         member.session_timeout_ms = request.session_timeout_ms;
-        // While it waits its session does not run: it is taken out when the rebalance ends without it.
+        // The session timeout does not apply while the member waits: it is removed when the rebalance ends without it.
         member.session_deadline_ms = now.mono_ms + NEW_MEMBER_TIMEOUT_MS.max(i64::from(request.rebalance_timeout_ms));
         if let Some(before) = member.awaiting_join.replace(token) {
             outcome.reply(before, Reply::Join(JoinReply::failed(ErrorCode::RebalanceInProgress, &id)));
@@ -219,7 +219,7 @@ impl Group {
         self.rebalance(now, rules.initial_delay_ms, outcome);
     }
 
-    /// A static member comes back without its id: the old id is fenced at once.
+    /// A static member rejoins without its member id: the old member id is fenced immediately.
     fn replace_static(&mut self, token: Token, old: &str, request: JoinRequest, rules: JoinRules, now: Now, outcome: &mut Outcome) {
         let was_leader = self.leader.as_deref() == Some(old);
         let Some(mut member) = self.members.get(old).cloned() else { return };
@@ -245,7 +245,7 @@ impl Group {
             if was_leader && request.can_skip_assignment {
                 reply.skip_assignment = true;
             } else if was_leader {
-                // An older client must not believe that it leads: it would compute an assignment that nobody waits for.
+                // An older client must not believe that it is the leader: it would compute an assignment that is not used.
                 reply.leader = old.to_string();
                 reply.members = Vec::new();
             }
@@ -258,7 +258,7 @@ impl Group {
         self.rebalance(now, rules.initial_delay_ms, outcome);
     }
 
-    /// A member asks for its part; the leader brings everybody's.
+    /// A member requests its assignment; the leader sends the assignments of all members.
     pub(super) fn sync(&mut self, token: Token, request: SyncRequest, now: Now, outcome: &mut Outcome) {
         if let Err(error) = self.check_sync(&request) {
             return outcome.reply(token, Reply::Sync(SyncReply::failed(error)));

@@ -17,34 +17,34 @@ pub(super) struct Member {
     pub(super) protocols: Vec<(String, Bytes)>,
     pub(super) assignment: Bytes,
     pub(super) session_deadline_ms: i64,
-    /// The JoinGroup that waits for the rebalance.
+    /// The JoinGroup request that waits for the end of the rebalance.
     pub(super) awaiting_join: Option<Token>,
-    /// The SyncGroup that waits for the leader.
+    /// The SyncGroup request that waits for the leader.
     pub(super) awaiting_sync: Option<Token>,
 }
 
 impl Member {
-    /// What the member says for a protocol.
+    /// The member's metadata for a protocol.
     pub(super) fn metadata(&self, protocol: &str) -> Bytes {
         self.protocols.iter().find(|(name, _)| name == protocol).map_or(Bytes::new(), |(_, metadata)| metadata.clone())
     }
 
-    /// Starts the session anew.
+    /// Restarts the session timeout.
     pub(super) fn refresh(&mut self, now_ms: i64) {
         self.session_deadline_ms = now_ms + i64::from(self.session_timeout_ms);
     }
 }
 
-/// A member as DescribeGroups shows it.
+/// A member as DescribeGroups returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberView {
     /// Its id.
     pub id: String,
     /// Its static id.
     pub instance_id: Option<String>,
-    /// From the request's header.
+    /// The client id of the request's header.
     pub client_id: String,
-    /// Where it connects from, as `/127.0.0.1`.
+    /// The host from which it connects, as `/127.0.0.1`.
     pub client_host: String,
     /// Its subscription.
     pub metadata: Bytes,
@@ -52,7 +52,7 @@ pub struct MemberView {
     pub assignment: Bytes,
 }
 
-/// A member that leaves: by id, or by static id with an empty id.
+/// A member that leaves: identified by member id, or by static id with an empty member id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeavingMember {
     /// Its id, or empty.

@@ -1,7 +1,8 @@
-//! Groups and transactions: replicated state machines that live on a partition.
+//! Groups and transactions: replicated state machines, each stored in a partition.
 //!
-//! Each partition of `__consumer_offsets` and of `__transaction_state` has an instance: [`Shard`] or [`TransactionShard`] is its state machine, without clock, disk or tokio. An event gives
-//! records and replies; the replies are held until the records are in the partition. State is what the partition's records add up to.
+//! Each partition of `__consumer_offsets` and of `__transaction_state` has an instance. [`Shard`] or [`TransactionShard`] is its state machine,
+//! without clock, disk or tokio. An event returns records and replies; the replies are held back until the records are stored in the partition. The
+//! state can always be rebuilt from the partition's records.
 
 mod consumer_protocol;
 mod group;

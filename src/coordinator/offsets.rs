@@ -10,38 +10,38 @@ use crate::protocol::ErrorCode;
 pub struct Committed {
     /// The next offset to read.
     pub offset: i64,
-    /// The epoch of the record before it, or -1.
+    /// The leader epoch of the record before it, or -1.
     pub leader_epoch: i32,
-    /// What the client stored beside it.
+    /// The metadata that the client stored with it.
     pub metadata: String,
-    /// Wall time of the commit.
+    /// Wall-clock time of the commit.
     pub commit_ms: i64,
-    /// Wall time at which it ends, for commits with an explicit retention.
+    /// Wall-clock time at which it expires, for commits with an explicit retention.
     pub expire_ms: Option<i64>,
-    /// Where its record lies.
+    /// The log offset of its record.
     pub log_offset: Offset,
 }
 
-/// What names a committed offset: group, topic, partition.
+/// The key of a committed offset: group, topic, partition.
 pub(super) type OffsetKey = (String, String, i32);
 
-/// Offsets that are part of transactions without an end: by producer.
+/// Offsets that are part of open transactions, by producer.
 #[derive(Debug, Default)]
 pub(super) struct UndecidedOffsets {
     by_producer: BTreeMap<ProducerId, BTreeMap<OffsetKey, Committed>>,
-    /// How many transactions have an offset of a key.
+    /// The number of open transactions that have an offset of this key.
     keys: BTreeMap<OffsetKey, usize>,
 }
 
 impl UndecidedOffsets {
-    /// A transaction commits an offset; a later one of the same transaction takes its place.
+    /// A transaction commits an offset; a later offset for the same key in the same transaction replaces it.
     pub(super) fn add(&mut self, producer: ProducerId, key: OffsetKey, committed: Committed) {
         if self.by_producer.entry(producer).or_default().insert(key.clone(), committed).is_none() {
             *self.keys.entry(key).or_default() += 1;
         }
     }
 
-    /// A transaction ends: what it committed.
+    /// A transaction ends: returns the offsets that it committed.
     pub(super) fn end(&mut self, producer: ProducerId) -> BTreeMap<OffsetKey, Committed> {
         let ended = self.by_producer.remove(&producer).unwrap_or_default();
         for key in ended.keys() {
@@ -56,7 +56,7 @@ impl UndecidedOffsets {
         ended
     }
 
-    /// An offset is deleted, and what transactions were to make of it.
+    /// An offset is deleted: pending offsets of this key are removed from all open transactions.
     pub(super) fn forget(&mut self, key: &OffsetKey) {
         if self.keys.remove(key).is_some() {
             self.by_producer.values_mut().for_each(|offsets| drop(offsets.remove(key)));
@@ -64,17 +64,17 @@ impl UndecidedOffsets {
         }
     }
 
-    /// Whether a producer's transaction has offsets without an end.
+    /// Whether a producer's open transaction has pending offsets.
     pub(super) fn has(&self, producer: ProducerId) -> bool {
         self.by_producer.contains_key(&producer)
     }
 
-    /// Whether a transaction without an end has an offset of this key.
+    /// Whether an open transaction has a pending offset of this key.
     pub(super) fn contains(&self, key: &OffsetKey) -> bool {
         self.keys.contains_key(key)
     }
 
-    /// The keys of a group.
+    /// The keys of a group that have pending offsets.
     pub(super) fn of_group(&self, group: &str) -> impl Iterator<Item = &OffsetKey> {
         let first = (group.to_string(), String::new(), i32::MIN);
         let group = group.to_string();
@@ -82,7 +82,7 @@ impl UndecidedOffsets {
     }
 }
 
-/// An offset that is to be committed.
+/// An offset that a client commits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OffsetEntry {
     /// The topic's name.
@@ -91,9 +91,9 @@ pub struct OffsetEntry {
     pub partition: i32,
     /// The next offset to read; Kafka does not compare it with the log.
     pub offset: i64,
-    /// The epoch of the record before it, or -1.
+    /// The leader epoch of the record before it, or -1.
     pub leader_epoch: i32,
-    /// What the client stores beside it.
+    /// The metadata that the client stores with it.
     pub metadata: String,
 }
 
@@ -106,11 +106,11 @@ pub struct CommitRequest {
     pub member_id: String,
     /// Its static id.
     pub instance_id: Option<String>,
-    /// Its generation; below 0 for who commits from outside a group.
+    /// Its generation; below 0 for a client that is not a member of the group.
     pub generation: i32,
-    /// What a missing group is answered with.
+    /// The error code that is returned if the group does not exist.
     pub missing_group: ErrorCode,
-    /// Milliseconds for which the offsets are kept, in versions 2 to 4.
+    /// The retention in milliseconds, in versions 2 to 4.
     pub retention_ms: Option<i64>,
     /// The offsets.
     pub offsets: Vec<OffsetEntry>,

@@ -1,4 +1,4 @@
-//! The records of `__consumer_offsets`, in Kafka's format: a key that begins with its type, and a value that begins with its version.
+//! The records of `__consumer_offsets`, in Kafka's format: the key begins with its type, and the value begins with its version.
 
 use bytes::Bytes;
 
@@ -7,21 +7,21 @@ use crate::protocol::Message;
 use crate::protocol::generated::consumer_offsets::{GroupMetadataKey, GroupMetadataValue, OffsetCommitKey, OffsetCommitValue};
 use crate::wire::{self, Cursor, Frame, Writer};
 
-/// The version of group values; later ones are flexible, and Kafka writes this one too.
+/// The version of group values; later versions are flexible. Kafka writes this version too.
 const GROUP_VERSION: i16 = 3;
 /// The version of offset values.
 const OFFSET_VERSION: i16 = 3;
-/// The version that carries a time of expiry, for commits with an explicit retention.
+/// The version with an expiry timestamp, for commits with an explicit retention.
 const OFFSET_EXPIRING_VERSION: i16 = 1;
-/// Key type of offsets in the oldest format, which has the same fields.
+/// Key type of the oldest format of offsets, which has the same fields.
 const LEGACY_OFFSET_TYPE: i16 = 0;
 
 /// One change of a group.
 #[derive(Debug, Clone, PartialEq)]
 pub enum GroupRecord {
-    /// An offset, or none any more.
+    /// A committed offset; without a value it is deleted.
     Offset(OffsetCommitKey, Option<OffsetCommitValue>),
-    /// A group's generation, or none any more.
+    /// A group's metadata; without a value the group is deleted.
     Group(GroupMetadataKey, Option<GroupMetadataValue>),
 }
 
@@ -45,7 +45,7 @@ impl GroupRecord {
         }
     }
 
-    /// Reads a stored record; none for types that later releases write.
+    /// Decodes a stored record; none for record types of later releases.
     pub fn decode(key: &Bytes, value: Option<&Bytes>) -> Result<Option<GroupRecord>, wire::Error> {
         let frame = Frame::new(key.clone());
         let (rest, kind) = wire::int16(frame.cursor())?;
@@ -62,13 +62,13 @@ impl GroupRecord {
         })
     }
 
-    /// The record of an offset's end.
+    /// The record that deletes an offset.
     pub fn offset_tombstone(group: &str, topic: &str, partition: i32) -> GroupRecord {
         GroupRecord::Offset(OffsetCommitKey { group: group.into(), topic: topic.into(), partition }, None)
     }
 }
 
-/// A type or version, and what follows.
+/// Encodes a type or version, followed by the fields.
 pub(super) fn typed(number: i16, encode: impl FnOnce(&mut Writer)) -> Bytes {
     let mut writer = Writer::default();
     writer.int16(number);
@@ -85,7 +85,7 @@ pub(super) fn versioned<M: Message>(bytes: &Bytes) -> Result<M, wire::Error> {
     Ok(wire::whole(rest, |rest| M::decode(rest, version))?)
 }
 
-/// An offset's value without a topic id, as versions below 4 store it.
+/// The value of an offset without a topic id, as versions below 4 store it.
 pub(super) fn offset_value(offset: i64, leader_epoch: i32, metadata: &str, commit_ms: i64, expire_ms: Option<i64>) -> OffsetCommitValue {
     OffsetCommitValue {
         offset,

@@ -1,4 +1,4 @@
-//! Runs the shards: loads them from their partitions, stores their records, wakes them in time, and answers who waits.
+//! Runs the shards: loads them from their partitions, stores their records, calls them at their deadlines, and answers waiting requests.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -26,10 +26,10 @@ use crate::partition::{self, Partitions, Replica, Verification};
 use crate::protocol::ErrorCode;
 use crate::records::{EpochRule, Marker};
 
-/// The topic that holds all groups.
+/// The topic that stores all groups.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
-/// The groups of a partition, and who waits for them.
+/// The groups of a partition, and the requests that wait for them.
 struct Groups {
     shard: Shard,
     waiting: HashMap<Token, Waiter>,
@@ -38,13 +38,13 @@ struct Groups {
 type Active = instances::Active<Groups>;
 type Access<'a> = instances::Access<'a, Groups>;
 
-/// A request that waits, and what has to be committed before its answer leaves.
+/// A waiting request, with the position that must be committed before its response is sent.
 enum Waiter {
     Join(oneshot::Sender<(JoinReply, Stored)>),
     Sync(oneshot::Sender<(SyncReply, Stored)>),
 }
 
-/// Why nothing can be said about a group.
+/// Why the state of a group cannot be returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotKnown {
     /// The broker has just started, or the offsets topic was just created.
@@ -58,7 +58,7 @@ pub enum NotKnown {
     Stopping,
 }
 
-/// The offsets of a topic: partition and offset.
+/// The committed offsets of a topic: partition and offset.
 pub type TopicOffsets = Vec<(i32, Committed)>;
 
 /// All instances of this broker.
@@ -72,7 +72,7 @@ pub struct GroupCoordinator {
 }
 
 impl GroupCoordinator {
-    /// Instances that are still to be loaded.
+    /// Creates the coordinator; no instance is loaded yet.
     pub fn new(env: Env, partitions: Arc<Partitions>, settings: GroupSettings) -> Arc<GroupCoordinator> {
         Arc::new(GroupCoordinator {
             instances: Instances::new(OFFSETS_TOPIC, partitions, settings.partitions),
@@ -84,7 +84,7 @@ impl GroupCoordinator {
         })
     }
 
-    /// Loads every instance whose partition is here and that is not active on it. Blocks while it reads.
+    /// Loads every instance whose partition is on this broker and that is not loaded from it. Blocks on reads.
     pub fn load(&self) {
         self.instances.load(|replica| self.load_one(replica));
         self.earlier.notify_one();
@@ -122,17 +122,17 @@ impl GroupCoordinator {
         Ok(Groups { shard, waiting: HashMap::new() })
     }
 
-    /// The instance of a group, where it answers here.
+    /// The instance of a group, if it is loaded on this broker.
     fn access(&self, group: &str) -> Result<Access<'_>, ErrorCode> {
         self.instances.access(partition_for(group, self.instances.count()))
     }
 
-    /// The present.
+    /// The current time.
     fn now(&self) -> Now {
         Now { mono_ms: self.begin.elapsed().as_millis() as i64, wall_ms: self.env.clock.wall_ms() }
     }
 
-    /// Stores an outcome's records and sends its replies. What cannot be stored is answered with an error, and its group rebalances.
+    /// Stores an outcome's records and sends its replies. If storing fails, the replies are errors and the group rebalances.
     fn carry_out(&self, active: &mut Active, outcome: Outcome) -> Result<Vec<Offset>, ErrorCode> {
         let stored = self.store(active, &outcome.records, None);
         if let Err(error) = stored {
@@ -153,7 +153,7 @@ impl GroupCoordinator {
         store(&active.replica, &pairs, of, self.env.clock.wall_ms())
     }
 
-    /// Stores records that count only then, or where they are part of a transaction, once that is committed.
+    /// Stores records and then applies them; records that are part of a transaction take effect once that is committed.
     fn store_and_apply(&self, active: &mut Active, records: &[GroupRecord], of: Option<InTransaction<'_>>) -> Result<(), ErrorCode> {
         let offsets = self.store(active, records, of)?;
         let (now, producer) = (self.now(), of.map(|of| of.producer_id));
@@ -162,7 +162,7 @@ impl GroupCoordinator {
         Ok(())
     }
 
-    /// A member joins; answers when the rebalance has gathered all members.
+    /// A member joins; returns when all members of the rebalance have joined.
     pub async fn join(&self, request: JoinRequest) -> JoinReply {
         let member_id = request.member_id.clone();
         let answer = {
@@ -175,7 +175,7 @@ impl GroupCoordinator {
             let token = self.tokens.fetch_add(1, Ordering::Relaxed);
             active.state.waiting.insert(token, Waiter::Join(send));
             let outcome = active.state.shard.join(token, request, self.now());
-            // Errors have been sent to who waits.
+            // If storing failed, the waiting requests have already been answered with errors.
             let _ = self.carry_out(active, outcome);
             answer
         };
@@ -183,7 +183,7 @@ impl GroupCoordinator {
         stored.settled().await.map_or_else(|error| JoinReply::failed(error, &member_id), |()| reply)
     }
 
-    /// A member asks for its part; answers when the leader has brought it.
+    /// A member requests its assignment; returns when the leader has sent it.
     pub async fn sync(&self, request: SyncRequest) -> SyncReply {
         let answer = {
             let mut access = match self.access(&request.group) {
@@ -202,7 +202,7 @@ impl GroupCoordinator {
         stored.settled().await.map_or_else(SyncReply::failed, |()| reply)
     }
 
-    /// A member is alive. While the groups load the answer is yes.
+    /// A heartbeat of a member. Succeeds while the groups are being loaded.
     pub fn heartbeat(&self, group: &str, member: &str, instance: Option<&str>, generation: i32) -> ErrorCode {
         match self.access(group) {
             Ok(mut access) => access.state.shard.heartbeat(group, member, instance, generation, self.now()),
@@ -224,7 +224,7 @@ impl GroupCoordinator {
         results
     }
 
-    /// Stores offsets; the codes are in the order of the request.
+    /// Stores committed offsets; the codes are in the order of the request.
     pub async fn commit(&self, request: &CommitRequest) -> Result<Vec<ErrorCode>, ErrorCode> {
         let now = self.now();
         self.change(&request.group, |shard| shard.commit(request, Commits::Alone, now)).await
@@ -240,13 +240,13 @@ impl GroupCoordinator {
         self.change(group, |shard| shard.delete_offsets(group, partitions)).await
     }
 
-    /// Before the coordinator of a producer's transaction is asked whether it may commit offsets of this group; see
+    /// Must be called before the coordinator of a producer's transaction is asked whether the producer may commit offsets of this group; see
     /// [`Replica::begin_verification`].
     pub fn begin_verification(&self, group: &str, producer: ProducerId) -> Result<Option<Verification>, ErrorCode> {
         Ok(self.access(group)?.replica.begin_verification(producer))
     }
 
-    /// Stores offsets as part of a transaction: they count once it is committed. The codes are in the order of the request.
+    /// Stores offsets as part of a transaction; they take effect once it is committed. The codes are in the order of the request.
     pub async fn commit_in_transaction(
         &self,
         request: &CommitRequest,
@@ -264,8 +264,8 @@ impl GroupCoordinator {
         Ok(codes)
     }
 
-    /// Ends a producer's transaction in a partition of the offsets topic: the marker is written there, and then the offsets of the transaction
-    /// count, or are forgotten. The outer error says that this partition does not answer here now.
+    /// Ends a producer's transaction in a partition of the offsets topic: writes the marker there, and then applies or discards the offsets of the
+    /// transaction. The outer error is returned if this partition is not loaded here now.
     pub fn end_transaction(
         &self,
         partition: i32,
@@ -280,12 +280,12 @@ impl GroupCoordinator {
         Ok(ended)
     }
 
-    /// The partition that has a group.
+    /// The partition that stores a group.
     pub fn partition_for(&self, group: &str) -> TopicPartition {
         TopicPartition::new(OFFSETS_TOPIC, partition_for(group, self.instances.count()))
     }
 
-    /// Decides, stores, applies, and answers when all of it is committed.
+    /// Decides, stores, applies, and returns when all of it is committed.
     async fn change<T>(
         &self,
         group: &str,
@@ -302,20 +302,20 @@ impl GroupCoordinator {
         Ok(answer)
     }
 
-    /// Waits until everything that a group's instance has stored is committed, so that no power cut takes back what somebody was told.
+    /// Waits until everything that a group's instance has stored is committed, so that a power loss cannot revert a change that was acknowledged.
     pub async fn settled(&self, group: &str) -> Result<(), ErrorCode> {
         let stored = self.access(group)?.stored();
         stored.settled().await
     }
 
-    /// Committed offsets of the partitions of one topic, in their order.
+    /// The committed offsets of partitions of one topic, in the order of the request.
     pub fn committed(&self, group: &str, topic: &str, partitions: &[i32]) -> Result<Vec<Option<Committed>>, ErrorCode> {
         let access = self.access(group)?;
         let shard = &access.state.shard;
         Ok(partitions.iter().map(|partition| shard.committed(group, topic, *partition).cloned()).collect())
     }
 
-    /// Which partitions of a topic have an offset that is part of a transaction without an end.
+    /// Which partitions of a topic have an offset that is part of an open transaction.
     pub fn undecided(&self, group: &str, topic: &str, partitions: &[i32]) -> Result<Vec<bool>, ErrorCode> {
         let access = self.access(group)?;
         Ok(partitions.iter().map(|partition| access.state.shard.is_undecided(group, topic, *partition)).collect())
@@ -334,13 +334,13 @@ impl GroupCoordinator {
         Ok(topics)
     }
 
-    /// One group; none where there is no such group.
+    /// One group; none if it does not exist.
     pub fn describe(&self, group: &str) -> Result<Option<GroupView>, ErrorCode> {
         Ok(self.access(group)?.state.shard.describe(group))
     }
 
-    /// One group and what happened to it since this broker coordinates it, oldest first, for a person who asks; none where there is no such
-    /// group. Without the offsets topic, which the first group makes, there is no group at all.
+    /// One group with its events since this broker became its coordinator, oldest first, for display to people; none if the group does not exist.
+    /// While the offsets topic does not exist (the first group creates it), no group exists.
     pub fn look_up(&self, group: &str) -> Result<Option<(GroupView, Vec<Happening>)>, NotKnown> {
         let number = partition_for(group, self.instances.count());
         match self.instances.look(number) {
@@ -352,7 +352,7 @@ impl GroupCoordinator {
         }
     }
 
-    /// All groups of this broker; an error while some of them load.
+    /// All groups of this broker; an error while some of them are being loaded.
     pub fn list(&self) -> Result<Vec<GroupView>, ErrorCode> {
         let mut groups = Vec::new();
         for number in 0..self.instances.count() {
@@ -365,22 +365,22 @@ impl GroupCoordinator {
         Ok(groups)
     }
 
-    /// Whether the offsets topic is here and its groups are not loaded, because somebody else has created it.
+    /// Whether the offsets topic is on this broker and its groups are not loaded, because the topic was not created by this coordinator.
     pub fn has_unloaded(&self) -> bool {
         self.instances.has_unloaded()
     }
 
-    /// The offsets of deleted topics end. Where the offsets topic itself is deleted, everybody who waits for a group is told.
+    /// Deletes the offsets of deleted topics. If the offsets topic itself is deleted, all waits for its groups end.
     pub fn topics_deleted(&self, topics: &BTreeSet<&str>) {
         self.instances.unload_gone();
         for (_, mut access) in self.instances.active() {
             let records = access.state.shard.topics_deleted(topics);
-            // What cannot be stored now goes when it expires.
+            // If the deletion cannot be stored now, the offset is deleted when it expires.
             let _ = self.store_and_apply(&mut access, &records, None);
         }
     }
 
-    /// Whether a group's instance is active here.
+    /// Whether a group's instance is loaded on this broker.
     pub fn is_active(&self, group: &str) -> bool {
         self.access(group).is_ok()
     }
@@ -390,12 +390,12 @@ impl GroupCoordinator {
         self.instances.count()
     }
 
-    /// Wakes the shards in time, until told to stop; then everybody who waits is told that this broker coordinates no more.
+    /// Calls the shards at their deadlines until told to stop; then resigns, which ends all waits for groups.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         loop {
             let next = self.instances.active().map(|(_, access)| access.state.shard.next_deadline_ms()).min();
             let wake_at = next.map(|ms| self.begin + Duration::from_millis(ms.max(0) as u64));
-            // Cancelling either wait loses nothing: the deadlines are computed anew.
+            // Cancelling either wait loses nothing: the deadlines are recomputed.
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -427,7 +427,7 @@ impl GroupCoordinator {
 
 impl Groups {
     fn answer(&mut self, token: Token, reply: Reply, until: &Stored) {
-        // Who waited may have hung up; its membership ends by time.
+        // The waiting client may have disconnected; its membership then ends by its session timeout.
         match (self.waiting.remove(&token), reply) {
             (Some(Waiter::Join(send)), Reply::Join(reply)) => drop(send.send((reply, until.clone()))),
             (Some(Waiter::Sync(send)), Reply::Sync(reply)) => drop(send.send((reply, until.clone()))),

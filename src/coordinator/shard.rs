@@ -1,4 +1,4 @@
-//! The groups of one partition of `__consumer_offsets`: events in, records and replies out.
+//! The groups of one partition of `__consumer_offsets`: processes events and returns records and replies.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ use crate::protocol::ErrorCode;
 use crate::protocol::generated::consumer_offsets::{GroupMetadataKey, OffsetCommitKey};
 use crate::records::TransactionResult;
 
-/// Names a request that waits for its reply.
+/// Identifies a request that waits for its reply.
 pub type Token = u64;
 
 /// The broker's settings for groups; names are Kafka's.
@@ -40,25 +40,25 @@ pub struct GroupSettings {
     pub partitions: i32,
 }
 
-/// Where a record lies, and whose transaction it is part of.
+/// The position of a record, and the transaction that it is part of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// Its offset.
     pub offset: Offset,
-    /// None where it is part of no transaction.
+    /// The producer of the transaction; none if the record is not transactional.
     pub producer: Option<ProducerId>,
 }
 
 /// How offsets are committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Commits {
-    /// At once.
+    /// Effective immediately.
     Alone,
     /// As part of a producer's transaction.
     InTransaction,
 }
 
-/// What a waiting request is answered with.
+/// The reply to a waiting request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// To a JoinGroup.
@@ -67,12 +67,12 @@ pub enum Reply {
     Sync(SyncReply),
 }
 
-/// What an event leads to: the records go into the partition first, then the replies leave.
+/// The result of an event: the records are stored in the partition first, then the replies are sent.
 #[derive(Debug, Default, PartialEq)]
 pub struct Outcome {
     /// Changes to be stored.
     pub records: Vec<GroupRecord>,
-    /// Answers to requests that wait.
+    /// Replies to waiting requests.
     pub replies: Vec<(Token, Reply)>,
 }
 
@@ -82,22 +82,22 @@ impl Outcome {
     }
 }
 
-/// A group as DescribeGroups and ListGroups show it.
+/// A group as DescribeGroups and ListGroups return it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupView {
     /// Its id.
     pub id: String,
     /// Its state.
     pub state: GroupState,
-    /// `consumer`, or empty where there never was a member.
+    /// `consumer` etc.; empty if the group never had a member.
     pub protocol_type: String,
-    /// The chosen protocol; only while stable.
+    /// The chosen protocol; only in state Stable.
     pub protocol: String,
     /// Its members.
     pub members: Vec<MemberView>,
 }
 
-/// The partition of `__consumer_offsets` that has a group: Java's `String.hashCode`, without its sign.
+/// The partition of `__consumer_offsets` that stores a group: Java's `String.hashCode` without its sign, modulo the number of partitions.
 pub fn partition_for(group: &str, partitions: i32) -> i32 {
     let hash = group.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
     let positive = if hash == i32::MIN { 0 } else { hash.abs() };
@@ -114,13 +114,13 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// No group yet.
+    /// A shard without groups.
     pub fn new(settings: GroupSettings, now: Now) -> Shard {
         let retention_check_at_ms = now.mono_ms + settings.retention_check_ms;
         Shard { groups: BTreeMap::new(), undecided: UndecidedOffsets::default(), retention_check_at_ms, settings }
     }
 
-    /// Applies a record that is in the partition.
+    /// Applies a record that is stored in the partition.
     pub fn replay(&mut self, record: &GroupRecord, place: Place, now: Now) {
         match record {
             GroupRecord::Offset(key, Some(value)) => {
@@ -161,7 +161,7 @@ impl Shard {
         }
     }
 
-    /// A producer's transaction ends: where it is committed, its offsets count, but for those that somebody has committed later.
+    /// A producer's transaction ends: if it is committed, its offsets take effect, except for keys with a later commit.
     pub fn end_transaction(&mut self, producer: ProducerId, result: TransactionResult) {
         let ended = self.undecided.end(producer);
         assert!(!self.undecided.has(producer), "{producer:?} has ended and still has offsets without an end");
@@ -175,7 +175,7 @@ impl Shard {
         }
     }
 
-    /// Whether an offset is part of a transaction without an end.
+    /// Whether an offset is part of an open transaction.
     pub fn is_undecided(&self, group: &str, topic: &str, partition: i32) -> bool {
         self.undecided.contains(&(group.to_string(), topic.to_string(), partition))
     }
@@ -204,7 +204,7 @@ impl Shard {
         outcome
     }
 
-    /// A member asks for its part of the assignment.
+    /// A member requests its assignment.
     pub fn sync(&mut self, token: Token, request: SyncRequest, now: Now) -> Outcome {
         let mut outcome = Outcome::default();
         match self.groups.get_mut(&request.group) {
@@ -218,7 +218,7 @@ impl Shard {
         outcome
     }
 
-    /// A member is alive.
+    /// A heartbeat of a member.
     pub fn heartbeat(&mut self, group: &str, member: &str, instance: Option<&str>, generation: i32, now: Now) -> ErrorCode {
         if group.is_empty() {
             return ErrorCode::InvalidGroupId;
@@ -260,7 +260,7 @@ impl Shard {
         (Ok(results), outcome)
     }
 
-    /// Checks a commit and gives its records; they count once [`Shard::replay`] got them. Errors of single partitions are in the list.
+    /// Checks a commit and returns its records, which take effect in [`Shard::replay`]. Errors of single partitions are in the list.
     pub fn commit(&mut self, request: &CommitRequest, how: Commits, now: Now) -> Result<(Vec<ErrorCode>, Vec<GroupRecord>), ErrorCode> {
         match self.groups.get_mut(&request.group) {
             None if request.generation < 0 => {}
@@ -298,8 +298,8 @@ impl Shard {
 
     /// The records that delete a group without members, with its offsets.
     ///
-    /// The empty id is one like any other: a client that commits without a group uses it. An id that was handed out and not used yet does not
-    /// keep the group: who comes with it is told that it is unknown. Both as in Kafka.
+    /// The empty group id is valid: clients that commit without a group use it. A member id that was returned and not used yet does not prevent the
+    /// deletion: a later join with it is answered with UNKNOWN_MEMBER_ID. Both as in Kafka.
     pub fn delete(&self, group: &str) -> Result<Vec<GroupRecord>, ErrorCode> {
         let group = self.groups.get(group).ok_or(ErrorCode::GroupIdNotFound)?;
         if group.state != GroupState::Empty {
@@ -311,8 +311,8 @@ impl Shard {
         Ok(offsets.chain([GroupRecord::Group(GroupMetadataKey { group: group.id.clone() }, None)]).collect())
     }
 
-    /// The records that delete committed offsets (KIP-496); the codes are in the order of the request. Topics that a member is subscribed
-    /// to keep theirs, and so do all topics of a group whose members are no consumers.
+    /// The records that delete committed offsets (KIP-496); the codes are in the order of the request. Offsets of topics that a member is subscribed
+    /// to are not deleted, nor any offset of a group whose members are not consumers.
     pub fn delete_offsets(&self, group: &str, partitions: &[(String, i32)]) -> Result<(Vec<ErrorCode>, Vec<GroupRecord>), ErrorCode> {
         if group.is_empty() {
             return Err(ErrorCode::InvalidGroupId);
@@ -336,7 +336,7 @@ impl Shard {
         Ok((codes.collect(), records))
     }
 
-    /// The offsets of deleted topics end.
+    /// Deletes the offsets of deleted topics.
     pub fn topics_deleted(&self, topics: &BTreeSet<&str>) -> Vec<GroupRecord> {
         let of_group = |group: &Group| -> Vec<GroupRecord> {
             let gone = group.offsets.keys().filter(|(topic, _)| topics.contains(topic.as_str()));
@@ -345,7 +345,7 @@ impl Shard {
         self.groups.values().flat_map(of_group).collect()
     }
 
-    /// Does what time demands, and at intervals ends expired offsets and groups.
+    /// Handles timeouts, and at intervals deletes expired offsets and groups.
     pub fn tick(&mut self, now: Now) -> Outcome {
         let mut outcome = Outcome::default();
         for group in self.groups.values_mut() {
@@ -363,7 +363,7 @@ impl Shard {
         self.groups.values().filter_map(Group::next_deadline_ms).min().unwrap_or(i64::MAX).min(self.retention_check_at_ms)
     }
 
-    /// Tombstones for offsets whose time is over, and for groups that hold nothing more.
+    /// Tombstones for expired offsets, and for groups that are empty.
     fn expired(&self, now: Now) -> Vec<GroupRecord> {
         let mut records = Vec::new();
         for group in self.groups.values() {
@@ -396,7 +396,7 @@ impl Shard {
         records
     }
 
-    /// Undoes what could not be stored: the groups of these records rebalance, so that no member acts on a lost assignment.
+    /// Handles records that could not be stored: their groups rebalance, so that no member uses an assignment that was lost.
     pub fn not_stored(&mut self, records: &[GroupRecord], now: Now) -> Outcome {
         let mut outcome = Outcome::default();
         for record in records {
@@ -414,7 +414,7 @@ impl Shard {
         self.groups.get(group).map(view)
     }
 
-    /// What happened to a group since it is here, oldest first.
+    /// The events of a group since its shard was loaded, oldest first.
     pub fn history(&self, group: &str) -> Option<Vec<Happening>> {
         self.groups.get(group).map(|group| group.history.all().cloned().collect())
     }
@@ -440,7 +440,7 @@ fn view(group: &Group) -> GroupView {
     GroupView { id: group.id.clone(), state: group.state, protocol_type, members: members.collect(), protocol }
 }
 
-/// The topics of all members of a consumer group; none where one of them cannot be read.
+/// The topics of all members of a consumer group; none if a member's subscription cannot be parsed.
 fn subscriptions(group: &Group) -> Option<BTreeSet<String>> {
     let protocol = group.protocol.clone()?;
     let mut topics = BTreeSet::new();
@@ -469,7 +469,7 @@ fn leave_one(group: &mut Group, member: &LeavingMember, now: Now, outcome: &mut 
 }
 
 fn check_commit(group: &mut Group, request: &CommitRequest, how: Commits, now: Now) -> Result<(), ErrorCode> {
-    // A transaction may leave out who it is.
+    // In a transaction the member's identity is optional.
     let is_anonymous = request.generation < 0 && request.member_id.is_empty() && request.instance_id.is_none();
     if request.generation < 0 && group.state == GroupState::Empty || how == Commits::InTransaction && is_anonymous {
         return Ok(());

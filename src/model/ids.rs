@@ -1,8 +1,8 @@
-//! Numbers that must not be mixed up.
+//! Number types that must not be confused with each other.
 
 use std::fmt;
 
-/// Declares a newtype over a number, with its display.
+/// Declares a newtype for a number, with its `Display`.
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
         $(#[$doc])*
@@ -18,19 +18,19 @@ macro_rules! number {
 }
 
 number!(
-    /// The place of a record in its partition, counted from zero. A log end offset is that of the next record.
+    /// The position of a record in its partition, starting at zero. The log end offset is the position of the next record.
     Offset(i64)
 );
 number!(
-    /// The generation of a partition's leader; grows with each leader and each start. -1 means unknown.
+    /// The generation of a partition's leader; increases with each leader and each start. -1 means unknown.
     LeaderEpoch(i32)
 );
 number!(
-    /// A broker's number in its cluster; never negative.
+    /// The id of a broker in its cluster; never negative.
     NodeId(i32)
 );
 number!(
-    /// The number of an idempotent producer (KIP-98). -1 means none.
+    /// The id of an idempotent producer (KIP-98). -1 means none.
     ProducerId(i64)
 );
 number!(
@@ -39,7 +39,7 @@ number!(
 );
 
 impl Offset {
-    /// The offset `count` records further on; saturates, so that hostile numbers stay ordered.
+    /// The offset `count` records later; saturates, so that invalid numbers from outside keep their order.
     pub fn plus(self, count: i64) -> Offset {
         Offset(self.0.saturating_add(count))
     }

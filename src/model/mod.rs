@@ -1,4 +1,4 @@
-//! The nouns: offsets, epochs, ids, names.
+//! The basic types: offsets, epochs, ids, names.
 
 mod ids;
 mod names;

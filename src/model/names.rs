@@ -3,26 +3,26 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// The most characters of a topic's name.
+/// The maximum length of a topic's name in characters.
 pub const TOPIC_NAME_MAX: usize = 249;
 
-/// Whether Kafka allows `name` for a topic: 1 to 249 of `[a-zA-Z0-9._-]`, not `.` or `..`.
+/// Whether Kafka allows `name` for a topic: 1 to 249 characters of `[a-zA-Z0-9._-]`, not `.` or `..`.
 pub fn is_legal_topic_name(name: &str) -> bool {
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     (1..=TOPIC_NAME_MAX).contains(&name.len()) && name != "." && name != ".." && name.bytes().all(legal)
 }
 
-/// Whether `name` is one of the topics in which a broker keeps its own state.
+/// Whether `name` is one of the topics in which a broker stores its own state.
 pub fn is_internal_topic(name: &str) -> bool {
     matches!(name, "__consumer_offsets" | "__transaction_state" | "__share_group_state")
 }
 
-/// A partition by its topic's name and its number.
+/// A partition, identified by its topic's name and its number.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicPartition {
     /// The topic's name.
     pub topic: Arc<str>,
-    /// The partition's number, from zero.
+    /// The partition's number, starting at zero.
     pub partition: i32,
 }
 

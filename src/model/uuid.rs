@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// 16 bytes, shown as Kafka shows them: 22 characters of URL-safe base64 without padding.
+/// 16 bytes, displayed as in Kafka: 22 characters of URL-safe base64 without padding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Uuid(pub [u8; 16]);
 
@@ -12,14 +12,14 @@ impl Uuid {
     /// The id that means "none".
     pub const ZERO: Uuid = Uuid([0; 16]);
 
-    /// The version 4 uuid of 16 random bytes.
+    /// A version 4 UUID from 16 random bytes.
     pub fn from_random(mut bytes: [u8; 16]) -> Uuid {
         bytes[6] = bytes[6] & 0x0f | 0x40;
         bytes[8] = bytes[8] & 0x3f | 0x80;
         Uuid(bytes)
     }
 
-    /// Reads the base64 form.
+    /// Parses the base64 form.
     pub fn parse(text: &str) -> Option<Uuid> {
         if text.len() != 22 {
             return None;
@@ -27,7 +27,7 @@ impl Uuid {
         let mut bits: u128 = 0;
         for (at, letter) in text.bytes().enumerate() {
             let value = ALPHABET.iter().position(|a| *a == letter)? as u128;
-            // 21 letters carry 126 bits; the last one carries two and four zeros.
+            // 21 characters encode 126 bits; the last one encodes two bits followed by four zeros.
             if at == 21 && value & 0x0f != 0 {
                 return None;
             }

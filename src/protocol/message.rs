@@ -1,4 +1,4 @@
-//! What all messages share.
+//! Traits and functions that all messages share.
 
 use bytes::Bytes;
 
@@ -14,57 +14,57 @@ pub trait Message: Sized + Default {
     const MIN_VERSION: i16;
     /// The last version.
     const MAX_VERSION: i16;
-    /// The first version with compact lengths and tags; `i16::MAX` where there is none.
+    /// The first version with compact lengths and tags; `i16::MAX` if no version is flexible.
     const FLEXIBLE_FROM: i16;
     /// The record type, for stored records.
     const TYPE_ID: Option<i16>;
 
-    /// Reads the message; `version` must lie within its versions.
+    /// Decodes the message; `version` must be in the range of its versions.
     fn decode(input: Cursor<'_>, version: i16) -> Parsed<'_, Self>;
 
-    /// Writes the message; `version` must lie within its versions.
+    /// Encodes the message; `version` must be in the range of its versions.
     fn encode(&self, writer: &mut Writer, version: i16);
 }
 
-/// A request, with what belongs to it.
+/// A request, with its API key and response type.
 pub trait Request: Message {
     /// The API.
     const KEY: ApiKey;
-    /// The answer.
+    /// The response.
     type Response: Message;
 }
 
-/// The version of the header in front of a request: 2 (with tags) for flexible versions.
+/// The version of the header before a request: 2 (with tags) for flexible versions.
 pub fn request_header_version(key: ApiKey, version: i16) -> i16 {
     if version >= key.flexible_from() { 2 } else { 1 }
 }
 
-/// The version of the header in front of a response: 1 (with tags) for flexible versions, but 0 for ApiVersions (KIP-511).
+/// The version of the header before a response: 1 (with tags) for flexible versions, but 0 for ApiVersions (KIP-511).
 pub fn response_header_version(key: ApiKey, version: i16) -> i16 {
     if key != ApiKey::ApiVersions && version >= key.flexible_from() { 1 } else { 0 }
 }
 
-/// Reads the header of a request whose API key is known.
+/// Decodes the header of a request with a known API key.
 pub fn decode_request_header(input: Cursor<'_>, key: ApiKey) -> Parsed<'_, RequestHeader> {
     let (rest, _) = wire::int16(input)?;
     let (_, version) = wire::int16(rest)?;
     RequestHeader::decode(input, request_header_version(key, version))
 }
 
-/// Reads a message from all of `bytes`.
+/// Decodes a message from all of `bytes`.
 pub fn decode_whole<M: Message>(bytes: &Bytes, version: i16) -> Result<M, wire::Error> {
     let frame = Frame::new(bytes.clone());
     Ok(wire::whole(frame.cursor(), |input| M::decode(input, version))?)
 }
 
-/// Writes a message alone.
+/// Encodes a message without a header.
 pub fn encode_to_bytes<M: Message>(message: &M, version: i16) -> Bytes {
     let mut writer = Writer::default();
     message.encode(&mut writer, version);
     writer.into_bytes()
 }
 
-/// A request with its header, as it goes into a frame (without the frame's length).
+/// A request with its header, as the content of a frame (without the frame's length).
 pub fn encode_request<R: Request>(request: &R, version: i16, correlation_id: i32, client_id: &str) -> Bytes {
     let header = RequestHeader {
         request_api_key: R::KEY as i16,

@@ -1,4 +1,4 @@
-//! Kafka's requests and responses as values; generated code under `protocol/generated/`.
+//! Kafka's requests and responses as Rust types; the generated code is in `protocol/generated/`.
 
 #[rustfmt::skip]
 pub mod generated;

@@ -1,7 +1,7 @@
-//! One connection: frames in, answers out.
+//! One connection: reads request frames and writes responses.
 //!
-//! The length of a frame is checked before anything is reserved, and its bytes are taken from a budget over all connections. Frames are slices
-//! of the read buffer; a frame that does not fit gets the room it needs at once.
+//! The length of a frame is checked before memory is allocated, and its bytes are charged to a budget that all connections share. Frames are slices
+//! of the read buffer; the buffer is extended at once for a frame that does not fit.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -23,23 +23,23 @@ use super::services::Caller;
 use super::visits::Sent;
 use crate::env::{ReadHalf, WriteHalf, panic_message};
 
-/// Room that a read is given at least.
+/// The minimum free buffer space for a read.
 const READ_BYTES: usize = 4096;
-/// A frame up to this size gets all its room at once; a longer one as it comes.
+/// The buffer for a frame up to this size is reserved at once; for a longer frame it grows with the received bytes.
 const RESERVED_AT_ONCE: usize = 4 << 20;
-/// Bytes of a frame's length.
+/// The number of bytes of a frame's length field.
 const LENGTH_BYTES: usize = 4;
 
 /// Why a connection ends.
 #[derive(Debug)]
 enum End {
-    /// The peer has closed it, or is gone.
+    /// The peer has closed the connection within a frame, or the connection was lost.
     Peer(std::io::Error),
-    /// Between two frames.
+    /// The peer has closed the connection between two frames.
     Closed,
-    /// A length that is not allowed.
+    /// A frame with a length that is not allowed.
     Length(i32),
-    /// A peer that stands still.
+    /// The peer sends or reads nothing for too long.
     Stalled(&'static str),
     /// A request whose decoding panicked.
     Undecodable(String),
@@ -49,21 +49,21 @@ enum End {
     Stopping,
 }
 
-/// An answer in the queue: ready, or still to come.
+/// A response in the queue: ready or pending.
 enum Queued {
     Ready(Answer),
     Waiting(Running, OwnedSemaphorePermit),
 }
 
-/// Answers that are due, in the order of their requests. One task polls both sides of a connection, reading before writing, so that neither
-/// has to wake the other: that would be another run of the task, on another worker, for each request.
+/// Pending responses, in the order of their requests. One task polls both sides of a connection, first reading and then writing, so that neither has
+/// to wake the other: a wake-up would run the task once more for each request, on another worker.
 #[derive(Default)]
 struct Due(Mutex<DueAnswers>);
 
 #[derive(Default)]
 struct DueAnswers {
     queue: VecDeque<Queued>,
-    /// No more will come.
+    /// No further responses will be added.
     closed: bool,
 }
 
@@ -76,13 +76,13 @@ impl Due {
         self.answers().queue.len() >= PENDING_ANSWERS_MAX
     }
 
-    /// Adds an answer once there is room for it.
+    /// Adds a response once the queue has space for it.
     async fn push(&self, queued: Queued) {
         poll_fn(|_| if self.is_full() { Poll::Pending } else { Poll::Ready(()) }).await;
         self.answers().queue.push_back(queued);
     }
 
-    /// The next answer once there is one, or `None` at the end.
+    /// The next response once there is one, or `None` at the end.
     async fn pop(&self) -> Option<Queued> {
         poll_fn(|_| {
             let mut answers = self.answers();
@@ -94,7 +94,7 @@ impl Due {
         .await
     }
 
-    /// The next answer if it is ready, or has become so: what was committed together is answered together.
+    /// The next response if it is ready now: requests that were committed together are answered together.
     async fn pop_ready(&self) -> Option<Result<Answer, Refusal>> {
         poll_fn(|context| {
             let next = self.answers().queue.pop_front();
@@ -118,7 +118,7 @@ impl Due {
     }
 }
 
-/// Serves a connection to its end. What that end says about the client is noted before the client can see it: `write` is dropped last.
+/// Serves a connection until it ends. A finding about the client is recorded before the client can see the end: `write` is dropped last.
 pub(super) async fn run(read: ReadHalf, mut write: WriteHalf, caller: Caller, stop: CancellationToken) {
     let (peer, endpoint, services) = (caller.peer, caller.endpoint.clone(), caller.services.clone());
     let visits = &services.visits;
@@ -134,7 +134,7 @@ pub(super) async fn run(read: ReadHalf, mut write: WriteHalf, caller: Caller, st
     };
     let writing = write_answers(&mut write, &due);
     tokio::pin!(reading, writing);
-    // A write side that fails ends the read side.
+    // If the write side fails, the read side ends too.
     let (end, read_side) = poll_fn(|context| {
         loop {
             if let Poll::Ready(end) = reading.as_mut().poll(context) {
@@ -151,7 +151,7 @@ pub(super) async fn run(read: ReadHalf, mut write: WriteHalf, caller: Caller, st
     })
     .await;
     if read_side && !matches!(end, End::Peer(_)) {
-        // What is due still leaves.
+        // Pending responses are still sent.
         due.close();
         let _ = timeout(LAST_ANSWERS, &mut writing).await;
     }
@@ -186,7 +186,7 @@ impl Reader<'_> {
     /// Reads one request and runs it up to its first wait.
     async fn one(&mut self, stop: &CancellationToken) -> Result<(), End> {
         let (frame, permit) = self.frame(stop).await?;
-        // Nothing of the broker is changed while a request is decoded: a panic there ends no more than the connection.
+        // Decoding a request changes no state of the broker, so a panic there ends only this connection.
         let decoded = catch_unwind(AssertUnwindSafe(|| dispatch(self.caller.clone(), frame)));
         let (mut work, waits) = decoded.map_err(|panic| End::Undecodable(panic_message(&*panic).to_string()))?.map_err(End::Refused)?;
         let first = std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
@@ -203,7 +203,7 @@ impl Reader<'_> {
 
     async fn frame(&mut self, stop: &CancellationToken) -> Result<(Bytes, OwnedSemaphorePermit), End> {
         while self.buffer.len() < LENGTH_BYTES {
-            // Cancelling a read loses nothing: bytes are in the buffer or still in the socket.
+            // Cancelling a read loses nothing: the bytes are in the buffer or still in the socket.
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(End::Stopping),
@@ -215,7 +215,8 @@ impl Reader<'_> {
         let size =
             usize::try_from(length).ok().filter(|size| *size <= services.settings.limits.frame_bytes_max).ok_or(End::Length(length))?;
         let budget = services.budgets.frame_bytes.clone();
-        // The budget is charged for what has come, not for what was announced: who announces much and sends nothing takes nothing.
+        // The budget is charged for received bytes, not for the announced length: a client that announces a long frame and sends nothing uses no
+        // budget.
         let mut permit = charge(&budget, self.buffer.len().min(size)).await?;
         while self.buffer.len() < size {
             let before = self.buffer.len();
@@ -227,8 +228,8 @@ impl Reader<'_> {
         Ok((self.buffer.split_to(size).freeze(), permit))
     }
 
-    /// Waits for the next frame. A connection that is silent for a while gives its buffer back (and a new one has none yet), and one that
-    /// stays so is closed.
+    /// Waits for the next frame. A connection that is silent for a while frees its buffer (a new connection has none yet), and one that stays silent
+    /// is closed.
     async fn first_bytes(&mut self) -> Result<(), End> {
         let idle = self.caller.services.settings.limits.idle;
         if self.buffer.is_empty() {
@@ -256,9 +257,9 @@ impl Reader<'_> {
     }
 }
 
-/// Takes bytes from the budget of all connections; waits for them as long as a frame may stand still.
+/// Acquires bytes from the budget of all connections; waits for them at most as long as for an incomplete frame.
 async fn charge(budget: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, End> {
-    // There mostly is enough, and then no timer is needed.
+    // Usually enough bytes are free, and then no timer is needed.
     if let Ok(permit) = budget.clone().try_acquire_many_owned(bytes as u32) {
         return Ok(permit);
     }
@@ -269,7 +270,7 @@ async fn charge(budget: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphoreP
     }
 }
 
-/// Writes answers in the order of their requests; what is ready together leaves together.
+/// Writes responses in the order of their requests; responses that are ready together are sent together.
 async fn write_answers(half: &mut WriteHalf, due: &Due) -> End {
     while let Some(queued) = due.pop().await {
         let mut next = Some(match queued {

@@ -1,4 +1,4 @@
-//! From a frame to its handler and back to an answer.
+//! From a request frame to its handler, and back to a response.
 
 use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
@@ -19,10 +19,10 @@ use crate::protocol::generated::produce::ProduceRequest;
 use crate::protocol::{ApiKey, ErrorCode, Message, Request, request_header_version, response_header_version};
 use crate::wire::{self, Cursor, Frame, Writer};
 
-/// An API with the versions that are served.
+/// An API with the range of its served versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Served {
-    /// Which.
+    /// The API.
     pub key: ApiKey,
     /// The first version.
     pub min: i16,
@@ -30,7 +30,7 @@ pub struct Served {
     pub max: i16,
 }
 
-/// The only statement of support: what is here is served in full, and ApiVersions answers from it.
+/// The only list of served APIs: everything in it is fully implemented, and ApiVersions returns it.
 pub const SERVED: &[Served] = &[
     Served { key: ApiKey::Produce, min: 3, max: 13 },
     Served { key: ApiKey::Fetch, min: 4, max: 18 },
@@ -72,18 +72,18 @@ pub const SERVED: &[Served] = &[
     Served { key: ApiKey::DescribeProducers, min: 0, max: 0 },
     Served { key: ApiKey::DescribeTransactions, min: 0, max: 0 },
     Served { key: ApiKey::ListTransactions, min: 0, max: 2 },
-    // Offered so that its clients are told at once that such groups are not served; see the handler.
+    // Advertised so that its clients get an immediate error that such groups are not served; see the handler.
     Served { key: ApiKey::ConsumerGroupHeartbeat, min: 0, max: 1 },
     Served { key: ApiKey::ListConfigResources, min: 0, max: 1 },
     Served { key: ApiKey::DescribeTopicPartitions, min: 0, max: 0 },
 ];
 
-/// The entry of an API.
+/// The entry of an API; none if the API is not served.
 pub fn served(key: ApiKey) -> Option<&'static Served> {
     SERVED.iter().find(|served| served.key == key)
 }
 
-/// A request that the protocol has no answer for: its connection is closed.
+/// A request for which the protocol has no response: its connection is closed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
     /// An API key that is not offered.
@@ -92,23 +92,23 @@ pub(super) enum Refusal {
     /// A version that is not offered.
     #[error("{name} version {1} is not offered", name = .0.name())]
     Version(ApiKey, i16),
-    /// Bytes that are no request.
+    /// Bytes that are not a valid request.
     #[error("a {0} request is malformed: {1}")]
     Malformed(&'static str, wire::Error),
-    /// A Produce without acknowledgement failed, and closing is the only way to say so.
+    /// A Produce request with acks=0 failed; it has no response, so the error can only be signalled by closing the connection.
     #[error("a Produce with acks=0 failed: {0}")]
     Unacknowledged(&'static str),
 }
 
-/// What goes back.
+/// The response to a request.
 pub(super) enum Answer {
-    /// A frame in parts.
+    /// A frame in several parts.
     Parts(Vec<Part>),
-    /// Nothing, as for acks=0.
+    /// No response, as for acks=0.
     None,
 }
 
-/// A request with what its header said.
+/// A request with the fields of its header.
 pub(super) struct Call<R> {
     pub(super) caller: Caller,
     pub(super) version: i16,
@@ -117,20 +117,20 @@ pub(super) struct Call<R> {
 }
 
 impl<R> Call<R> {
-    /// Notes for `dlog doctor` what this asks for before its client connects to where it is told to.
+    /// Records for `dlog doctor` what the request asks for before its client connects to the advertised address.
     pub(super) fn asks(&self, ask: Ask) {
         self.caller.visit.asks(ask, &self.client_id, || self.caller.told());
     }
 }
 
 impl Call<MetadataRequest> {
-    /// Notes for `dlog doctor` whether none of the topics exists that this names.
+    /// Records for `dlog doctor` whether none of the requested topics exists.
     pub(super) fn looks_for_topics(&self, misses: Misses) {
         self.caller.visit.looks_for_topics(&self.client_id, misses == Misses::All, || self.caller.told());
     }
 }
 
-/// Whether topics that were asked for exist.
+/// Whether the requested topics exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Misses {
     /// None of them does.
@@ -139,20 +139,20 @@ pub(super) enum Misses {
     NotAll,
 }
 
-/// A request on its way: decoded, and run as far as it is polled.
+/// A running request: decoded, and executed as far as it was polled.
 pub(super) type Running = Pin<Box<dyn Future<Output = Result<Answer, Refusal>> + Send>>;
 
-/// What happens to later requests of the connection while one waits.
+/// What happens to later requests of the connection while a request waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waits {
-    /// They run; their answers leave after its own.
+    /// They run; their responses are sent after the response of the waiting request.
     Apart,
-    /// They are not read. A client that gave up a join sends another one: as in Kafka that must find the first one done. And the batches of a
-    /// transaction go into the log as they were sent, also where the first one waits for the transaction's coordinator.
+    /// They are not read. A client that gave up a join sends another one, which, as in Kafka, must find the first one completed. And the batches of a
+    /// transaction must be appended in the order in which they were sent, even if the first one waits for the transaction's coordinator.
     InLine,
 }
 
-/// Decodes a request; the future runs it.
+/// Decodes a request; the future executes it.
 pub(super) fn dispatch(caller: Caller, bytes: Bytes) -> Result<(Running, Waits), Refusal> {
     let frame = Frame::new(bytes);
     let (code, version) = key_and_version(frame.cursor()).map_err(|e| Refusal::Malformed("request header", e.into()))?;
@@ -181,7 +181,7 @@ fn call<R: Request>(caller: Caller, version: i16, header: &RequestHeader, body: 
     Ok(Call { caller, version, client_id: header.client_id.clone().unwrap_or_default(), request })
 }
 
-/// Decodes now; later runs the handler, encodes its response and takes the time.
+/// Decodes the request now; the future runs the handler, encodes its response and measures the time.
 macro_rules! handle {
     ($key:ident, $caller:ident, $version:ident, $header:ident, $body:ident, $waits:expr, $handler:expr) => {{
         let call = call($caller, $version, &$header, $body)?;
@@ -267,13 +267,13 @@ fn route(key: ApiKey, caller: Caller, version: i16, header: RequestHeader, body:
     }
 }
 
-/// What the answer to a request needs of it, and at debug level a line of the log about both.
+/// The fields of a request that its response requires, and at debug level the fields of the log line about both.
 struct Reply {
     key: ApiKey,
     version: i16,
     correlation_id: i32,
     begin: Instant,
-    /// Whose request it is; none where the level is above debug, so that nothing is computed for a line that nobody reads.
+    /// The client of the request; none if debug logging is off, so that nothing is computed for a line that is not logged.
     logged: Option<(Option<String>, SocketAddr)>,
 }
 
@@ -303,11 +303,11 @@ impl Reply {
     }
 }
 
-/// The first error code of a response that is not 0, of whatever part of it. It is read off what Debug writes, so that each API's response can be
-/// asked without code of its own; only requests that are logged pay for it.
+/// The first nonzero error code in any part of a response. It is read from the Debug output, so that no code per API is needed; only requests that
+/// are logged have this cost.
 fn first_error(response: &impl fmt::Debug) -> Option<i16> {
     let mut scan = ErrorScan::default();
-    // Writing ends with an error once a code is found.
+    // Formatting is stopped with an error once a code is found.
     let _ = write!(scan, "{response:?} ");
     scan.found
 }
@@ -318,7 +318,7 @@ struct ErrorScan {
     found: Option<i16>,
     in_quotes: bool,
     is_escaped: bool,
-    /// How much of [`Self::NAME`] came last.
+    /// The number of bytes of [`Self::NAME`] that were matched last.
     matched: usize,
     number: Option<i16>,
 }
@@ -330,7 +330,7 @@ impl ErrorScan {
         if let Some(number) = self.number {
             match byte {
                 b'0'..=b'9' => self.number = Some(number.saturating_mul(10).saturating_add(i16::from(byte - b'0'))),
-                // UNKNOWN_SERVER_ERROR is the only negative one.
+                // UNKNOWN_SERVER_ERROR is the only negative code.
                 b'-' => self.found = Some(-1),
                 _ => (self.found, self.number) = ((number != 0).then_some(number), None),
             }

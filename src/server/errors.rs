@@ -1,11 +1,11 @@
-//! Which error code a client gets for what went wrong in the rooms below: the only place where that is decided.
+//! Maps the errors of the rooms below to the error codes that clients get: the only place where this is decided.
 
 use crate::partition::StorageError;
 use crate::protocol::ErrorCode;
 use crate::records::{BadRecord, Fault};
 use crate::{cluster, partition, records};
 
-/// The code of a partition's error. Versions of an API that know less get theirs from [`for_produce`].
+/// The error code of a partition's error. API versions that do not have this code get another one from [`for_produce`].
 pub(super) fn of_partition(error: &partition::Error) -> ErrorCode {
     match error {
         partition::Error::Records(error) => of_records(error),
@@ -27,7 +27,7 @@ fn of_storage(error: &StorageError) -> ErrorCode {
         StorageError::ProducerFenced { .. } => ErrorCode::InvalidProducerEpoch,
         StorageError::TransactionState { .. } => ErrorCode::InvalidTxnState,
         StorageError::CoordinatorFenced { .. } => ErrorCode::TransactionCoordinatorFenced,
-        // As of a replica that is closed: the client asks for metadata, and learns that the topic is gone.
+        // As for a closed replica: the client requests metadata and finds that the topic was deleted.
         StorageError::Stopping | StorageError::Deleted(_) => ErrorCode::NotLeaderOrFollower,
         StorageError::Offline(_)
         | StorageError::Io { .. }
@@ -41,7 +41,8 @@ fn of_storage(error: &StorageError) -> ErrorCode {
 fn of_records(error: &records::Error) -> ErrorCode {
     match error {
         records::Error::Crc { .. } | records::Error::Length(_) => ErrorCode::CorruptMessage,
-        // Sent again, a body that is no frame of its codec would be no better: clients try again after CORRUPT_MESSAGE, and not after this one.
+        // A retry would fail too, because the bytes are not a valid frame of the codec: clients retry after CORRUPT_MESSAGE, and not after this
+        // error.
         records::Error::Codec(_) | records::Error::Decompress { .. } => ErrorCode::InvalidRecord,
         records::Error::Magic(magic) if !matches!(magic, 0 | 1) => ErrorCode::CorruptMessage,
         records::Error::TooLarge { .. } | records::Error::Bomb(_) => ErrorCode::MessageTooLarge,
@@ -56,7 +57,7 @@ fn of_records(error: &records::Error) -> ErrorCode {
     }
 }
 
-/// The records that a topic does not allow, where a batch was refused for them.
+/// The records that the topic's settings do not allow, if a batch was rejected because of them.
 pub(super) fn bad_records(error: &partition::Error) -> &[BadRecord] {
     match error {
         partition::Error::Records(records::Error::Rejected(bad)) => bad,
@@ -64,17 +65,17 @@ pub(super) fn bad_records(error: &partition::Error) -> &[BadRecord] {
     }
 }
 
-/// Whether what was produced is not exactly one batch of the current format.
+/// Whether the produced bytes are not exactly one batch of the current format.
 pub(super) fn is_no_single_batch(error: &partition::Error) -> bool {
     matches!(error, partition::Error::Records(records::Error::Empty | records::Error::SeveralBatches | records::Error::Magic(_)))
 }
 
-/// A coordinator's error for a producer, whose requests know of fenced producers from a version on.
+/// A coordinator's error for a producer; the error for fenced producers exists only from a version of the request.
 pub(super) fn of_producer(error: ErrorCode, version: i16, fenced_from: i16) -> ErrorCode {
     if error == ErrorCode::ProducerFenced && version < fenced_from { ErrorCode::InvalidProducerEpoch } else { error }
 }
 
-/// The code of a refused change of the cluster.
+/// The error code of a rejected change of the cluster.
 pub(super) fn of_cluster(error: &cluster::Error) -> ErrorCode {
     match error {
         cluster::Error::InvalidTopic(_) | cluster::Error::Collision { .. } => ErrorCode::InvalidTopicException,

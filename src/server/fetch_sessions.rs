@@ -1,4 +1,4 @@
-//! Incremental fetch sessions (KIP-227): a client names only what changes, and is answered only what changed.
+//! Incremental fetch sessions (KIP-227): a request contains only changed partitions, and so does the response.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,16 +10,16 @@ use crate::model::Uuid;
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::fetch::{FetchPartition, FetchRequest};
 
-/// The first version that names topics by id.
+/// The first version that identifies topics by id.
 const BY_ID_FROM: i16 = 13;
-/// The epoch of a request that wants no session.
+/// The epoch of a request without a session.
 const SESSIONLESS: i32 = -1;
 /// The epoch of a request that opens a session.
 const INITIAL: i32 = 0;
-/// A session that was silent for so long makes room for another.
+/// A session that was unused for this long may be evicted for a new one.
 const EVICT_AFTER: Duration = Duration::from_secs(120);
 
-/// A partition as requests name it: topic name or id, and number.
+/// A partition as requests identify it: topic name or id, and partition number.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) topic: String,
@@ -27,14 +27,14 @@ pub(super) struct Key {
     pub(super) partition: i32,
 }
 
-/// What a client wants of a partition.
+/// The parameters of a partition in a fetch request.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Wanted {
     pub(super) key: Key,
     pub(super) fetch: FetchPartition,
 }
 
-/// What was answered about a partition, as far as the next answer depends on it.
+/// The fields of a partition's last response on which the next response depends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Answered {
     pub(super) error: bool,
@@ -43,14 +43,14 @@ pub(super) struct Answered {
     pub(super) log_start: i64,
 }
 
-/// A request after the session was consulted.
+/// A fetch request after the session was looked up.
 #[derive(Debug, PartialEq)]
 pub(super) struct Opened {
-    /// To be told to the client; 0 is none.
+    /// The session id for the response; 0 is none.
     pub(super) session_id: i32,
-    /// Answer only what changed.
+    /// Whether the response contains only changed partitions.
     pub(super) incremental: bool,
-    /// All partitions that are fetched, in their order.
+    /// All partitions to fetch, in order.
     pub(super) wanted: Vec<Wanted>,
 }
 
@@ -78,7 +78,7 @@ impl Session {
             Some(cached) => cached.fetch = wanted.fetch.clone(),
             None => {
                 let place = self.take_place(&wanted.key);
-                // Nothing was answered yet, so that whatever comes is a change.
+                // No response was sent yet, so the next one counts as a change in any case.
                 let cached = Cached { place, fetch: wanted.fetch.clone(), high_watermark: -1, log_start: -1 };
                 self.partitions.insert(wanted.key.clone(), cached);
             }
@@ -110,12 +110,12 @@ pub(super) struct FetchSessions {
 }
 
 impl FetchSessions {
-    /// Room for `max` sessions.
+    /// Creates the cache for at most `max` sessions.
     pub(super) fn new(max: usize) -> Self {
         FetchSessions { sessions: Mutex::default(), max }
     }
 
-    /// Finds out what a request wants. `fresh_id` makes the id of a session that is opened.
+    /// Determines the partitions to fetch. `fresh_id` creates the id of a session that is opened.
     pub(super) fn open(&self, request: &FetchRequest, version: i16, fresh_id: impl FnOnce() -> i32) -> Result<Opened, ErrorCode> {
         let wanted = named(request);
         let mut sessions = self.lock();
@@ -153,18 +153,18 @@ impl FetchSessions {
         }
     }
 
-    /// Notes, once and when it is sent, what is answered; says for each partition whether it belongs into an incremental answer.
+    /// Records the response in the session, once, when it is sent; returns for each partition whether an incremental response contains it.
     pub(super) fn answer(&self, opened: &Opened, answers: &[Answered]) -> Vec<bool> {
         let mut sessions = self.lock();
         let Some(session) = sessions.get_mut(&opened.session_id) else { return vec![true; answers.len()] };
         let mut one = |(wanted, answered): (&Wanted, &Answered)| {
             let Some(cached) = session.partitions.get_mut(&wanted.key) else { return true };
             let moved = cached.high_watermark != answered.high_watermark || cached.log_start != answered.log_start;
-            // After an error the next answer is a change again, whatever it says.
+            // After an error the next response counts as a change in any case.
             (cached.high_watermark, cached.log_start) =
                 if answered.error { (-1, -1) } else { (answered.high_watermark, answered.log_start) };
             if answered.has_records {
-                // Who got something goes to the end, so that all get their turn.
+                // A partition that returned records moves to the end, so that all partitions get their turn.
                 session.places.remove(&cached.place);
                 session.next_place += 1;
                 cached.place = session.next_place;

@@ -1,27 +1,27 @@
-//! What the server allows a client to take.
+//! Limits of the resources that clients can use.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-/// Answers of one connection that wait to be written; a client that sends more is not read.
+/// The maximum number of responses of one connection that wait to be written; while it is reached, no further requests are read.
 pub(super) const PENDING_ANSWERS_MAX: usize = 64;
-/// How long a frame may stand still half read before the connection is closed.
+/// How long an incomplete frame may make no progress before the connection is closed.
 pub(super) const STALLED_FRAME: Duration = Duration::from_secs(30);
-/// How long the write side may stand still before the connection is closed: a peer that never reads.
+/// How long a write may make no progress before the connection is closed: the peer does not read.
 pub(super) const STALLED_ANSWER: Duration = Duration::from_secs(60);
-/// How long a connection that ends may take for the answers that are due.
+/// How long a connection that is closing may take to send its pending responses.
 pub(super) const LAST_ANSWERS: Duration = Duration::from_secs(2);
-/// How long a connection may be silent before it gives its read buffer back.
+/// How long a connection may be silent before its read buffer is freed.
 pub(super) const BUFFER_IDLE: Duration = Duration::from_secs(5);
 
-/// Limits over all connections; names are Kafka's where it has them.
+/// Limits over all connections; the names are Kafka's if Kafka has the setting.
 #[derive(Debug, Clone)]
 pub struct ServerLimits {
-    /// `socket.request.max.bytes`: a longer frame closes its connection.
+    /// `socket.request.max.bytes`: a connection with a longer frame is closed.
     pub frame_bytes_max: usize,
-    /// `queued.max.request.bytes`: frames in memory over all connections.
+    /// `queued.max.request.bytes`: the maximum bytes of request frames in memory over all connections.
     pub queued_bytes_max: usize,
     /// `max.connections`.
     pub connections_max: usize,
@@ -29,7 +29,7 @@ pub struct ServerLimits {
     pub idle: Duration,
 }
 
-/// The budgets that those limits make.
+/// The budgets of those limits.
 #[derive(Debug)]
 pub(super) struct Budgets {
     pub(super) frame_bytes: Arc<Semaphore>,

@@ -13,10 +13,10 @@ use super::services::{Caller, Endpoint, Services};
 use super::visits::Visit;
 use crate::env::{ByteStream, FailStop, Listener, split_stream};
 
-/// The first and the longest wait after an accept that failed, as at the limit of open files.
+/// The first and the longest wait after a failed accept, for example at the limit of open files.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
-/// Serves one connection that is there already, as from this process itself.
+/// Serves one existing connection, for example from this process itself.
 pub async fn serve_stream(stream: Box<dyn ByteStream>, endpoint: Endpoint, services: Arc<Services>, stop: CancellationToken) {
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
     let visit = Arc::new(Visit::new(services.visits.clone(), nowhere.ip()));
@@ -27,14 +27,14 @@ pub async fn serve_stream(stream: Box<dyn ByteStream>, endpoint: Endpoint, servi
 
 /// Serves a listener until told to stop, and then until its connections have ended.
 ///
-/// A request that panics stops the broker: what it was changing may be half changed.
+/// A panic in a request stops the broker: the state that the request was changing may be inconsistent.
 pub async fn serve(listener: Listener, endpoint: Endpoint, services: Arc<Services>, stop: CancellationToken, fail_stop: FailStop) {
     let endpoint = Arc::new(endpoint);
     let connections = TaskTracker::new();
     let mut back_off = BACK_OFF.0;
     loop {
         let budget = services.budgets.connections.clone();
-        // Cancelling gives up a permit or a connection that was not yet spoken with.
+        // Cancelling loses a permit, or a connection on which nothing was read or written yet.
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => break,

@@ -1,20 +1,20 @@
-//! What the server counts as it happens.
+//! The metrics that the server records.
 
 use metrics::{Counter, Gauge, Histogram, Recorder, counter, gauge, histogram, with_local_recorder};
 
 use super::dispatch::SERVED;
 use crate::protocol::ApiKey;
 
-/// Handles of one broker's metrics. They are looked up by name and labels once, when the broker starts: to record takes no lock and no memory.
+/// Handles of a broker's metrics. They are looked up by name and labels once, when the broker starts, so recording needs no lock and no allocation.
 pub struct ServerMetrics {
     connections: Gauge,
     accepted: Counter,
-    /// By API key; keys that are not served have one that records nothing.
+    /// By API key; keys that are not served have a histogram that records nothing.
     request_seconds: Vec<Histogram>,
 }
 
 impl ServerMetrics {
-    /// Registers the metrics with a broker's own recorder.
+    /// Registers the metrics with the broker's own recorder.
     pub fn new(recorder: &dyn Recorder) -> ServerMetrics {
         with_local_recorder(recorder, || {
             let last = SERVED.iter().map(|served| served.key as usize).max().unwrap_or_default();
@@ -30,12 +30,12 @@ impl ServerMetrics {
         })
     }
 
-    /// The histogram of an API that is served.
+    /// The histogram of a served API.
     pub(super) fn request_seconds(&self, key: ApiKey) -> &Histogram {
         &self.request_seconds[key as usize]
     }
 
-    /// Counts a connection, as an open one until the value is dropped, however the connection ends.
+    /// Counts a connection; it counts as open until the returned value is dropped, however the connection ends.
     pub(super) fn connection(&self) -> OpenConnection<'_> {
         self.accepted.increment(1);
         self.connections.increment(1.0);
@@ -43,7 +43,7 @@ impl ServerMetrics {
     }
 }
 
-/// A connection that counts as open.
+/// A connection that is counted as open.
 pub(super) struct OpenConnection<'a>(&'a Gauge);
 
 impl Drop for OpenConnection<'_> {

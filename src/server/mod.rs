@@ -1,7 +1,7 @@
-//! Speaks Kafka to clients: connections in, requests out to the rooms below; one handler file per API.
+//! The Kafka protocol for clients: accepts connections and passes their requests to the rooms below; one handler file per API.
 //!
-//! A connection is one task with a read side and a write side, joined by a bounded queue. Requests run in the order in which they came, each
-//! up to its first wait; answers leave in the same order. A full queue stops the reading: that is the back-pressure.
+//! A connection is one task with a read side and a write side, connected by a bounded queue. Requests run in the order in which they were received,
+//! each up to its first wait; responses are sent in the same order. While the queue is full, no further requests are read: this is the back-pressure.
 
 mod connection;
 mod dispatch;

@@ -1,4 +1,4 @@
-//! What handlers work with.
+//! The services that handlers use.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::AtomicBool;
@@ -13,15 +13,15 @@ use crate::coordinator::{GroupCoordinator, TransactionCoordinator};
 use crate::env::Env;
 use crate::partition::{Kind, Partitions, Replica};
 
-/// What clients of a listener are told to connect to.
+/// The address that is advertised to the clients of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Advertised {
     /// A configured address.
     Address(String, u16),
-    /// The address that the client has reached us at: right wherever there is no address translation in between.
+    /// The address at which the client reached the broker: correct unless there is address translation in between.
     AsReached,
-    /// The same, but clients that come from this gateway are told `localhost`: in a container those are the host's, which came through a port that it
-    /// publishes, under the same number if all is as usual.
+    /// The same, but `localhost` is advertised to clients that connect from this gateway: in a container these are the host's clients, which connect
+    /// through a published port, usually with the same port number.
     AsReachedBehind(IpAddr),
 }
 
@@ -30,39 +30,39 @@ pub enum Advertised {
 pub struct Endpoint {
     /// Its name, as in `listeners`.
     pub name: String,
-    /// What its clients are told.
+    /// The address that is advertised to its clients.
     pub advertised: Advertised,
 }
 
-/// Where a setting's value comes from; the number is that of DescribeConfigs.
+/// The source of a setting's value; the number is the one of DescribeConfigs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SettingSource {
-    /// A topic's own.
+    /// A topic's own value.
     Topic = 1,
-    /// This broker's, changed while it ran.
+    /// Set dynamically for this broker.
     DynamicBroker = 2,
-    /// All brokers', changed while they ran.
+    /// Set dynamically for all brokers.
     DynamicDefault = 3,
-    /// File, environment or flag.
+    /// From a file, the environment or a flag.
     Static = 4,
-    /// Nobody set it.
+    /// The default; the setting was not set.
     Default = 5,
 }
 
-/// A broker setting as DescribeConfigs shows it.
+/// A broker setting as DescribeConfigs returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokerSetting {
     /// Kafka's name.
     pub name: &'static str,
-    /// The value that the broker was started with.
+    /// The value with which the broker was started.
     pub value: Option<String>,
-    /// The value without file, environment and flags.
+    /// The value if neither file, environment nor flags set it.
     pub default: Option<String>,
     /// Its type.
     pub kind: Kind,
-    /// Where it comes from.
+    /// The source of its value.
     pub source: SettingSource,
-    /// One sentence.
+    /// A description in one sentence.
     pub doc: &'static str,
 }
 
@@ -102,11 +102,11 @@ pub struct Rooms {
 /// See [`Services::before_deletion`].
 pub type BeforeDeletion = Box<dyn Fn(&Replica) + Send + Sync>;
 
-/// The rooms below, as the handlers see them.
+/// The rooms below, as the handlers use them.
 pub struct Services {
-    /// The world.
+    /// Clock, disk and other access to the outside.
     pub env: Env,
-    /// Our id.
+    /// This broker's id.
     pub node_id: i32,
     /// The cluster's id.
     pub cluster_id: String,
@@ -122,19 +122,19 @@ pub struct Services {
     pub producer_ids: Arc<ProducerIds>,
     /// Settings.
     pub settings: ServerSettings,
-    /// What recent connections did.
+    /// Findings about recent connections.
     pub visits: Arc<Visits>,
     pub(super) metrics: ServerMetrics,
-    /// Called with each replica of a topic that a client is about to delete; it may block for a short time.
+    /// Called with each replica of a topic before a client's request deletes it; may block for a short time.
     pub before_deletion: OnceLock<BeforeDeletion>,
     pub(super) sessions: FetchSessions,
     pub(super) budgets: Budgets,
-    /// Set once it was said that replication factors are lowered.
+    /// Set once the log reported that replication factors are lowered.
     pub(super) clamping_said: AtomicBool,
 }
 
 impl Services {
-    /// Puts the rooms together.
+    /// Creates the services.
     pub fn new(
         env: Env,
         node_id: i32,
@@ -166,19 +166,19 @@ impl Services {
     }
 }
 
-/// Who sent a request, and over what.
+/// The client and connection of a request.
 #[derive(Clone)]
 pub(super) struct Caller {
     pub(super) services: Arc<Services>,
     pub(super) endpoint: Arc<Endpoint>,
-    /// The address that the client reached.
+    /// The local address that the client reached.
     pub(super) local: SocketAddr,
     pub(super) peer: SocketAddr,
     pub(super) visit: Arc<Visit>,
 }
 
 impl Caller {
-    /// Host and port that this client is told to connect to.
+    /// Host and port that are advertised to this client.
     pub(super) fn advertised(&self) -> (String, i32) {
         match &self.endpoint.advertised {
             Advertised::Address(host, port) => (host.clone(), i32::from(*port)),
@@ -191,7 +191,7 @@ impl Caller {
         }
     }
 
-    /// The same, for people.
+    /// The advertised address, as text for people.
     pub(super) fn told(&self) -> Told {
         let (host, port) = self.advertised();
         Told { listener: self.endpoint.name.clone(), address: format!("{host}:{port}") }

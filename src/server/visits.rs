@@ -1,8 +1,8 @@
-//! What recent connections did, for `dlog doctor`: clients that learnt where the broker is and never connected there, members that look for a group
-//! protocol that is not served, and bytes that are not Kafka's protocol or not a version of it that is served.
+//! Findings about recent connections, for `dlog doctor`: clients that requested the broker's address and never connected to it, members that try a
+//! group protocol that is not served, and bytes that are not Kafka's protocol or not a served version of it.
 //!
-//! A broker sees only what reaches it. What clients do while the advertised address leads nowhere, observed with kafka-python 3.0, aiokafka 0.14,
-//! librdkafka 2.0 (kcat) and 2.16 (confluent-kafka), and the Java clients 4.3:
+//! A broker sees only the connections that reach it. The following clients were observed with an advertised address that is not reachable:
+//! kafka-python 3.0, aiokafka 0.14, librdkafka 2.0 (kcat) and 2.16 (confluent-kafka), and the Java clients 4.3:
 //!
 //! | client | on the bootstrap connection | then | rule |
 //! |---|---|---|---|
@@ -12,18 +12,18 @@
 //! | librdkafka 2.16 | Metadata or FindCoordinator, closed within a second | bootstraps again at once | 2 |
 //! | Java | Metadata, once or several times a second | stays open | 1 |
 //!
-//! And where the address is right:
+//! And with a correct address:
 //!
-//! | client | what shows that it arrived |
+//! | client | evidence that it reached the broker |
 //! |---|---|
-//! | any that works | a request that is more than asking ([`ASKING`]), on any connection |
+//! | any client that works | a request that is not in [`ASKING`], on any connection |
 //! | an idle Java client | a second connection while the first is open |
 //! | an idle kafka-python, librdkafka 2.16 | a connection after the first, which stays open |
-//! | kcat -L, admin tools | they ask for all topics or for the cluster, have their answer, and leave |
+//! | kcat -L, admin tools | they request all topics or the cluster, get the response, and disconnect |
 //!
-//! An aiokafka producer that has not sent anything yet cannot be told from one that is lost; its first record settles that. Rule 1 takes a client
-//! that asks once and stays only where it cannot be one that came back to its broker and is idle: one that has not arrived before, at a broker whose
-//! directory was new or that has run for [`OLD_CLIENTS`].
+//! An aiokafka producer that has not sent anything yet cannot be distinguished from one that never reaches the broker; its first record decides. Rule
+//! 1 applies to a client that asks once and stays connected only if it cannot be an idle client that reconnected after a restart: a client that has
+//! not arrived before, at a broker whose directory was new or that has run for [`OLD_CLIENTS`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,54 +39,54 @@ use tracing::warn;
 use super::dispatch::{Refusal, served};
 use crate::protocol::ApiKey;
 
-/// Clients that are remembered; the one that was seen longest ago is forgotten for a new one.
+/// The maximum number of clients that are remembered; a new one replaces the one that was seen longest ago.
 const CLIENTS_MAX: usize = 1000;
-/// Kinds of strangers (peer, listener, what it sent) that are remembered.
+/// The maximum number of strangers (peer, listener, what it sent) that are remembered.
 const STRANGERS_MAX: usize = 100;
-/// Connections of a client that are followed at a time; more of them are not looked at.
+/// The maximum number of open connections that are tracked for a client; further ones are ignored.
 const OPEN_MAX: usize = 64;
-/// How long a client may take from asking to arriving. All that were observed take milliseconds.
+/// How long a client may take from asking to arriving. All observed clients take milliseconds.
 const ARRIVING: Duration = Duration::from_secs(5);
-/// A client that bootstraps so often, one time right after the other, does so in vain.
+/// A client that bootstraps this often in succession does not reach the broker.
 const VISITS_IN_VAIN: u32 = 3;
-/// A longer pause between two bootstraps is that of a tool or health check which runs every few seconds.
+/// A longer pause between two bootstraps is normal for a tool or health check that runs every few seconds.
 const PAUSE_MAX: Duration = Duration::from_secs(3);
-/// A client that goes on to ask, with pauses no longer than [`PAUSE_MAX`], so often and for this long, waits for something.
+/// A client that keeps asking, with pauses of at most [`PAUSE_MAX`], this often and for this long, is waiting for something.
 const ASKS_IN_VAIN: u32 = 4;
 const ASKING_IN_VAIN: Duration = Duration::from_secs(3);
-/// After this time clients that knew the broker before it started have come back: they look for changes every 5 minutes.
+/// After this time all clients that knew the broker before its start have reconnected: clients refresh their metadata every 5 minutes.
 const OLD_CLIENTS: Duration = Duration::from_secs(600);
-/// Two connections that are open together for so long are two.
+/// Two connections that were open at the same time for this long are two connections and not one that replaces the other.
 const BESIDE: Duration = Duration::from_secs(1);
-/// How long a finding stays after the client was last seen.
+/// How long a finding is kept after the client was last seen.
 const FINDING_KEPT: Duration = Duration::from_secs(3600);
-/// How often the log is told of new findings.
+/// How often new findings are looked for and logged.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// `dlog health` and `dlog doctor` call themselves so; they only look.
+/// The prefix of the client ids of `dlog health` and `dlog doctor`, which are ignored here.
 const OWN_TOOLS: &str = "dlog-";
-/// What a client may ask of any broker before it connects to the one that it was told of.
+/// The requests that a client may send to any broker before it connects to the advertised address.
 const ASKING: [ApiKey; 5] =
     [ApiKey::ApiVersions, ApiKey::Metadata, ApiKey::DescribeCluster, ApiKey::FindCoordinator, ApiKey::InitProducerId];
 /// Recent clients and strangers.
 #[derive(Debug, Default)]
 pub struct Visits {
     recent: Mutex<Recent>,
-    /// Numbers connections.
+    /// The number of the next connection.
     connections: AtomicU64,
-    /// How often all was forgotten by [`Visits::clear`].
+    /// How often the findings were cleared by [`Visits::clear`].
     clears: AtomicU64,
-    /// Whether there are seekers, for requests of groups to pass without a lock.
+    /// Whether there are seekers; without any, group requests need no lock.
     has_seekers: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Recent {
-    /// Until when a client may know the broker from before it started.
+    /// Until this time, clients may know the broker from before its start.
     old_clients_until: Option<Instant>,
-    /// When clients arrived last.
+    /// When each client last arrived.
     arrived: BTreeMap<(IpAddr, String), Instant>,
     clients: BTreeMap<(IpAddr, String), Client>,
-    /// Clients of which it is not known that they send requests of groups.
+    /// Clients that asked for a group's coordinator and are not known to send group requests.
     seekers: BTreeMap<(IpAddr, String), Seeker>,
     strangers: BTreeMap<(IpAddr, String, Sent), Seen>,
 }
@@ -94,32 +94,32 @@ struct Recent {
 #[derive(Debug)]
 struct Seeker {
     told: Told,
-    /// How often it asked for the coordinator of a group.
+    /// How often it asked for a group's coordinator.
     seen: Seen,
-    /// Whether none of the topics that it named last exists, or it looks for such that match a pattern: librdkafka does not join its group then.
+    /// Whether none of the topics in its last request exists, or it requests topics that match a pattern: librdkafka then does not join its group.
     misses_topics: bool,
     is_said: bool,
 }
 
-/// What a client did since it bootstrapped. One that has arrived is forgotten.
+/// What a client did since it bootstrapped. The entry is removed when the client arrives.
 #[derive(Debug)]
 struct Client {
     told: Told,
     seen: Seen,
-    /// The connection that began the present attempt, and its visits one after the other: a pause without a connection ends an attempt.
+    /// The connection that began the current attempt, and the number of successive visits; a pause without a connection ends an attempt.
     first_connection: u64,
     visits: u32,
-    /// What was asked in this attempt, of all connections together.
+    /// What was asked in this attempt, over all connections.
     asked: Asked,
-    /// Connections that are open, by number.
+    /// Open connections, by number.
     open: BTreeMap<u64, Open>,
-    /// Whether another connection began while the first one was open.
+    /// Whether another connection was opened while the first one was open.
     has_second: bool,
     closed: Option<Instant>,
-    /// The requests of its present run without a pause, and when that began.
+    /// The requests since the last pause, and when the first of them was received.
     asks: u32,
     asks_since: Instant,
-    /// Whether one ask and silence are a finding too.
+    /// Whether asking once and then staying silent is a finding too.
     is_new: bool,
     /// Whether it is a finding.
     is_lost: bool,
@@ -130,11 +130,11 @@ struct Client {
 #[derive(Debug)]
 struct Open {
     since: Instant,
-    /// That of its [`Visit`].
+    /// The stage of its [`Visit`].
     stage: Arc<AtomicU8>,
 }
 
-/// Whether a client has asked for this.
+/// What a client has asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Asked {
     /// Metadata of no topic.
@@ -143,9 +143,9 @@ struct Asked {
     topics: bool,
     /// Metadata of some topics, which may not be created.
     topics_to_read: bool,
-    /// All topics, or the cluster: what a tool shows.
+    /// All topics, or the cluster, as tools do.
     listing: bool,
-    /// A coordinator or a producer id: nobody needs these alone.
+    /// A coordinator or a producer id, which no client needs alone.
     more: bool,
 }
 
@@ -169,7 +169,7 @@ pub(super) enum Ask {
 /// How often something was seen, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
-    /// How often.
+    /// The number of times.
     pub count: u32,
     /// The first time.
     pub first: Instant,
@@ -177,41 +177,41 @@ pub struct Seen {
     pub last: Instant,
 }
 
-/// What a client was told to connect to.
+/// The address that was advertised to a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
-    /// The listener at which it asked.
+    /// The listener that it asked.
     pub listener: String,
     /// `host:port`.
     pub address: String,
 }
 
-/// Why a client gets no further.
+/// Why a client makes no progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loss {
-    /// It asked where the broker is and did not connect there.
+    /// It asked for the broker's address and did not connect to it.
     NeverCame,
     /// It found a group's coordinator and sends no request of the classic group protocol.
     GroupProtocol,
 }
 
-/// A client that gets no further.
+/// A client that makes no progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
-    /// Why.
+    /// The reason.
     pub loss: Loss,
-    /// Where it asks from.
+    /// Its address.
     pub ip: IpAddr,
-    /// What it calls itself.
+    /// Its client id.
     pub client_id: String,
-    /// What it was told.
+    /// The address that was advertised to it.
     pub told: Told,
-    /// Connections in which it asked.
+    /// The connections in which it asked.
     pub seen: Seen,
 }
 
 impl Lost {
-    /// What is wrong, in a sentence.
+    /// The problem in one sentence.
     pub fn text(&self) -> String {
         let Lost { ip, client_id, told: Told { listener, address }, .. } = self;
         match self.loss {
@@ -226,7 +226,7 @@ impl Lost {
         }
     }
 
-    /// What to change.
+    /// The recommended change.
     pub fn remedy(&self) -> String {
         let listener = &self.told.listener;
         match self.loss {
@@ -243,17 +243,17 @@ impl Lost {
 /// A peer whose connections were closed because they could not be served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stranger {
-    /// Where it came from.
+    /// Its address.
     pub ip: IpAddr,
-    /// The listener to which it came.
+    /// The listener to which it connected.
     pub listener: String,
     /// What it sent.
     pub sent: Sent,
-    /// When.
+    /// How often and when.
     pub seen: Seen,
 }
 
-/// What cannot be served.
+/// Something that cannot be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sent {
     /// A TLS handshake on a listener without TLS.
@@ -262,7 +262,7 @@ pub enum Sent {
     Http,
     /// SASL on a listener without authentication.
     Sasl,
-    /// A frame of a length that is not allowed.
+    /// A frame with a length that is not allowed.
     Length(i32),
     /// An API that is not offered.
     Api(i16),
@@ -271,7 +271,7 @@ pub enum Sent {
 }
 
 impl Sent {
-    /// What the first four bytes of a frame are, where they are no length that is allowed.
+    /// Interprets the first four bytes of a frame if they are not an allowed length.
     pub(super) fn of_length(length: i32) -> Sent {
         match &length.to_be_bytes() {
             // A handshake record of SSL 3.0 to TLS 1.3.
@@ -281,7 +281,7 @@ impl Sent {
         }
     }
 
-    /// None where what was refused says nothing about who sent it.
+    /// None if the rejected request contains no evidence about its sender.
     pub(super) fn of_refusal(refusal: &Refusal) -> Option<Sent> {
         match refusal {
             Refusal::Api(key) => Some(Sent::Api(*key)),
@@ -308,14 +308,14 @@ impl fmt::Display for Sent {
 }
 
 impl Visits {
-    /// Clients that get no further, and what they were told.
+    /// Clients that make no progress, with the address that was advertised to them.
     pub fn lost(&self, now: Instant) -> Vec<Lost> {
         let mut recent = self.recent();
         recent.judge(now);
         recent.findings(now).map(|(lost, _)| lost).collect()
     }
 
-    /// The latest strangers.
+    /// The most recent strangers.
     pub fn strangers(&self, now: Instant) -> Vec<Stranger> {
         let mut recent = self.recent();
         recent.strangers.retain(|_, seen| now.duration_since(seen.last) < FINDING_KEPT);
@@ -328,7 +328,7 @@ impl Visits {
         recent.strangers.iter().map(stranger).collect()
     }
 
-    /// Forgets all findings.
+    /// Deletes all findings.
     pub fn clear(&self) {
         self.clears.fetch_add(1, Ordering::Relaxed);
         let mut recent = self.recent();
@@ -336,12 +336,12 @@ impl Visits {
         *recent = Recent { old_clients_until, arrived, ..Recent::default() };
     }
 
-    /// The broker has been there before: some of its clients come back to the address that they know, and may be idle then.
+    /// The broker has run before: some of its clients reconnect to the address that they know, and may then be idle.
     pub fn expect_old_clients(&self, now: Instant) {
         self.recent().old_clients_until = Some(now + OLD_CLIENTS);
     }
 
-    /// Says each new finding once in the log, until told to stop.
+    /// Logs each new finding once, until told to stop.
     pub async fn watch(self: Arc<Visits>, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -351,14 +351,14 @@ impl Visits {
         }
     }
 
-    /// Findings that this did not return before.
+    /// Findings that were not returned before.
     fn unsaid(&self, now: Instant) -> Vec<Lost> {
         let mut recent = self.recent();
         recent.judge(now);
         recent.findings(now).filter_map(|(lost, is_said)| (!std::mem::replace(is_said, true)).then_some(lost)).collect()
     }
 
-    /// Notes what a peer sent; true where it is the first time that this is remembered.
+    /// Records what a peer sent; returns true the first time.
     pub(super) fn note(&self, peer: SocketAddr, listener: &str, sent: Sent, now: Instant) -> bool {
         let mut recent = self.recent();
         let key = (peer.ip().to_canonical(), listener.to_string(), sent);
@@ -383,7 +383,7 @@ impl Seen {
     }
 }
 
-/// Forgets what was seen longest ago where `key` would be one too many.
+/// Removes the entry that was seen longest ago if `key` would exceed the maximum.
 fn make_room<K: Ord + Clone, V>(map: &mut BTreeMap<K, V>, key: &K, max: usize, last: impl Fn(&V) -> Instant) {
     if map.len() >= max && !map.contains_key(key) {
         let oldest = map.iter().min_by_key(|(_, value)| last(value)).map(|(key, _)| key.clone());
@@ -392,7 +392,7 @@ fn make_room<K: Ord + Clone, V>(map: &mut BTreeMap<K, V>, key: &K, max: usize, l
 }
 
 impl Recent {
-    /// The entry of a client that asks; a new attempt begins where none is under way.
+    /// The entry of a client that asks; a new attempt begins if the last one has ended.
     fn asking(&mut self, key: &(IpAddr, String), connection: u64, told: &Told, now: Instant) -> &mut Client {
         make_room(&mut self.clients, key, CLIENTS_MAX, |client| client.seen.last);
         let is_new = !self.arrived.contains_key(key) && self.old_clients_until.is_none_or(|until| now >= until);
@@ -414,7 +414,7 @@ impl Recent {
         let has_others = client.open.keys().any(|open| *open != connection);
         if !has_others && client.closed.is_some_and(|closed| now.duration_since(closed) > PAUSE_MAX) {
             (client.first_connection, client.visits, client.asked, client.has_second) = (connection, 0, Asked::default(), false);
-            // What is open is no pause.
+            // While a connection is open there is no pause.
             client.closed = None;
         }
         if now.duration_since(client.seen.last) > PAUSE_MAX {
@@ -424,7 +424,7 @@ impl Recent {
         client
     }
 
-    /// A client has reached the broker: it is forgotten, and what it asks over the connections that it has is of no interest any more.
+    /// A client has reached the broker: its entry is removed, and further asking over its open connections is ignored.
     fn arrives(&mut self, key: &(IpAddr, String), now: Instant) {
         if let Some(client) = self.clients.remove(key) {
             client.open.values().for_each(|open| open.stage.store(WORKS, Ordering::Relaxed));
@@ -439,7 +439,7 @@ impl Recent {
         self.seekers.entry(key.clone()).or_insert_with(new)
     }
 
-    /// Draws conclusions from the time that has passed, and forgets what is old.
+    /// Evaluates the time that has passed, and removes old entries.
     fn judge(&mut self, now: Instant) {
         self.seekers.retain(|_, seeker| now.duration_since(seeker.seen.last) < FINDING_KEPT);
         let silent: Vec<_> =
@@ -449,10 +449,10 @@ impl Recent {
         self.clients.values_mut().for_each(|client| client.is_lost |= client.is_in_vain(now));
     }
 
-    /// Findings, each with whether it was said.
+    /// The findings, each with a flag whether it was logged.
     fn findings(&mut self, now: Instant) -> impl Iterator<Item = (Lost, &mut bool)> {
         let Recent { clients, seekers, .. } = self;
-        // Who did not arrive could not send requests of groups.
+        // A client that did not arrive could not send group requests.
         let has_arrived = |key: &&(IpAddr, String)| clients.get(*key).is_none_or(|client| client.has_second && !client.is_lost);
         let has_arrived: Vec<_> = seekers.keys().filter(has_arrived).cloned().collect();
         let lost = |loss, (ip, client_id): &(IpAddr, String), told: &Told, seen: Seen| Lost {
@@ -489,14 +489,14 @@ impl Client {
         stays || repeats || left
     }
 
-    /// It opened a connection after its first one, and that stays open though it asks nothing more there: for [`ARRIVING`], or beside the first one for
-    /// [`BESIDE`]. That of one which bootstraps anew may begin before the end of the last one is seen.
+    /// It opened a connection after its first one which stays open without further requests: for [`ARRIVING`], or for [`BESIDE`] if the first one is
+    /// open too. The connection of a client that bootstraps again may begin before the end of the last one is seen.
     fn has_arrived_in_silence(&self, now: Instant) -> bool {
         let long = if self.open.contains_key(&self.first_connection) { BESIDE } else { ARRIVING };
         self.open.iter().any(|(number, open)| *number != self.first_connection && now.duration_since(open.since) >= long)
     }
 
-    /// Nothing is expected of it any more.
+    /// Whether no further activity of the client is expected.
     fn is_old(&self, now: Instant) -> bool {
         let kept = if self.is_lost { FINDING_KEPT } else { 2 * ARRIVING };
         self.open.is_empty() && now.duration_since(self.closed.unwrap_or(self.seen.last).max(self.seen.last)) >= kept
@@ -515,14 +515,14 @@ const GREETED: u8 = 1;
 const ASKS: u8 = 2;
 const WORKS: u8 = 3;
 
-/// One connection, until it ends.
+/// One connection, until it is closed.
 #[derive(Debug)]
 pub(super) struct Visit {
     visits: Arc<Visits>,
     ip: IpAddr,
     number: u64,
     stage: Arc<AtomicU8>,
-    /// [`Visits::clears`] when it last asked.
+    /// The value of [`Visits::clears`] when it last asked.
     clears: AtomicU64,
     client_id: Mutex<Option<String>>,
 }
@@ -533,13 +533,13 @@ impl Visit {
         Visit { visits, ip, number, stage: Arc::new(AtomicU8::new(NEW)), clears: AtomicU64::new(0), client_id: Mutex::default() }
     }
 
-    /// Notes a request. After the first that is more than asking this is one load.
+    /// Records a request. After the first request that is not in [`ASKING`] this costs one atomic load.
     pub(super) fn request(&self, key: ApiKey, client_id: Option<&str>) {
         let client_id = client_id.unwrap_or_default();
         if is_of_groups(key) && self.visits.has_seekers.load(Ordering::Relaxed) {
             self.visits.recent().seekers.remove(&self.key(client_id));
         }
-        // Requests of a connection are read one after the other.
+        // No race: requests of a connection are read one after the other.
         let stage = self.stage.load(Ordering::Relaxed);
         if stage == WORKS || client_id.starts_with(OWN_TOOLS) {
             return;
@@ -551,7 +551,7 @@ impl Visit {
         }
     }
 
-    /// Notes what a request of [`ASKING`] asks for; `told` is what its client is told to connect to.
+    /// Records what a request of [`ASKING`] asks for; `told` returns the address that is advertised to its client.
     pub(super) fn asks(&self, ask: Ask, client_id: &str, told: impl FnOnce() -> Told) {
         let stage = self.stage.load(Ordering::Relaxed);
         if client_id.starts_with(OWN_TOOLS) || stage == WORKS && ask != Ask::GroupCoordinator {
@@ -565,7 +565,7 @@ impl Visit {
         }
         let clears = self.visits.clears.load(Ordering::Relaxed);
         let is_first = stage < ASKS || self.clears.load(Ordering::Relaxed) != clears;
-        // One that asked before and is not remembered has arrived over another connection, and goes on to ask over this one.
+        // A client that asked before and has no entry has arrived over another connection, and continues to ask over this one.
         if stage == WORKS || !is_first && !recent.clients.contains_key(&key) {
             return;
         }
@@ -574,7 +574,8 @@ impl Visit {
         if is_first {
             self.stage.store(ASKS, Ordering::Relaxed);
             self.clears.store(clears, Ordering::Relaxed);
-            // Only a bootstrap in place of another one is in vain: librdkafka connects to its coordinator beside the leader, and asks there too.
+            // Only a bootstrap that replaces another one counts: librdkafka opens a second connection to its coordinator next to the leader's, and
+            // asks there too.
             client.visits += u32::from(client.open.len() == 1);
             client.seen.again(now);
         }
@@ -591,16 +592,16 @@ impl Visit {
         self.keep_name(client_id);
     }
 
-    /// Notes whether none of the topics exists that a client named.
+    /// Records whether none of the topics that a client requested exists.
     pub(super) fn looks_for_topics(&self, client_id: &str, misses: bool, told: impl FnOnce() -> Told) {
         let (key, mut recent) = (self.key(client_id), self.visits.recent());
-        // A producer that works seeks no group.
+        // A working producer does not look for a group.
         if self.stage.load(Ordering::Relaxed) != WORKS || recent.seekers.contains_key(&key) {
             recent.seeker(&key, &told(), Instant::now()).misses_topics = misses;
         }
     }
 
-    /// A connection begins, perhaps that to which its client was told to come.
+    /// A connection begins; it may be the client's connection to the advertised address.
     fn greets(&self, client_id: &str) {
         self.stage.store(GREETED, Ordering::Relaxed);
         let mut recent = self.visits.recent();
@@ -610,11 +611,11 @@ impl Visit {
         self.keep_name(client_id);
     }
 
-    /// A request that is more than asking: the client has arrived, wherever it asked, if that was a moment ago.
+    /// A request that is not in [`ASKING`]: the client has arrived, even if it asked from another address a moment ago.
     fn works(&self, client_id: &str) {
         self.stage.store(WORKS, Ordering::Relaxed);
         let now = Instant::now();
-        // Behind a balancer it may have asked from another address.
+        // Behind a load balancer it may have asked from another address.
         let is_meant = |at: IpAddr, client: &Client| at == self.ip || !client.is_lost && now.duration_since(client.seen.last) < ARRIVING;
         let mut recent = self.visits.recent();
         recent.clients.retain(|(at, id), client| id != client_id || !is_meant(*at, client));
@@ -644,14 +645,14 @@ impl Drop for Visit {
         client.is_lost |= client.is_in_vain(now);
         client.open.remove(&self.number);
         client.closed = Some(now);
-        // Who asked for a list and left at once has what it wanted.
+        // A client that asked for a list and disconnected soon has received what it asked for.
         if !client.is_lost && client.asked.listing && now.duration_since(since) < ARRIVING {
             recent.clients.remove(&key);
         }
     }
 }
 
-/// What a client that asked for a group's coordinator does next.
+/// The requests that a client sends after it asked for a group's coordinator.
 fn is_of_groups(key: ApiKey) -> bool {
     matches!(
         key,
@@ -680,7 +681,7 @@ mod tests {
         Told { listener: "PLAINTEXT".into(), address: "nowhere:9092".into() }
     }
 
-    /// A new connection that asks for this.
+    /// A new connection that asks for `all`.
     fn asks(visits: &Arc<Visits>, client_id: &str, all: &[Ask]) -> Visit {
         let visit = Visit::new(visits.clone(), IP);
         visit.request(ApiKey::ApiVersions, Some(client_id));
@@ -692,7 +693,7 @@ mod tests {
         tokio::time::advance(Duration::from_millis(ms)).await;
     }
 
-    /// Names and losses of the findings.
+    /// The client ids and losses of the findings.
     fn found(visits: &Visits) -> Vec<(String, Loss)> {
         visits.lost(Instant::now()).into_iter().map(|lost| (lost.client_id, lost.loss)).collect()
     }
@@ -701,7 +702,7 @@ mod tests {
         names.iter().map(|name| (name.to_string(), Loss::NeverCame)).collect()
     }
 
-    /// What the clients of the table at the top do while the advertised address leads nowhere.
+    /// The behaviour of the clients in the first table above, while the advertised address is not reachable.
     #[tokio::test(start_paused = true)]
     async fn clients_that_bootstrap_in_vain_are_found_while_they_try_and_for_an_hour() {
         let visits = Arc::<Visits>::default();
@@ -734,13 +735,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn clients_that_work_idle_or_list_are_not_found() {
         let visits = Arc::<Visits>::default();
-        // They send something.
+        // Clients that send records.
         let same = asks(&visits, "over the same", &[Ask::Topics, Ask::More]);
         same.request(ApiKey::Produce, Some("over the same"));
         drop(asks(&visits, "over another", &[Ask::Brokers]));
         let another = asks(&visits, "over another", &[Ask::Topics]);
         another.request(ApiKey::Fetch, Some("over another"));
-        // They are idle: Java, kafka-python, librdkafka.
+        // Idle clients: Java, kafka-python, librdkafka.
         let first = asks(&visits, "idle java", &[Ask::Brokers, Ask::More]);
         let second = asks(&visits, "idle java", &[]);
         drop(asks(&visits, "idle kafka-python", &[Ask::Brokers]));
@@ -753,7 +754,7 @@ mod tests {
         let leader = asks(&visits, "rdkafka", &[Ask::TopicsToRead]);
         leader.looks_for_topics("rdkafka", true, told);
         let _coordinator = asks(&visits, "rdkafka", &[Ask::Brokers, Ask::GroupCoordinator]);
-        // They look, every second, and at each turn anew.
+        // Tools that list every second, each time with a new connection.
         for _ in 0..10 {
             drop(asks(&visits, "kcat -L", &[Ask::Brokers, Ask::Listing]));
             let admin = asks(&visits, "kafka-topics", &[Ask::Brokers]);
@@ -767,7 +768,7 @@ mod tests {
             drop(asks(&visits, "kcat -L -t", &[Ask::Topics, Ask::Topics]));
             pass(5000).await;
         }
-        // What arrived goes on to ask over its connections.
+        // A client that arrived continues to ask over its connections.
         for _ in 0..10 {
             second.asks(Ask::Topics, "idle java", told);
             pass(1000).await;
@@ -810,7 +811,7 @@ mod tests {
                 coordinator.request(next, Some(name));
             }
         }
-        // librdkafka, as long as no topic exists.
+        // librdkafka, while no topic exists.
         let bootstrap = asks(&visits, "no topic", &[Ask::Topics, Ask::GroupCoordinator]);
         bootstrap.looks_for_topics("no topic", true, told);
         let _coordinator = asks(&visits, "no topic", &[]);
@@ -822,7 +823,7 @@ mod tests {
         assert_eq!(found(&visits), never_came(&["lost"]));
     }
 
-    /// kcat -G with a topic that does not exist: it reaches the coordinator, has its answer, and ends.
+    /// kcat -G with a topic that does not exist: it reaches the coordinator, gets its response, and exits.
     #[tokio::test(start_paused = true)]
     async fn who_reached_the_broker_over_a_second_connection_may_ask_there_and_leave() {
         let visits = Arc::<Visits>::default();

@@ -1,4 +1,4 @@
-//! Where a parser stands in a frame.
+//! The position of a parser in a frame.
 
 use std::cell::Cell;
 
@@ -7,10 +7,10 @@ use nom::{Input, Needed};
 
 use super::Error;
 
-/// The most array items of one frame, all arrays together: bounds the memory that small bytes can ask for.
+/// The maximum number of array items in one frame, over all its arrays: bounds the memory that a small frame can allocate.
 pub const ITEMS_MAX: u32 = 500_000;
 
-/// One frame as it came, without its length.
+/// One received frame, without its length.
 #[derive(Debug)]
 pub struct Frame {
     bytes: Bytes,
@@ -18,7 +18,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// A frame of these bytes.
+    /// A frame with these bytes.
     pub fn new(bytes: Bytes) -> Self {
         Frame { bytes, items_left: Cell::new(ITEMS_MAX) }
     }
@@ -29,7 +29,7 @@ impl Frame {
     }
 }
 
-/// What is left of a frame.
+/// The remaining bytes of a frame.
 #[derive(Debug, Clone, Copy)]
 pub struct Cursor<'a> {
     frame: &'a Frame,
@@ -37,27 +37,27 @@ pub struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    /// The bytes that are left.
+    /// The remaining bytes.
     pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
-    /// How many are left.
+    /// The number of remaining bytes.
     pub fn len(&self) -> usize {
         self.rest.len()
     }
 
-    /// Whether none is left.
+    /// Whether no bytes remain.
     pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
-    /// What is left as a slice that shares the frame's memory.
+    /// The remaining bytes as a slice that shares the frame's memory.
     pub fn share(&self) -> Bytes {
         self.frame.bytes.slice_ref(self.rest)
     }
 
-    /// The first `count` bytes and what follows; an error where there are fewer.
+    /// The first `count` bytes and the rest; an error if fewer bytes remain.
     pub fn split(self, count: usize) -> Result<(Cursor<'a>, Cursor<'a>), nom::Err<Error>> {
         match self.rest.split_at_checked(count) {
             Some((head, tail)) => Ok((Cursor { rest: head, ..self }, Cursor { rest: tail, ..self })),
@@ -65,7 +65,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Takes `count` from the frame's budget of array items.
+    /// Subtracts `count` from the frame's budget of array items.
     pub(super) fn charge_items(&self, count: usize) -> Result<(), nom::Err<Error>> {
         let left = u32::try_from(count).ok().and_then(|count| self.frame.items_left.get().checked_sub(count));
         self.frame.items_left.set(left.ok_or(Error::Items.fatal())?);

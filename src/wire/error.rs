@@ -1,17 +1,17 @@
-//! Why bytes are no message.
+//! Errors of decoding a message.
 
 use super::Cursor;
 
-/// What is wrong with a frame.
+/// The error in a frame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A field reaches beyond the end.
+    /// A field extends beyond the end of the frame.
     #[error("the frame ends {missing} bytes too early")]
     Truncated {
-        /// Bytes that the field still needs, as far as is known.
+        /// Bytes that the field still requires, as far as is known.
         missing: usize,
     },
-    /// A length below -1, or -1 where null is not allowed.
+    /// A length below -1, or -1 in a field that is not nullable.
     #[error("a length of {0} is not allowed here")]
     Length(i64),
     /// A string beyond Kafka's limit of 32,767 bytes.
@@ -23,13 +23,13 @@ pub enum Error {
     /// A string that is not UTF-8.
     #[error("a string is not UTF-8")]
     Utf8,
-    /// More array items than one frame may hold.
+    /// More array items than the maximum per frame.
     #[error("more than {max} array items in one frame", max = super::ITEMS_MAX)]
     Items,
-    /// Tags that do not ascend.
+    /// Tags that are not in ascending order.
     #[error("tag {0} is out of order")]
     TagOrder(u32),
-    /// Bytes are left in a field that should be used up.
+    /// Bytes remain after the last field.
     #[error("{0} bytes are left over")]
     LeftOver(usize),
     /// A nom combinator failed.
@@ -51,7 +51,7 @@ impl<'a> nom::error::ParseError<Cursor<'a>> for Error {
 }
 
 impl Error {
-    /// As nom wants it: no alternative will fit either.
+    /// The error as nom requires it: a failure, so that nom tries no alternative.
     pub fn fatal(self) -> nom::Err<Error> {
         nom::Err::Failure(self)
     }

@@ -1,8 +1,8 @@
 //! nom parsers and writers for the primitive types, with every length checked.
 //!
-//! A parser takes a [`Cursor`], a small `Copy` value over one frame. Fields of bytes and records become slices of the frame, never copies.
-//! No allocation is sized by a count from the wire alone: an array reserves at most what the bytes that are left can hold, and one frame
-//! may hold at most [`ITEMS_MAX`] array items in all.
+//! A parser accepts a [`Cursor`], a small `Copy` value over one frame. Fields of bytes and records become slices of the frame and are never copied.
+//! The size of an allocation never depends on a count in the message alone: an array reserves at most as many items as the remaining bytes can
+//! contain, and one frame may contain at most [`ITEMS_MAX`] array items in total.
 
 mod cursor;
 mod error;

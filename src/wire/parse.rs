@@ -1,4 +1,4 @@
-//! The parsers. Each takes the cursor and gives the rest and the value.
+//! The parsers. Each one accepts the cursor and returns the rest and the value.
 
 use bytes::Bytes;
 use nom::combinator::map;
@@ -8,13 +8,13 @@ use nom::{IResult, Parser};
 use super::{Cursor, Error, Records};
 use crate::model::Uuid;
 
-/// The rest and what was read.
+/// The rest and the decoded value.
 pub type Parsed<'a, T> = IResult<Cursor<'a>, T, Error>;
 
-/// The longest string, as in Kafka's own readers.
+/// The maximum length of a string, as in Kafka's own parsers.
 const STRING_BYTES_MAX: usize = i16::MAX as usize;
 
-/// How lengths are written.
+/// The encoding of lengths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// int16 or int32; -1 is null.
@@ -24,13 +24,13 @@ pub enum Form {
 }
 
 impl Form {
-    /// The form of `version` of a message that is flexible from `first` on.
+    /// The form for `version` of a message whose versions are flexible from `first`.
     pub fn flexible_from(version: i16, first: i16) -> Form {
         if version >= first { Form::Compact } else { Form::Plain }
     }
 }
 
-/// Declares parsers of big-endian numbers by nom's own.
+/// Declares parsers of big-endian numbers that use nom's own.
 macro_rules! numbers {
     ($($name:ident -> $type:ty = $parser:ident;)*) => {
         $(
@@ -52,17 +52,17 @@ numbers! {
     float64 -> f64 = be_f64;
 }
 
-/// One byte; anything but 0 is true.
+/// One byte; every value except 0 is true.
 pub fn boolean(input: Cursor<'_>) -> Parsed<'_, bool> {
     map(number::be_u8, |byte| byte != 0).parse(input)
 }
 
-/// 16 bytes as they are.
+/// 16 bytes, unchanged.
 pub fn uuid(input: Cursor<'_>) -> Parsed<'_, Uuid> {
     map(number::be_u128, |bits| Uuid(bits.to_be_bytes())).parse(input)
 }
 
-/// Seven bits a byte, lowest first, at most `max` bytes: the value and the bytes it took.
+/// Seven bits per byte, lowest first, at most `max` bytes: returns the value and the number of bytes read.
 fn base128(bytes: &[u8], max: usize) -> Result<(u64, usize), Error> {
     let mut value = 0_u64;
     for (at, byte) in bytes.iter().take(max).enumerate() {
@@ -74,27 +74,27 @@ fn base128(bytes: &[u8], max: usize) -> Result<(u64, usize), Error> {
     Err(if bytes.len() < max { Error::Truncated { missing: 1 } } else { Error::Varint })
 }
 
-/// A zigzag varint at the front of a plain slice, and what follows: for walks over records.
+/// A zigzag varint at the start of a plain slice, and the rest: for iteration over records.
 pub fn varint_in(bytes: &[u8]) -> Result<(i32, &[u8]), Error> {
     let (value, size) = base128(bytes, 5)?;
     let value = u32::try_from(value).map_err(|_| Error::Varint)?;
     Ok(((value >> 1) as i32 ^ -((value & 1) as i32), &bytes[size..]))
 }
 
-/// A zigzag varint of 64 bits at the front of a plain slice, and what follows.
+/// A zigzag varint of 64 bits at the start of a plain slice, and the rest.
 pub fn varlong_in(bytes: &[u8]) -> Result<(i64, &[u8]), Error> {
     let (value, size) = base128(bytes, 10)?;
     Ok(((value >> 1) as i64 ^ -((value & 1) as i64), &bytes[size..]))
 }
 
-/// An unsigned varint of up to 5 bytes; bits above the 32nd are refused.
+/// An unsigned varint of up to 5 bytes; values above 32 bits are rejected.
 pub fn unsigned_varint(input: Cursor<'_>) -> Parsed<'_, u32> {
     let (value, size) = base128(input.rest(), 5).map_err(Error::fatal)?;
     let value = u32::try_from(value).map_err(|_| Error::Varint.fatal())?;
     Ok((input.split(size)?.1, value))
 }
 
-/// A length in front of something; none is null.
+/// The length before a field; none is null.
 fn length<'a>(input: Cursor<'a>, form: Form, plain: fn(Cursor<'a>) -> Parsed<'a, i64>) -> Parsed<'a, Option<usize>> {
     match form {
         Form::Plain => match plain(input)? {
@@ -113,17 +113,17 @@ fn length32(input: Cursor<'_>) -> Parsed<'_, i64> {
     map(int32, i64::from).parse(input)
 }
 
-/// The value, or the error of a null where none is allowed.
+/// The value; an error if it is null.
 fn not_null<T>((rest, value): (Cursor<'_>, Option<T>)) -> Parsed<'_, T> {
     value.map(|value| (rest, value)).ok_or(Error::Length(-1).fatal())
 }
 
-/// The error of a null in a version that allows none.
+/// Returns an error if the value is null, for versions in which null is not allowed.
 pub fn require<T>(value: &Option<T>) -> Result<(), nom::Err<Error>> {
     if value.is_some() { Ok(()) } else { Err(Error::Length(-1).fatal()) }
 }
 
-/// A string that may be null.
+/// A nullable string.
 pub fn nullable_string(input: Cursor<'_>, form: Form) -> Parsed<'_, Option<String>> {
     let (rest, length) = length(input, form, length16)?;
     let Some(length) = length else { return Ok((rest, None)) };
@@ -140,7 +140,7 @@ pub fn string(input: Cursor<'_>, form: Form) -> Parsed<'_, String> {
     not_null(nullable_string(input, form)?)
 }
 
-/// Bytes that may be null, as a slice of the frame.
+/// Nullable bytes, as a slice of the frame.
 pub fn nullable_bytes(input: Cursor<'_>, form: Form) -> Parsed<'_, Option<Bytes>> {
     let (rest, length) = length(input, form, length32)?;
     let Some(length) = length else { return Ok((rest, None)) };
@@ -153,7 +153,7 @@ pub fn bytes(input: Cursor<'_>, form: Form) -> Parsed<'_, Bytes> {
     not_null(nullable_bytes(input, form)?)
 }
 
-/// Record batches that may be null, as a slice of the frame.
+/// Nullable record batches, as a slice of the frame.
 pub fn nullable_records(input: Cursor<'_>, form: Form) -> Parsed<'_, Option<Records>> {
     nullable_bytes(input, form).map(|(rest, bytes)| (rest, bytes.map(Records::Bytes)))
 }
@@ -163,7 +163,7 @@ pub fn records(input: Cursor<'_>, form: Form) -> Parsed<'_, Records> {
     not_null(nullable_records(input, form)?)
 }
 
-/// An array that may be null. `smallest` is the fewest bytes of an item: no more is reserved than the frame can hold.
+/// A nullable array. `smallest` is the minimum encoded size of an item: capacity is reserved only for as many items as the frame can contain.
 pub fn nullable_array<'a, T>(
     input: Cursor<'a>,
     form: Form,
@@ -191,7 +191,7 @@ pub fn array<'a, T>(input: Cursor<'a>, form: Form, smallest: usize, item: impl F
     not_null(nullable_array(input, form, smallest, item)?)
 }
 
-/// A struct that may be null: an int8 below 0, or one that is not and then the struct.
+/// A nullable struct: an int8, which is below 0 for null; otherwise the struct follows.
 pub fn nullable<'a, T>(input: Cursor<'a>, item: impl FnOnce(Cursor<'a>) -> Parsed<'a, T>) -> Parsed<'a, Option<T>> {
     match int8(input)? {
         (rest, mark) if mark < 0 => Ok((rest, None)),
@@ -199,7 +199,7 @@ pub fn nullable<'a, T>(input: Cursor<'a>, item: impl FnOnce(Cursor<'a>) -> Parse
     }
 }
 
-/// The tag buffer of a flexible struct (KIP-482); `take` gets each tag with its bytes. Tags must ascend.
+/// The tag buffer of a flexible struct (KIP-482); `take` is called with each tag and its bytes. Tags must be in ascending order.
 pub fn tags<'a>(
     input: Cursor<'a>,
     mut take: impl FnMut(u32, Cursor<'a>) -> Result<(), nom::Err<Error>>,
@@ -220,12 +220,12 @@ pub fn tags<'a>(
     Ok(rest)
 }
 
-/// A tag buffer of which no tag is known: skipped, not stored.
+/// A tag buffer without known tags: all tags are ignored.
 pub fn unknown_tags(input: Cursor<'_>) -> Parsed<'_, ()> {
     tags(input, |_, _| Ok(())).map(|rest| (rest, ()))
 }
 
-/// Reads all of `input` with one parser.
+/// Decodes all of `input` with one parser.
 pub fn whole<'a, T>(input: Cursor<'a>, parser: impl FnOnce(Cursor<'a>) -> Parsed<'a, T>) -> Result<T, nom::Err<Error>> {
     match parser(input)? {
         (rest, value) if rest.is_empty() => Ok(value),

@@ -5,11 +5,11 @@ use bytes::Bytes;
 /// The record batches of a Produce request or a Fetch response.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Records {
-    /// Bytes at hand; what is decoded is always a slice of its frame.
+    /// Bytes in memory; decoded records are always a slice of their frame.
     Bytes(Bytes),
-    /// `length` bytes that lie elsewhere (in a segment file): the writer leaves a [`super::Hole`] and the sender fills it.
+    /// `length` bytes that are stored elsewhere (in a segment file): the writer leaves a [`super::Hole`] and the sender fills it.
     Elsewhere {
-        /// Their number.
+        /// The number of bytes.
         length: usize,
     },
 }
@@ -23,12 +23,12 @@ impl Records {
         }
     }
 
-    /// Whether there is no byte.
+    /// Whether the length is 0.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The bytes, where they are at hand.
+    /// The bytes, if they are in memory.
     pub fn bytes(&self) -> Option<&Bytes> {
         match self {
             Records::Bytes(bytes) => Some(bytes),

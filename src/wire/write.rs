@@ -5,23 +5,23 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::{Form, Records};
 use crate::model::Uuid;
 
-/// A place in written bytes at which records from elsewhere belong.
+/// A position in the written bytes at which the sender inserts records from elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hole {
-    /// Bytes written before it.
+    /// The number of written bytes before it.
     pub position: usize,
-    /// Bytes that belong there.
+    /// The number of bytes to insert.
     pub length: usize,
 }
 
-/// Grows a message; holes stand for records that the sender adds.
+/// Encodes a message; holes are placeholders for records that the sender inserts.
 #[derive(Debug, Default)]
 pub struct Writer {
     buffer: BytesMut,
     holes: Vec<Hole>,
 }
 
-/// The tagged fields of a struct that do not hold their defaults, in ascending order.
+/// The tagged fields of a struct that differ from their defaults, in ascending order.
 #[derive(Debug, Default)]
 pub struct Tags(Vec<(u32, Bytes)>);
 
@@ -31,7 +31,7 @@ impl Tags {
         Tags::default()
     }
 
-    /// Adds a field; tags must come in ascending order.
+    /// Adds a field; tags must be added in ascending order.
     pub fn add(&mut self, tag: u32, write: impl FnOnce(&mut Writer)) {
         let mut writer = Writer::default();
         write(&mut writer);
@@ -40,23 +40,23 @@ impl Tags {
 }
 
 impl Writer {
-    /// A writer with room for `capacity` bytes.
+    /// A writer with a capacity of `capacity` bytes.
     pub fn with_capacity(capacity: usize) -> Self {
         Writer { buffer: BytesMut::with_capacity(capacity), holes: Vec::new() }
     }
 
-    /// What was written; there must be no hole.
+    /// The written bytes; there must be no hole.
     pub fn into_bytes(self) -> Bytes {
         assert!(self.holes.is_empty(), "{} holes are not filled", self.holes.len());
         self.buffer.freeze()
     }
 
-    /// What was written, and the places that are still to be filled.
+    /// The written bytes, and the holes that must still be filled.
     pub fn into_parts(self) -> (BytesMut, Vec<Hole>) {
         (self.buffer, self.holes)
     }
 
-    /// Bytes that the message takes, holes included.
+    /// The length of the message, including holes.
     pub fn message_len(&self) -> usize {
         self.buffer.len() + self.holes.iter().map(|hole| hole.length).sum::<usize>()
     }
@@ -101,12 +101,12 @@ impl Writer {
         self.buffer.put_f64(value);
     }
 
-    /// 16 bytes as they are.
+    /// 16 bytes, unchanged.
     pub fn uuid(&mut self, value: Uuid) {
         self.buffer.put_slice(&value.0);
     }
 
-    /// Bytes as they are, without a length.
+    /// Bytes without a length, unchanged.
     pub fn raw(&mut self, bytes: &[u8]) {
         self.buffer.put_slice(bytes);
     }
@@ -116,7 +116,7 @@ impl Writer {
         put_unsigned_varint(&mut self.buffer, value);
     }
 
-    /// A string. At most 32,767 bytes: what clients sent was checked, and our own texts are shorter.
+    /// A string of at most 32,767 bytes: strings from clients were checked, and the broker's own strings are shorter.
     pub fn string(&mut self, value: &str, form: Form) {
         self.nullable_string(Some(value), form);
     }
@@ -215,12 +215,12 @@ pub fn put_varlong(buffer: &mut impl BufMut, value: i64) {
     put_base128(buffer, zigzag64(value));
 }
 
-/// Bytes that [`put_varint`] writes.
+/// The number of bytes that [`put_varint`] writes.
 pub fn varint_size(value: i32) -> usize {
     base128_size(u64::from(zigzag32(value)))
 }
 
-/// Bytes that [`put_varlong`] writes.
+/// The number of bytes that [`put_varlong`] writes.
 pub fn varlong_size(value: i64) -> usize {
     base128_size(zigzag64(value))
 }

@@ -1,8 +1,8 @@
-//! Transactions (KIP-98, KIP-890): who may write under a transactional id, which partitions a transaction has, and how it ends.
+//! Transactions (KIP-98, KIP-890): which producer owns a transactional id, which partitions a transaction has, and how it ends.
 //!
-//! Ending is a two-phase commit. The decision is stored in `__transaction_state`; then every partition of the transaction gets a marker; when all
-//! have it, that is stored too. Whatever is cut short is taken up again from what is stored: what is decided is done, and what is not is
-//! aborted when its time is over.
+//! Ending is a two-phase commit. The decision is stored in `__transaction_state`; then a marker is written into every partition of the transaction;
+//! when all markers are written, that is stored too. An interrupted transaction is resumed from the stored state: a decided one is completed, and an
+//! undecided one is aborted when it times out.
 
 mod record;
 mod service;

@@ -12,8 +12,8 @@ use crate::wire::{self, Frame};
 /// The type of a key.
 const KEY_TYPE: i16 = 0;
 
-/// The key and the value that are stored; none takes the transactional id away. Version 1 of the value is for clusters that know
-/// `transaction.version`.
+/// Encodes the key and the value; without a transaction the value is a tombstone, which deletes the transactional id. Version 1 of the value is for
+/// clusters with feature `transaction.version`.
 pub(super) fn encode(id: &str, transaction: Option<&Transaction>) -> KeyValue {
     let key = TransactionLogKey { transactional_id: id.to_string() };
     let version = TransactionLogValue::MAX_VERSION;
@@ -21,7 +21,7 @@ pub(super) fn encode(id: &str, transaction: Option<&Transaction>) -> KeyValue {
     (typed(KEY_TYPE, |writer| key.encode(writer, 0)), value)
 }
 
-/// Reads a stored record; none for types that later releases write.
+/// Decodes a stored record; none for record types of later releases.
 pub(super) fn decode(key: &Bytes, value: Option<&Bytes>) -> Result<Option<(String, Option<TransactionLogValue>)>, wire::Error> {
     let frame = Frame::new(key.clone());
     let (rest, kind) = wire::int16(frame.cursor())?;

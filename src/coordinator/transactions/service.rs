@@ -1,4 +1,4 @@
-//! Runs the shards of transactions: loads them, stores what they decide, and tells the partitions.
+//! Runs the shards of transactions: loads them, stores their decisions, and writes the markers into the partitions.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -25,27 +25,27 @@ use crate::partition::{self, Partitions, Replica};
 use crate::protocol::ErrorCode;
 use crate::records::{EpochRule, Marker, TransactionResult};
 
-/// The topic that holds all transactional ids.
+/// The topic that stores all transactional ids.
 pub const TRANSACTIONS_TOPIC: &str = "__transaction_state";
-/// How often a broker looks for decided transactions whose partitions could not all be told.
+/// How often a broker retries decided transactions whose markers could not all be written.
 const COMPLETE_AGAIN: Duration = Duration::from_secs(1);
-/// A producer whose previous transaction is still ending waits within the broker for this long, so often looking.
+/// How long, and at which interval, the broker waits for a producer's previous transaction to finish before it returns an error.
 const PATIENCE: Duration = Duration::from_millis(100);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// A call on its way.
+/// A pending asynchronous call.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, ErrorCode>> + Send + 'a>>;
 
-/// Where producer ids come from that nobody has had.
+/// Allocates producer ids that were never used before.
 pub trait NewProducerIds: Send + Sync {
-    /// The next one.
+    /// The next producer id.
     fn next(&self) -> Pending<'_, ProducerId>;
 }
 
-/// What the cluster's metadata says about partitions.
+/// What the cluster's metadata contains about partitions.
 pub trait KnownTopics: Send + Sync {
-    /// Whether a partition that a transaction has named is known to be deleted. A partition that is only not here, because it is not opened yet,
-    /// cannot be opened, or is led by another broker, is not.
+    /// Whether a partition of a transaction is known to be deleted. Returns false for a partition that is only unavailable on this broker: not opened
+    /// yet, not possible to open, or led by another broker.
     fn is_deleted(&self, partition: &TopicPartition) -> bool;
 }
 
@@ -59,13 +59,13 @@ pub struct TransactionCoordinator {
     settings: TransactionSettings,
     env: Env,
     begin: Instant,
-    /// Transactions whose partitions are being told.
+    /// Transactions whose markers are being written.
     completing: TaskTracker,
     again: Notify,
 }
 
 impl TransactionCoordinator {
-    /// Instances that are still to be loaded.
+    /// Creates the coordinator; no instance is loaded yet.
     pub fn new(
         env: Env,
         partitions: Arc<Partitions>,
@@ -88,7 +88,7 @@ impl TransactionCoordinator {
         })
     }
 
-    /// Loads every instance whose partition is here and that is not active on it. Blocks while it reads.
+    /// Loads every instance whose partition is on this broker and that is not loaded from it. Blocks on reads.
     pub fn load(&self) {
         self.instances.load(|replica| self.load_one(replica));
         self.again.notify_one();
@@ -121,9 +121,9 @@ impl TransactionCoordinator {
         Ok(shard)
     }
 
-    /// Aborts what is open in partitions and known to no coordinator: a power cut can take from `__transaction_state` what it left in a
-    /// partition, and then nobody would ever end it. To be called once after a start, when everything is loaded; does nothing where not all
-    /// could be.
+    /// Aborts transactions that are open in a partition and unknown to every coordinator. A power loss can remove the record in `__transaction_state`
+    /// and keep the data in a partition, and then no coordinator would end the transaction. Must be called once after a start, when everything is
+    /// loaded; does nothing if an instance could not be loaded.
     pub fn abort_orphans(&self) {
         let Some(all) = (0..self.instances.count()).map(|number| self.instances.access(number).ok()).collect::<Option<Vec<_>>>() else {
             return;
@@ -148,7 +148,7 @@ impl TransactionCoordinator {
         }
     }
 
-    /// A producer begins to use a transactional id: the answer is who it is from now on. What the id had open is aborted first.
+    /// A producer starts to use a transactional id: returns its producer id and epoch. An open transaction of the transactional id is aborted first.
     pub async fn init(self: &Arc<Self>, request: InitRequest) -> Result<Identity, ErrorCode> {
         if request.transactional_id.is_empty() {
             return Err(ErrorCode::InvalidRequest);
@@ -175,7 +175,7 @@ impl TransactionCoordinator {
                 Init::Aborts(_) => {
                     stored.settled().await?;
                     if let Some(completing) = self.begin_completing(id).await {
-                        // Where it fails it is taken up again.
+                        // If it fails, it is retried later.
                         let _ = completing.await;
                     }
                     has_aborted = true;
@@ -184,7 +184,7 @@ impl TransactionCoordinator {
         }
     }
 
-    /// Adds partitions to a transaction, which begins with the first.
+    /// Adds partitions to a transaction; the first one begins the transaction.
     pub async fn add(&self, id: &str, producer: Identity, partitions: &[TopicPartition], rule: EpochRule) -> Result<(), ErrorCode> {
         let stored = {
             let mut access = self.access(id)?;
@@ -197,7 +197,7 @@ impl TransactionCoordinator {
         stored.settled().await
     }
 
-    /// Whether partitions are part of the open transaction, one by one.
+    /// Whether each of the partitions is part of the open transaction.
     pub fn verify(&self, id: &str, producer: Identity, partitions: &[TopicPartition]) -> Result<Vec<ErrorCode>, ErrorCode> {
         if !self.settings.verify_partitions {
             return Ok(vec![ErrorCode::None; partitions.len()]);
@@ -205,8 +205,8 @@ impl TransactionCoordinator {
         self.access(id)?.state.verify(id, producer, partitions)
     }
 
-    /// Before the first batch of a transaction goes into partitions: a producer whose epoch grows has them added here, of any other it must
-    /// be known that it has added them. The codes are one for each partition. (KIP-890)
+    /// Called before the first batch of a transaction is appended to partitions: if the producer's epoch grows with each transaction, the partitions
+    /// are added here; otherwise the producer must have added them already. Returns a code for each partition. (KIP-890)
     pub async fn admit(
         &self,
         id: &str,
@@ -226,8 +226,8 @@ impl TransactionCoordinator {
         }
     }
 
-    /// A producer ends its transaction; the answer is who it is in the next one. It is decided when this returns; the partitions are told before
-    /// that or soon after.
+    /// A producer ends its transaction; returns its identity for the next one. The decision is committed when this returns; the markers are written
+    /// before that or soon after.
     pub async fn end(
         self: &Arc<Self>,
         id: &str,
@@ -249,7 +249,7 @@ impl TransactionCoordinator {
                 End::NeedsProducerId => fresh = Some(self.producer_ids.next().await?),
                 End::Done(identity) => return stored.settled().await.map(|()| identity),
                 End::Prepared(_, identity) => {
-                    // No partition is told before the decision can not be taken back.
+                    // Markers may be written only after the decision is committed.
                     stored.settled().await?;
                     self.begin_completing(id).await;
                     return Ok(identity);
@@ -258,8 +258,7 @@ impl TransactionCoordinator {
         }
     }
 
-    /// Tells the partitions without a wait where nothing has to be waited for, and else in a task, which goes on also where the caller's client
-    /// hangs up.
+    /// Writes the markers immediately if nothing has to be waited for, and otherwise in a task, which continues even if the client disconnects.
     async fn begin_completing(self: &Arc<Self>, id: &str) -> Option<JoinHandle<()>> {
         let (this, id) = (self.clone(), id.to_string());
         let mut completing: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move { this.complete(&id).await });
@@ -267,7 +266,8 @@ impl TransactionCoordinator {
         (!done).then(|| self.completing.spawn(completing))
     }
 
-    /// Tells all partitions of a decided transaction how it ends, and stores that they are told. What cannot be told now is tried again later.
+    /// Writes the markers of a decided transaction into all its partitions, and stores that this is complete. If a marker cannot be written now, it
+    /// is retried later.
     async fn complete(&self, id: &str) {
         let begun = self.access(id).map(|mut access| {
             let term = access.term();
@@ -292,11 +292,11 @@ impl TransactionCoordinator {
         for partition in &work.partitions {
             match self.write_marker(partition, &work.marker, work.rule) {
                 Ok(Some(replica)) => written.push(Stored::until_now(&replica)),
-                // With the partition its part of the transaction is gone.
+                // The partition was deleted, and its part of the transaction with it.
                 Ok(None) if self.topics.is_deleted(partition) => {}
-                // Not here now: it may be opened later, and its readers would wait for the marker forever.
+                // The partition is not available here now. It may be opened later, and its readers would then wait for the marker forever.
                 Ok(None) => outcome = Err(ErrorCode::UnknownTopicOrPartition),
-                // A newer marker was there first.
+                // A newer marker was written first.
                 Err(ErrorCode::InvalidProducerEpoch) => {}
                 Err(error) => outcome = Err(error),
             }
@@ -307,8 +307,8 @@ impl TransactionCoordinator {
         outcome
     }
 
-    /// Writes a marker into a partition here; none where there is no such partition any more. A marker that a newer one of its producer has
-    /// overtaken is done.
+    /// Writes a marker into a partition on this broker; none if the partition does not exist any more. If a newer marker of the same producer was
+    /// already written, the marker counts as written.
     pub fn write_marker(&self, id: &TopicPartition, marker: &Marker, rule: EpochRule) -> Result<Option<Arc<Replica>>, ErrorCode> {
         let replica = match self.partitions.find(&id.topic, id.partition) {
             Ok(replica) => replica,
@@ -333,12 +333,12 @@ impl TransactionCoordinator {
         }
     }
 
-    /// One transactional id; none where it is not known.
+    /// One transactional id; none if it is unknown.
     pub fn describe(&self, id: &str) -> Result<Option<TransactionView>, ErrorCode> {
         Ok(self.access(id)?.state.describe(id))
     }
 
-    /// All transactional ids of this broker; an error while some of them load.
+    /// All transactional ids of this broker; an error while some of them are being loaded.
     pub fn list(&self) -> Result<Vec<TransactionView>, ErrorCode> {
         let mut all = Vec::new();
         for number in 0..self.instances.count() {
@@ -351,7 +351,7 @@ impl TransactionCoordinator {
         Ok(all)
     }
 
-    /// How long ago a transaction began, by its wall time.
+    /// The age of a transaction in wall-clock time.
     pub fn age_ms(&self, start_ms: i64) -> i64 {
         self.env.clock.wall_ms().saturating_sub(start_ms)
     }
@@ -361,14 +361,14 @@ impl TransactionCoordinator {
         self.instances.count()
     }
 
-    /// Aborts what takes too long, takes up what was cut short, and forgets ids that nobody uses, until told to stop.
+    /// Aborts transactions that time out, resumes interrupted ones, and deletes unused transactional ids, until told to stop.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let every = |ms: i64| tokio::time::interval(Duration::from_millis(ms.max(1) as u64));
         let mut late = every(self.settings.abort_check_ms);
         let mut expired = every(self.settings.expiration_check_ms);
         let mut again = tokio::time::interval(COMPLETE_AGAIN);
         loop {
-            // Cancelling a wait loses nothing: what is due is looked for anew.
+            // Cancelling a wait loses nothing: pending work is determined anew.
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -380,7 +380,7 @@ impl TransactionCoordinator {
             let of = |access: Access<'_, TransactionShard>| (access.state.to_complete(), access.stored());
             let waiting: Vec<(Vec<String>, Stored)> = self.instances.active().map(|(_, access)| of(access)).collect();
             for (id, stored) in waiting.into_iter().flat_map(|(ids, stored)| ids.into_iter().map(move |id| (id, stored.clone()))) {
-                // Only what is stored and cannot be taken back is told.
+                // Markers are written only for decisions that are stored and committed.
                 if stored.settled().await.is_ok() {
                     self.begin_completing(&id).await;
                 }
@@ -396,7 +396,7 @@ impl TransactionCoordinator {
         for (_, mut access) in self.instances.active() {
             for (id, next) in access.state.timed_out(now) {
                 info!(transactional_id = id, timeout_ms = next.timeout_ms, "a transaction takes too long and is aborted");
-                // What cannot be stored now is late the next time too.
+                // If the abort cannot be stored now, the next check tries again.
                 let _ = self.store(&mut access, &id, &next);
             }
         }
@@ -414,7 +414,7 @@ impl TransactionCoordinator {
         }
     }
 
-    /// Stores a decision, which counts from then on.
+    /// Stores a decision and applies it.
     fn store(&self, access: &mut Access<'_, TransactionShard>, id: &str, next: &Transaction) -> Result<(), ErrorCode> {
         store(&access.replica, &[encode(id, Some(next))], None, self.now().wall_ms)?;
         access.state.put(id, next.clone());
@@ -425,17 +425,18 @@ impl TransactionCoordinator {
         self.instances.access(partition_for(id, self.instances.count()))
     }
 
-    /// The instance of an id, if it still is the one of a term. Another one has read from its partition what is decided and not done.
+    /// The instance of an id, if its term is still `term`. An instance of another term has read the decided and incomplete transactions from its
+    /// partition.
     fn access_in(&self, id: &str, term: Term) -> Option<Access<'_, TransactionShard>> {
         self.access(id).ok().filter(|access| access.term() == term)
     }
 
-    /// Whether the transactions' topic is here and is not loaded, because somebody else has created it.
+    /// Whether the transactions' topic is on this broker and is not loaded, because it was not created by this coordinator.
     pub fn has_unloaded(&self) -> bool {
         self.instances.has_unloaded()
     }
 
-    /// Topics were deleted: where one is the transactions' own, what was loaded of it is dropped.
+    /// Topics were deleted: if the transactions' topic is one of them, its instances are dropped.
     pub fn topics_deleted(&self) {
         self.instances.unload_gone();
     }

@@ -1,4 +1,4 @@
-//! The transactional ids of one partition of `__transaction_state`: requests in, what is to be stored out. What was stored is then applied.
+//! The transactional ids of one partition of `__transaction_state`: a request returns the state to store, which is applied after it was stored.
 
 use std::collections::BTreeMap;
 
@@ -35,9 +35,9 @@ pub struct TransactionView {
     pub producer: Identity,
     /// Its state.
     pub state: TransactionState,
-    /// How long a transaction may take.
+    /// The transaction timeout.
     pub timeout_ms: i32,
-    /// Wall time at which the open one began, or -1.
+    /// Wall-clock time at which the open transaction began, or -1.
     pub start_ms: i64,
     /// Its partitions.
     pub partitions: Vec<TopicPartition>,
@@ -48,17 +48,17 @@ pub struct TransactionView {
 pub struct InitRequest {
     /// The id.
     pub transactional_id: String,
-    /// How long a transaction may take.
+    /// The transaction timeout.
     pub timeout_ms: i32,
-    /// Who the producer was, where it goes on after an error.
+    /// The producer's identity, if it continues after an error.
     pub expected: Option<Identity>,
 }
 
-/// A decided transaction whose partitions are to be told.
+/// A decided transaction whose markers have to be written.
 #[derive(Debug)]
 pub(super) struct ToComplete {
     pub(super) marker: Marker,
-    /// What holds of the epoch in the marker.
+    /// The rule for the epoch in the marker.
     pub(super) rule: EpochRule,
     pub(super) partitions: Vec<TopicPartition>,
 }
@@ -70,7 +70,7 @@ pub struct TransactionShard {
 }
 
 impl TransactionShard {
-    /// Applies a record that is in the partition.
+    /// Applies a record that is stored in the partition.
     pub(super) fn replay(&mut self, id: String, value: Option<&TransactionLogValue>, now: Now) {
         match value.and_then(|value| Transaction::restore(value, now)) {
             Some(transaction) => self.transactions.insert(id, transaction),
@@ -78,7 +78,7 @@ impl TransactionShard {
         };
     }
 
-    /// Applies what was stored.
+    /// Applies a state that was stored.
     pub(super) fn put(&mut self, id: &str, transaction: Transaction) {
         if let Some(before) = self.transactions.get(id) {
             transaction.assert_follows(before, id);
@@ -86,12 +86,12 @@ impl TransactionShard {
         self.transactions.insert(id.to_string(), transaction);
     }
 
-    /// Takes an id away whose tombstone was stored.
+    /// Removes an id whose tombstone was stored.
     pub(super) fn remove(&mut self, id: &str) {
         self.transactions.remove(id);
     }
 
-    /// A producer begins to use an id.
+    /// A producer starts to use an id.
     pub(super) fn init(&self, request: &InitRequest, fresh: Option<ProducerId>, now: Now) -> Result<Init, ErrorCode> {
         if let Some(known) = self.transactions.get(&request.transactional_id) {
             return known.init(request.timeout_ms, request.expected, fresh, now);
@@ -100,7 +100,7 @@ impl TransactionShard {
         Transaction::new(fresh, request.timeout_ms, now).init(request.timeout_ms, request.expected, None, now)
     }
 
-    /// Adds partitions; none where nothing has to be stored.
+    /// Adds partitions; none if nothing has to be stored.
     pub(super) fn add(
         &self,
         id: &str,
@@ -112,7 +112,7 @@ impl TransactionShard {
         self.known(id)?.add(producer, partitions, client_version, now)
     }
 
-    /// Whether partitions are part of the open transaction, one by one.
+    /// Whether each of the partitions is part of the open transaction.
     pub(super) fn verify(&self, id: &str, producer: Identity, partitions: &[TopicPartition]) -> Result<Vec<ErrorCode>, ErrorCode> {
         self.known(id)?.verify(producer, partitions)
     }
@@ -137,7 +137,7 @@ impl TransactionShard {
         self.transactions.get(id).ok_or(ErrorCode::InvalidProducerIdMapping)
     }
 
-    /// Takes on to tell the partitions of a decided transaction; none where there is nothing to tell, or somebody is at it.
+    /// Begins to write the markers of a decided transaction; none if no markers have to be written, or they are being written already.
     pub(super) fn begin_completing(&mut self, id: &str, coordinator_epoch: i32) -> Option<ToComplete> {
         let transaction = self.transactions.get_mut(id).filter(|transaction| !transaction.is_completing)?;
         let (marker, rule) = transaction.marker(coordinator_epoch)?;
@@ -145,14 +145,14 @@ impl TransactionShard {
         Some(ToComplete { marker, rule, partitions: transaction.partitions.iter().cloned().collect() })
     }
 
-    /// Not every partition could be told; somebody has to try again.
+    /// Not every marker could be written: the transaction must be completed by a later attempt.
     pub(super) fn stop_completing(&mut self, id: &str) {
         if let Some(transaction) = self.transactions.get_mut(id) {
             transaction.is_completing = false;
         }
     }
 
-    /// The transaction once all its partitions are told what `told` says.
+    /// The state of the transaction after all markers of `told` are written.
     pub(super) fn completed(&self, id: &str, told: &ToComplete, now: Now) -> Transaction {
         let decided = self.transactions.get(id).and_then(|transaction| transaction.completed(now).zip(transaction.marker(0)));
         let Some((next, (marker, _))) = decided else { panic!("{id} was taken away while its partitions were told {:?}", told.marker) };
@@ -161,24 +161,24 @@ impl TransactionShard {
         next
     }
 
-    /// Open transactions that have taken too long, as they are to be.
+    /// Open transactions that have timed out, in their next state.
     pub(super) fn timed_out(&self, now: Now) -> Vec<(String, Transaction)> {
         let is_late = |t: &Transaction| t.deadline_ms().is_some_and(|deadline_ms| deadline_ms <= now.mono_ms);
         self.transactions.iter().filter(|(_, t)| is_late(t)).map(|(id, t)| (id.clone(), t.timed_out(now))).collect()
     }
 
-    /// Ids that nobody has used for too long.
+    /// Ids that were unused for too long.
     pub(super) fn expired(&self, expiration_ms: i64, now: Now) -> Vec<String> {
         self.transactions.iter().filter(|(_, t)| t.is_expired(expiration_ms, now)).map(|(id, _)| id.clone()).collect()
     }
 
-    /// Decided transactions whose partitions nobody is telling.
+    /// Decided transactions whose markers are not being written.
     pub(super) fn to_complete(&self) -> Vec<String> {
         let waits = |t: &Transaction| t.marker(0).is_some() && !t.is_completing;
         self.transactions.iter().filter(|(_, t)| waits(t)).map(|(id, _)| id.clone()).collect()
     }
 
-    /// Whether a producer's transaction in a partition is known here, so that it will be ended.
+    /// Whether a producer's transaction in a partition is known here, so that this coordinator will end it.
     pub(super) fn has(&self, producer: ProducerId, partition: &TopicPartition) -> bool {
         let undecided = |t: &Transaction| t.state == TransactionState::Ongoing || t.marker(0).is_some();
         self.transactions.values().any(|t| t.producer.id == producer && undecided(t) && t.partitions.contains(partition))

@@ -1,15 +1,15 @@
-//! One transactional id: who its producer is, and where its transaction stands.
+//! One transactional id: its producer, and the state of its transaction.
 //!
 //! | from | to | when |
 //! |---|---|---|
 //! | Empty, CompleteCommit, CompleteAbort | Empty | a producer begins to use the id |
 //! | Empty, CompleteCommit, CompleteAbort | Ongoing | a partition is added |
-//! | Ongoing | PrepareCommit, PrepareAbort | the producer ends it, it takes too long, or another producer begins to use the id |
-//! | Empty, CompleteCommit, CompleteAbort | PrepareAbort | a producer that bumps its epoch aborts what has no partition (KIP-890) |
+//! | Ongoing | PrepareCommit, PrepareAbort | the producer ends it, it times out, or another producer starts to use the id |
+//! | Empty, CompleteCommit, CompleteAbort | PrepareAbort | a producer that bumps its epoch aborts a transaction without partitions (KIP-890) |
 //! | PrepareCommit | CompleteCommit | every partition has its marker |
 //! | PrepareAbort | CompleteAbort | every partition has its marker |
 //!
-//! A transition is stored before it counts, so Kafka's transitions that are pending have no counterpart here.
+//! A transition is stored before it takes effect, so Kafka's pending transitions have no counterpart here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,11 +19,11 @@ use crate::protocol::ErrorCode;
 use crate::protocol::generated::transaction_state::{PartitionsSchema, TransactionLogValue};
 use crate::records::{EpochRule, Marker, TransactionResult};
 
-/// The last epoch that a producer may have; the one above it only fences.
+/// The last epoch that a producer may use; the epoch above it is used only to fence.
 const EPOCH_LAST: i16 = i16::MAX - 1;
 /// No producer id, or no epoch.
 const NONE: i16 = -1;
-/// The level of `transaction.version` from which on the epoch grows with each transaction.
+/// The level of `transaction.version` from which the epoch grows with each transaction.
 const GROWS_FROM: i16 = 2;
 
 /// The states, with their numbers in the log.
@@ -48,7 +48,7 @@ impl TransactionState {
         TransactionState::CompleteCommit,
         TransactionState::CompleteAbort,
     ];
-    /// Kafka's states that no transaction here is ever in, by name.
+    /// Kafka's states that are not used here, by name.
     pub const OTHERS: [&str; 2] = ["Dead", "PrepareEpochFence"];
 
     /// Kafka's name.
@@ -89,51 +89,51 @@ impl Identity {
 pub(super) struct Transaction {
     /// Its producer; epoch -1 before its first use.
     pub(super) producer: Identity,
-    /// The producer id before this one, where the epochs of that one were used up.
+    /// The previous producer id, if its epochs were exhausted.
     previous_id: ProducerId,
-    /// The producer id that comes after this transaction, where the epochs of this one are used up.
+    /// The producer id after this transaction, if the epochs of the current one are exhausted.
     next_id: ProducerId,
-    /// The epoch before this one, while the broker runs: by it a request that is sent again is known.
+    /// The previous epoch, kept in memory only: it identifies a retried request.
     last_epoch: i16,
     pub(super) timeout_ms: i32,
     pub(super) state: TransactionState,
     pub(super) partitions: BTreeSet<TopicPartition>,
-    /// Wall time at which the transaction began; -1 where none is.
+    /// Wall-clock time at which the transaction began; -1 if none is open.
     pub(super) start_ms: i64,
-    /// Wall time of the last change.
+    /// Wall-clock time of the last change.
     updated_ms: i64,
     client_version: i16,
     /// Monotonic time of the beginning, and of the last change.
     start_mono_ms: i64,
     updated_mono_ms: i64,
-    /// Somebody is writing markers.
+    /// Whether its markers are being written.
     pub(super) is_completing: bool,
 }
 
-/// How a request to end a transaction is answered.
+/// The outcome of a request to end a transaction.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// It is so already: the identity of the next transaction.
+    /// It has already ended in this way: the identity for the next transaction.
     Done(Identity),
-    /// It is decided once this is stored: the identity of the next transaction.
+    /// The decision, which has to be stored: the identity for the next transaction.
     Prepared(Box<Transaction>, Identity),
     /// A new producer id is needed first.
     NeedsProducerId,
 }
 
-/// How a request to use a transactional id is answered.
+/// The outcome of a request to use a transactional id.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Init {
-    /// It is its producer's once this is stored.
+    /// The producer owns the id once this is stored.
     Ready(Box<Transaction>),
-    /// What is open has to be aborted first: it is decided once this is stored.
+    /// The open transaction must be aborted first; this is the decision, which has to be stored.
     Aborts(Box<Transaction>),
     /// A new producer id is needed first.
     NeedsProducerId,
 }
 
 impl Transaction {
-    /// A new transactional id, with a producer id that nobody has had.
+    /// A new transactional id, with a producer id that was never used before.
     pub(super) fn new(producer_id: ProducerId, timeout_ms: i32, now: Now) -> Transaction {
         Transaction {
             producer: Identity { id: producer_id, epoch: ProducerEpoch(NONE) },
@@ -152,8 +152,8 @@ impl Transaction {
         }
     }
 
-    /// The transaction of a stored value; none where its state is none that we know. Times that have passed since it was stored are taken from
-    /// the wall clock once, here, and not where that was set back.
+    /// The transaction of a stored value; none if its state is unknown. The time that has passed since it was stored is computed once, here, from the
+    /// wall clock; it is 0 if the wall clock was set back.
     pub(super) fn restore(value: &TransactionLogValue, now: Now) -> Option<Transaction> {
         let ago = |wall_ms: i64| now.mono_ms - (now.wall_ms - wall_ms).max(0);
         let (start_ms, updated_ms) = (value.transaction_start_timestamp_ms, value.transaction_last_update_timestamp_ms);
@@ -178,7 +178,7 @@ impl Transaction {
         })
     }
 
-    /// What is stored. Kafka writes no list of partitions where the state is Empty.
+    /// The value to store. As in Kafka, it has no list of partitions in state Empty.
     pub(super) fn value(&self) -> TransactionLogValue {
         let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
         for partition in &self.partitions {
@@ -201,7 +201,7 @@ impl Transaction {
         }
     }
 
-    /// A producer begins to use the id. `expected` is who it was, where it goes on after an error (KIP-360).
+    /// A producer starts to use the id. `expected` is its identity if it continues after an error (KIP-360).
     pub(super) fn init(&self, timeout_ms: i32, expected: Option<Identity>, fresh: Option<ProducerId>, now: Now) -> Result<Init, ErrorCode> {
         let epoch = self.producer.epoch.0;
         if let Some(expected) = expected {
@@ -217,7 +217,8 @@ impl Transaction {
                 if expected.is_some_and(|expected| !is_known(expected)) {
                     return Err(ErrorCode::ProducerFenced);
                 }
-                // A producer that goes on finds its own epoch again when it asks once more; one that takes over leaves nothing to the old one.
+                // If the producer continues and retries, its own epoch must still be recognized; if another producer takes over, the old producer's
+                // epoch must not be.
                 let last_epoch = expected.map_or(NONE, |_| epoch);
                 return Ok(Init::Aborts(Box::new(Transaction { last_epoch, ..self.fenced(now) })));
             }
@@ -225,7 +226,7 @@ impl Transaction {
         }
         let mut next = self.changed(TransactionState::Empty, now);
         (next.partitions, next.start_ms, next.timeout_ms) = (BTreeSet::new(), -1, timeout_ms);
-        // The epoch above the last one only fences: who had the last one, and was fenced by a time-out, does not get it either.
+        // The epoch above the last one is used only to fence: a producer with the last epoch that was fenced by a timeout does not get it either.
         let was_fenced = |expected: Identity| epoch > EPOCH_LAST && expected.epoch.0 == self.last_epoch;
         if epoch >= EPOCH_LAST && expected.is_none_or(|expected| expected.epoch.0 == epoch || was_fenced(expected)) {
             let Some(fresh) = fresh else { return Ok(Init::NeedsProducerId) };
@@ -239,14 +240,14 @@ impl Transaction {
             Some(expected) if epoch == NONE || expected.epoch.0 == epoch => {
                 (next.producer.epoch.0, next.last_epoch) = (epoch + 1, epoch);
             }
-            // The answer to the same request was lost.
+            // A retry: the response to the same request was lost.
             Some(expected) if expected.epoch.0 == self.last_epoch => {}
             Some(_) => return Err(ErrorCode::ProducerFenced),
         }
         Ok(Init::Ready(Box::new(next)))
     }
 
-    /// Adds partitions; none where all of them are in already.
+    /// Adds partitions; none if all of them are already in the transaction.
     pub(super) fn add(
         &self,
         producer: Identity,
@@ -270,7 +271,7 @@ impl Transaction {
         Ok(Some(next))
     }
 
-    /// Whether partitions are part of the open transaction, one by one.
+    /// Whether each of the partitions is part of the open transaction.
     pub(super) fn verify(&self, producer: Identity, partitions: &[TopicPartition]) -> Result<Vec<ErrorCode>, ErrorCode> {
         self.check(producer)?;
         if matches!(self.state, TransactionState::PrepareCommit | TransactionState::PrepareAbort) {
@@ -317,7 +318,7 @@ impl Transaction {
     fn end_growing(&self, producer: Identity, result: TransactionResult, fresh: Option<ProducerId>, now: Now) -> Result<End, ErrorCode> {
         let current = self.producer;
         let is_overflown = producer.id == self.previous_id && producer.epoch.0 == EPOCH_LAST && current.epoch.0 == 0;
-        // The answer to the same request was lost.
+        // A retry: the response to the same request was lost.
         let is_again = is_overflown || (producer.id == current.id && producer.epoch.0.checked_add(1) == Some(current.epoch.0));
         if !is_again {
             self.check(producer)?;
@@ -330,7 +331,7 @@ impl Transaction {
             }
             (TransactionState::CompleteCommit | TransactionState::CompleteAbort, Ok(Some(()))) if is_again => self.answer_again(fresh, now),
             (TransactionState::Ongoing, _) => self.prepare_growing(result, fresh, now),
-            // Nothing was sent since: what is aborted has no partition.
+            // No partition was added since the last transaction: the aborted transaction has no partitions.
             (_, _) if result == TransactionResult::Abort && !is_again => self.prepare_growing(result, fresh, now),
             _ => Err(ErrorCode::InvalidTxnState),
         }
@@ -354,7 +355,7 @@ impl Transaction {
         Ok(End::Prepared(Box::new(next), Identity { id: fresh, epoch: ProducerEpoch(0) }))
     }
 
-    /// The answer to a request that has been done. The epoch above the last one only fences, so its producer gets a new id instead.
+    /// The response to a retried request. The epoch above the last one is used only to fence, so the producer gets a new id instead.
     fn answer_again(&self, fresh: Option<ProducerId>, now: Now) -> Result<End, ErrorCode> {
         if self.producer.epoch.0 <= EPOCH_LAST {
             return Ok(End::Done(self.producer));
@@ -367,7 +368,7 @@ impl Transaction {
         Ok(End::Prepared(Box::new(next), identity))
     }
 
-    /// Whether it has ended so; an error where it is ending, or has ended otherwise.
+    /// Whether it has ended with this result; an error if it is still ending, or has ended with the other result.
     fn is_ended(&self, result: TransactionResult) -> Result<Option<()>, ErrorCode> {
         use TransactionResult::{Abort, Commit};
         match (self.state, result) {
@@ -378,8 +379,8 @@ impl Transaction {
         }
     }
 
-    /// The open transaction is aborted because it takes too long, with an epoch that its producer does not have. Its producer may go on: who
-    /// asks with the epoch before gets the new one, as if the answer to the same request had been lost. Kafka answers so too.
+    /// The open transaction is aborted because it timed out, with an epoch that its producer does not have. Its producer may continue: a request with
+    /// the previous epoch gets the new one, as if the response to the same request had been lost. Kafka does the same.
     pub(super) fn timed_out(&self, now: Now) -> Transaction {
         Transaction { last_epoch: self.producer.epoch.0, ..self.fenced(now) }
     }
@@ -391,7 +392,7 @@ impl Transaction {
         next
     }
 
-    /// Every partition has its marker.
+    /// The state after every partition has its marker.
     pub(super) fn completed(&self, now: Now) -> Option<Transaction> {
         let state = match self.state {
             TransactionState::PrepareCommit => TransactionState::CompleteCommit,
@@ -408,8 +409,8 @@ impl Transaction {
         Some(next)
     }
 
-    /// Asserts what holds of every change: the epoch of a producer id never falls, a decision is not taken back, and what has ended has no
-    /// partition left.
+    /// Asserts the invariants of every change: the epoch of a producer id never falls, a decision is never reverted, and an ended transaction has no
+    /// partitions.
     pub(super) fn assert_follows(&self, before: &Transaction, id: &str) {
         let (was, is) = (before.producer, self.producer);
         assert!(was.id != is.id || was.epoch <= is.epoch, "the epoch of {id} fell from {was:?} to {is:?}");
@@ -426,7 +427,7 @@ impl Transaction {
         assert!(self.state != TransactionState::Ongoing || self.start_ms >= 0, "{id} is open and has begun at {}", self.start_ms);
     }
 
-    /// What its partitions are told, and what holds of the epoch in it; none where nothing is decided.
+    /// The marker for its partitions, and the rule for the epoch in it; none if the transaction is not decided.
     pub(super) fn marker(&self, coordinator_epoch: i32) -> Option<(Marker, EpochRule)> {
         let result = match self.state {
             TransactionState::PrepareCommit => TransactionResult::Commit,
@@ -438,12 +439,12 @@ impl Transaction {
         Some((Marker { producer_id, producer_epoch, result, coordinator_epoch }, rule))
     }
 
-    /// When it has taken too long, in monotonic time; none where it is not open.
+    /// The monotonic time at which it times out; none if it is not open.
     pub(super) fn deadline_ms(&self) -> Option<i64> {
         (self.state == TransactionState::Ongoing).then_some(self.start_mono_ms.saturating_add(i64::from(self.timeout_ms)))
     }
 
-    /// Whether nobody has used it for longer than `expiration_ms`.
+    /// Whether it was unused for longer than `expiration_ms`.
     pub(super) fn is_expired(&self, expiration_ms: i64, now: Now) -> bool {
         let rests = matches!(self.state, TransactionState::Empty | TransactionState::CompleteCommit | TransactionState::CompleteAbort);
         rests && now.mono_ms.saturating_sub(self.updated_mono_ms) >= expiration_ms
@@ -479,7 +480,7 @@ mod tests {
         before.add(before.producer, &[TopicPartition::new("t", 0)], client_version, NOW).unwrap().unwrap()
     }
 
-    /// What follows is stored, so it has to follow.
+    /// Applies the next state; it would be stored, so it has to satisfy the assertions.
     fn follow(before: &Transaction, next: Transaction) -> Transaction {
         next.assert_follows(before, "id");
         next
@@ -491,7 +492,7 @@ mod tests {
         follow(&fenced, fenced.completed(NOW).unwrap())
     }
 
-    /// The producer ends its transaction as clients of KIP-890 do.
+    /// The producer ends its transaction like a client of KIP-890.
     fn ended(epoch: i16, result: TransactionResult) -> Transaction {
         let open = ongoing(epoch, GROWS_FROM);
         let End::Prepared(next, _) = open.end(open.producer, result, EpochRule::Grows, Some(ProducerId(FRESH)), NOW).unwrap() else {
@@ -501,7 +502,7 @@ mod tests {
         follow(&next, next.completed(NOW).unwrap())
     }
 
-    /// InitProducerId until it is answered, as the service does it.
+    /// Runs InitProducerId until it is answered, as the service does.
     fn init(id: &mut Transaction, expected: Option<(i64, i16)>) -> Result<(i64, i16), ErrorCode> {
         let expected = expected.map(|(id, epoch)| Identity::new(id, epoch));
         let mut fresh = None;
@@ -520,8 +521,8 @@ mod tests {
         }
     }
 
-    /// Asked of Apache Kafka 4.3.1 by raw requests, each state and request under a transactional id of its own; where the answer differs, the
-    /// line says so. The second answer is the one to the same request sent again.
+    /// Recorded from Apache Kafka 4.3.1 with raw requests, each state and request under its own transactional id; where our answer differs, a comment
+    /// on the line states it. The second answer is the one to the same request sent again.
     #[test]
     fn init_producer_id_answers_as_kafka_does() {
         use ErrorCode::ProducerFenced;
@@ -537,9 +538,9 @@ mod tests {
             ("open, nobody", ongoing(0, 0), None, Ok((PID, 2)), Ok((PID, 3))),
             ("open, itself", ongoing(0, 0), Some((PID, 0)), Ok((PID, 1)), Ok((PID, 1))),
             ("open, itself, growing", ongoing(0, 2), Some((PID, 0)), Ok((PID, 1)), Ok((PID, 1))),
-            // Kafka aborts what is open and refuses then; here who is fenced aborts nothing.
+            // Kafka aborts the open transaction and then returns an error; here a fenced producer aborts nothing.
             ("open, an epoch before", ongoing(2, 0), Some((PID, 1)), fenced, fenced),
-            // Kafka takes it after the abort, because its own epoch has come up to it.
+            // Kafka accepts it after the abort, because its own epoch has reached the requested one by then.
             ("open, an epoch to come", ongoing(0, 0), Some((PID, 1)), fenced, fenced),
             ("open, another id", ongoing(0, 0), Some((99, 0)), fenced, fenced),
             ("ended, nobody", ended(0, Commit), None, Ok((PID, 2)), Ok((PID, 3))),
@@ -553,9 +554,9 @@ mod tests {
             ("took too long, nobody", late(0, 0), None, Ok((PID, 2)), Ok((PID, 3))),
             ("used up, nobody", at(LAST), None, Ok((FRESH, 0)), Ok((FRESH, 1))),
             ("used up, itself", at(LAST), Some((PID, LAST)), Ok((FRESH, 0)), Ok((FRESH, 0))),
-            // Kafka refuses the second one: it forgets the epoch before when it rotates in an abort.
+            // Kafka rejects the second request: it forgets the previous epoch when the abort changes the producer id.
             ("used up and open, itself", ongoing(LAST, 0), Some((PID, LAST)), Ok((FRESH, 0)), Ok((FRESH, 0))),
-            // Kafka skips an epoch: it rotates in the abort, and counts on then.
+            // Kafka skips an epoch: the abort changes the producer id, and the epoch is then bumped once more.
             ("used up and open, nobody", ongoing(LAST, 0), None, Ok((FRESH, 0)), Ok((FRESH, 1))),
             ("used up, took too long, itself", late(LAST, 0), Some((PID, LAST)), Ok((FRESH, 0)), Ok((FRESH, 0))),
             ("used up by an end, the old one", ended(LAST, Commit), Some((PID, LAST)), Ok((FRESH, 0)), Ok((FRESH, 0))),
@@ -581,7 +582,7 @@ mod tests {
 
     #[test]
     fn the_epoch_that_only_fences_is_never_given_out() {
-        // A producer of KIP-890 whose last epoch was fenced by a time-out, and whose EndTxn comes late.
+        // A KIP-890 producer whose last epoch was fenced by a timeout, and whose EndTxn arrives late.
         let mut id = late(EPOCH_LAST, GROWS_FROM);
         let last = Identity::new(PID, EPOCH_LAST);
         let end = |id: &Transaction, fresh| id.end(last, TransactionResult::Abort, EpochRule::Grows, fresh, NOW);

@@ -8,7 +8,7 @@ use crate::records::EpochRule;
 use crate::server::dispatch::Call;
 use crate::server::errors;
 
-/// The first version that knows of fenced producers.
+/// The first version with an error code for fenced producers.
 const FENCED_FROM: i16 = 2;
 
 pub(in crate::server) async fn handle(call: Call<AddOffsetsToTxnRequest>) -> AddOffsetsToTxnResponse {

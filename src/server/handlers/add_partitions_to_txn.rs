@@ -1,4 +1,4 @@
-//! AddPartitionsToTxn: partitions become part of a transaction; all of a request or none.
+//! AddPartitionsToTxn: adds partitions to a transaction; either all partitions of a request or none.
 
 use crate::coordinator::{Identity, OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::model::TopicPartition;
@@ -14,7 +14,7 @@ use crate::server::services::Services;
 
 /// The first version for brokers, with several transactions.
 const BATCHED_FROM: i16 = 4;
-/// The first version that knows of fenced producers.
+/// The first version with an error code for fenced producers.
 const FENCED_FROM: i16 = 2;
 
 /// One transaction of a request.
@@ -22,7 +22,7 @@ struct Wanted<'a> {
     id: &'a str,
     producer: Identity,
     topics: &'a [AddPartitionsToTxnTopic],
-    /// Nothing is added: the codes say what is in.
+    /// Adds nothing: the codes report which partitions are in the transaction.
     verify_only: bool,
 }
 
@@ -55,7 +55,7 @@ async fn add(services: &Services, wanted: &Wanted<'_>, version: i16) -> Vec<AddP
     };
     let named = |t: &AddPartitionsToTxnTopic| t.partitions.iter().map(|p| TopicPartition::new(t.name.as_str(), *p)).collect::<Vec<_>>();
     let partitions: Vec<TopicPartition> = wanted.topics.iter().flat_map(named).collect();
-    // Clients write to no internal topic; brokers, from version 4 on, add those of groups.
+    // Clients may not write to internal topics; brokers, from version 4, may add the partitions that store groups.
     let is_forbidden = |p: &TopicPartition| version < BATCHED_FROM && [OFFSETS_TOPIC, TRANSACTIONS_TOPIC].contains(&&*p.topic);
     let is_fine = |p: &TopicPartition| !is_forbidden(p) && is_there(p);
     let codes = if partitions.iter().all(is_fine) {

@@ -1,5 +1,5 @@
-//! Whether the batches of a transaction may go into their partitions: before its first one does, the transaction's coordinator is asked
-//! (KIP-890).
+//! Checks whether the batches of a transaction may be appended to their partitions: before the first batch is appended, the transaction's coordinator
+//! is asked (KIP-890).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use crate::protocol::ErrorCode;
 use crate::records::{BatchHeader, EpochRule};
 use crate::server::services::Services;
 
-/// What a client can be told, by the version of its request.
+/// The error codes and features that a client supports, by the version of its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Knows {
-    /// Errors of old, of which it takes most for fatal.
+    /// Only the original errors, most of which are fatal for the client.
     Little,
-    /// Errors after which it aborts and goes on.
+    /// Also the errors after which it aborts its transaction and continues.
     Abortable,
-    /// That the broker adds partitions to its transaction.
+    /// Also that the broker adds partitions to its transaction.
     Adding,
 }
 
@@ -28,7 +28,7 @@ impl Knows {
         if self == Knows::Adding { EpochRule::Grows } else { EpochRule::Stays }
     }
 
-    /// A coordinator's error as such a client understands it: what passes is said so that it tries again.
+    /// A coordinator's error as this client supports it: a temporary error is mapped to a code after which the client retries.
     pub(super) fn told(self, error: ErrorCode) -> ErrorCode {
         match (error, self) {
             (ErrorCode::ProducerFenced, _) => ErrorCode::InvalidProducerEpoch,
@@ -46,12 +46,12 @@ impl Knows {
     }
 }
 
-/// What the coordinator said, by partition. Partitions in which the transaction is open already are not in it.
+/// The coordinator's answers by partition. Partitions in which the transaction is already open are not included.
 #[derive(Debug, Default)]
 pub(super) struct Admission(BTreeMap<TopicPartition, Result<Verification, ErrorCode>>);
 
 impl Admission {
-    /// Asks for the partitions of a request's batches that are transactional.
+    /// Asks the coordinator about the partitions of a request's transactional batches.
     pub(super) async fn ask(
         services: &Services,
         transactional_id: &str,
@@ -76,7 +76,7 @@ impl Admission {
         Admission(asked)
     }
 
-    /// What the coordinator said of a partition; none where it did not have to be asked.
+    /// The coordinator's answer for a partition; none if it did not have to be asked.
     pub(super) fn of(&self, partition: &TopicPartition) -> Result<Option<&Verification>, ErrorCode> {
         self.0.get(partition).map(|asked| asked.as_ref().map_err(|error| *error)).transpose()
     }

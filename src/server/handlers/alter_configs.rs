@@ -1,4 +1,4 @@
-//! AlterConfigs: all settings of a resource are replaced.
+//! AlterConfigs: replaces all settings of a resource.
 
 use super::configs::{Wanted, alter};
 use crate::cluster::Alteration;

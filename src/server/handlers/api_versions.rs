@@ -1,4 +1,4 @@
-//! ApiVersions: what this broker serves.
+//! ApiVersions: the APIs and features that this broker serves.
 
 use crate::cluster::{FEATURES, Feature};
 use crate::protocol::generated::api_versions::{
@@ -7,7 +7,7 @@ use crate::protocol::generated::api_versions::{
 use crate::protocol::{ApiKey, ErrorCode};
 use crate::server::dispatch::{Call, SERVED, Served};
 
-/// The first version in which a feature's lowest level may be 0.
+/// The first version in which the minimum level of a feature may be 0.
 const LEVEL_ZERO_FROM: i16 = 4;
 
 pub(in crate::server) async fn handle(call: Call<ApiVersionsRequest>) -> ApiVersionsResponse {
@@ -16,7 +16,7 @@ pub(in crate::server) async fn handle(call: Call<ApiVersionsRequest>) -> ApiVers
         return ApiVersionsResponse { error_code: ErrorCode::InvalidRequest.code(), ..Default::default() };
     }
     let image = call.caller.services.cluster.image();
-    // Clients of earlier releases take a lowest level of 0 for malformed (KIP-1022).
+    // Clients of earlier releases reject a minimum level of 0 as malformed (KIP-1022).
     let shown = FEATURES.iter().filter(|feature| feature.min > 0 || call.version >= LEVEL_ZERO_FROM);
     let supported = |f: &Feature| SupportedFeatureKey { name: f.name.to_string(), min_version: f.min, max_version: f.max };
     let finalized = |f: &Feature| {
@@ -32,13 +32,13 @@ pub(in crate::server) async fn handle(call: Call<ApiVersionsRequest>) -> ApiVers
     }
 }
 
-/// The answer, in version 0, to a version that is not known (KIP-511): the client tries again with our newest.
+/// The response, in version 0, to an unknown version (KIP-511): the client retries with our newest version.
 pub(in crate::server) fn unsupported() -> ApiVersionsResponse {
     let own = SERVED.iter().filter(|served| served.key == ApiKey::ApiVersions).map(advertised).collect();
     ApiVersionsResponse { error_code: ErrorCode::UnsupportedVersion.code(), api_keys: own, ..Default::default() }
 }
 
-/// Produce is said to begin at 0, though 0 to 2 are not served: librdkafka up to 2.8 stops compressing otherwise (KAFKA-18659).
+/// Produce is advertised from version 0, although versions 0 to 2 are not served: otherwise librdkafka up to 2.8 stops compressing (KAFKA-18659).
 fn advertised(served: &Served) -> ApiVersion {
     let min_version = if served.key == ApiKey::Produce { 0 } else { served.min };
     ApiVersion { api_key: served.key as i16, min_version, max_version: served.max }

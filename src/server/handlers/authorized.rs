@@ -1,8 +1,8 @@
-//! The operations that a client may carry out, as a bit field (KIP-430): bit n stands for the operation that Kafka numbers n.
+//! The operations that a client is authorized for, as a bit field (KIP-430): bit n is the operation with Kafka's number n.
 //!
-//! There is no authorizer, so a client may do everything that the kind of resource supports.
+//! There is no authorizer, so a client may perform every operation that the resource type supports.
 
-/// What an answer holds where the client did not ask.
+/// The value in a response if the client did not request the operations.
 pub(super) const NOT_ASKED: i32 = i32::MIN;
 
 const READ: i32 = 1 << 3;
@@ -16,14 +16,14 @@ const DESCRIBE_CONFIGS: i32 = 1 << 10;
 const ALTER_CONFIGS: i32 = 1 << 11;
 const IDEMPOTENT_WRITE: i32 = 1 << 12;
 
-/// Of a topic.
+/// The operations on a topic.
 pub(super) const ON_TOPIC: i32 = READ | WRITE | CREATE | DELETE | ALTER | DESCRIBE | DESCRIBE_CONFIGS | ALTER_CONFIGS;
-/// Of the cluster.
+/// The operations on the cluster.
 pub(super) const ON_CLUSTER: i32 = CREATE | ALTER | DESCRIBE | CLUSTER_ACTION | DESCRIBE_CONFIGS | ALTER_CONFIGS | IDEMPOTENT_WRITE;
-/// Of a group.
+/// The operations on a group.
 pub(super) const ON_GROUP: i32 = READ | DELETE | DESCRIBE | DESCRIBE_CONFIGS | ALTER_CONFIGS;
 
-/// The operations, where the client asked for them.
+/// The operations, if the client requested them.
 pub(super) fn if_asked(is_asked: bool, operations: i32) -> i32 {
     if is_asked { operations } else { NOT_ASKED }
 }

@@ -1,4 +1,4 @@
-//! What AlterConfigs and IncrementalAlterConfigs share: resources by type and name, and the way to the controller.
+//! The shared part of AlterConfigs and IncrementalAlterConfigs: resources by type and name, and the request to the controller.
 
 use crate::cluster::{Alteration, Event, Resource, Response};
 use crate::model::is_legal_topic_name;
@@ -13,15 +13,15 @@ pub(super) const BROKER_LOGGER: i8 = 8;
 pub(super) const CLIENT_METRICS: i8 = 16;
 pub(super) const GROUP: i8 = 32;
 
-/// A resource that is to be altered.
+/// A resource to alter.
 pub(super) struct Wanted {
     pub(super) kind: i8,
     pub(super) name: String,
-    /// The change, or what is wrong with it.
+    /// The change, or an error message.
     pub(super) alteration: Result<Alteration, String>,
 }
 
-/// How that went.
+/// The result for a resource.
 pub(super) struct Altered {
     pub(super) kind: i8,
     pub(super) name: String,
@@ -29,7 +29,7 @@ pub(super) struct Altered {
     pub(super) message: Option<String>,
 }
 
-/// Alters resources; each has a result of its own, in the order of the request.
+/// Alters resources; each one has its own result, in the order of the request.
 pub(super) async fn alter(services: &Services, wanted: Vec<Wanted>, validate_only: bool) -> Vec<Altered> {
     let twice = |w: &Wanted| wanted.iter().filter(|other| (other.kind, &other.name) == (w.kind, &w.name)).count() > 1;
     let checked: Vec<Result<(Resource, Alteration), Refused>> = wanted

@@ -1,13 +1,13 @@
-//! ConsumerGroupHeartbeat: groups of the protocol `consumer` (KIP-848) are not served, and their clients are told so.
+//! ConsumerGroupHeartbeat: groups of the protocol `consumer` (KIP-848) are not served; the response is an error that reports this.
 //!
-//! As Kafka 3.7 to 3.9 does where the protocol is not enabled, the API is offered and answered with UNSUPPORTED_VERSION. librdkafka fails at once
-//! on that answer; where the API is not offered it asks for the coordinator again and again and reports nothing. The Java client fails either way.
+//! As in Kafka 3.7 to 3.9 with the protocol disabled, the API is advertised and answered with UNSUPPORTED_VERSION. librdkafka then fails immediately;
+//! if the API is not advertised, it repeatedly looks up the coordinator and reports nothing. The Java client fails in both cases.
 
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::consumer_group_heartbeat::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
 use crate::server::dispatch::Call;
 
-/// What the client reports to its user.
+/// The error message that the client reports to its user.
 const MESSAGE: &str =
     "this broker does not serve group.protocol=consumer (KIP-848): set group.protocol=classic in the consumer's configuration";
 

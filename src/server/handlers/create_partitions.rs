@@ -1,4 +1,4 @@
-//! CreatePartitions: topics grow.
+//! CreatePartitions: adds partitions to topics.
 
 use crate::cluster::{Event, MorePartitions, Response};
 use crate::protocol::ErrorCode;

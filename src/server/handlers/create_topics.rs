@@ -1,4 +1,4 @@
-//! CreateTopics: answers when the topics are served.
+//! CreateTopics: creates topics; the response is sent when the topics are served.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,4 @@
-//! DeleteGroups: groups without members go, with their offsets.
+//! DeleteGroups: deletes groups without members, with their offsets.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use crate::protocol::generated::delete_groups::{DeletableGroupResult, DeleteGrou
 use crate::server::dispatch::Call;
 
 pub(in crate::server) async fn handle(call: Call<DeleteGroupsRequest>) -> DeleteGroupsResponse {
-    // A group that is named twice is deleted and answered once, as in Kafka.
+    // A group that is listed twice is deleted and answered once, as in Kafka.
     let names: BTreeSet<String> = call.request.groups_names.into_iter().collect();
     let mut results = Vec::with_capacity(names.len());
     for group_id in names {

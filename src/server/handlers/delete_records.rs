@@ -1,4 +1,4 @@
-//! DeleteRecords: partitions lose their first records.
+//! DeleteRecords: deletes the first records of partitions.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use crate::server::dispatch::Call;
 use crate::server::errors;
 use crate::server::services::Services;
 
-/// In a request: all records up to the high watermark.
+/// In a request: delete all records up to the high watermark.
 const ALL: i64 = -1;
-/// In an answer: no low watermark.
+/// In a response: no low watermark.
 const NONE: i64 = -1;
 
 type Below = (Arc<Replica>, Option<Offset>);
@@ -51,7 +51,7 @@ pub(in crate::server) async fn handle(mut call: Call<DeleteRecordsRequest>) -> D
     DeleteRecordsResponse { topics: topics.collect(), ..Default::default() }
 }
 
-/// As in Kafka's answer, a partition that is named twice is there once, and a topic without partitions is not there.
+/// As in Kafka's response, a partition that is listed twice is included once, and a topic without partitions is not included.
 fn keep_first(request: &mut DeleteRecordsRequest) {
     let mut named = BTreeSet::new();
     for topic in &mut request.topics {

@@ -1,4 +1,4 @@
-//! DeleteTopics: when the answer leaves, names are free and nothing shows the topics any more.
+//! DeleteTopics: when the response is sent, the names can be reused and no request returns the deleted topics any more.
 
 use std::collections::BTreeSet;
 
@@ -9,9 +9,9 @@ use crate::protocol::generated::delete_topics::{DeletableTopicResult, DeleteTopi
 use crate::server::dispatch::Call;
 use crate::server::errors;
 
-/// The first version that names topics one by one, by name or id.
+/// The first version that lists topics individually, by name or id.
 const STATES_FROM: i16 = 6;
-/// The first version that has its own code for deletion that is turned off.
+/// The first version with an error code for disabled deletion.
 const DISABLED_FROM: i16 = 3;
 
 pub(in crate::server) async fn handle(call: Call<DeleteTopicsRequest>) -> DeleteTopicsResponse {

@@ -1,4 +1,4 @@
-//! DescribeCluster: the brokers.
+//! DescribeCluster: returns the brokers.
 
 use super::authorized::{ON_CLUSTER, if_asked};
 use crate::protocol::ErrorCode;
@@ -6,7 +6,7 @@ use crate::protocol::generated::describe_cluster::{DescribeClusterBroker, Descri
 use crate::server::dispatch::Call;
 use crate::server::visits::Ask;
 
-/// Kinds of endpoints.
+/// Endpoint types.
 const BROKERS: i8 = 1;
 const CONTROLLERS: i8 = 2;
 

@@ -1,4 +1,4 @@
-//! DescribeConfigs: settings of topics and of this broker, with where they come from.
+//! DescribeConfigs: returns the settings of topics and of this broker, with their sources.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::protocol::generated::describe_configs::{
 use crate::server::dispatch::Call;
 use crate::server::services::{BrokerSetting, Services, SettingSource};
 
-/// A value of a setting, and where it comes from.
+/// A value of a setting, and its source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Layer {
     pub(super) name: &'static str,
@@ -22,7 +22,7 @@ pub(super) struct Layer {
     pub(super) source: SettingSource,
 }
 
-/// A topic's setting: what is in force, and what would be without it, in this order; the topics' own default comes after them.
+/// A topic's setting: the effective value, then the values that would apply without it, in this order; the setting's own default comes after them.
 pub(super) struct InForce {
     pub(super) setting: &'static Setting,
     pub(super) layers: Vec<Layer>,
@@ -42,7 +42,7 @@ impl InForce {
     }
 }
 
-/// All settings of a topic with these own ones.
+/// All settings of a topic that has these own settings.
 pub(super) fn topic_settings(services: &Services, own: &BTreeMap<String, String>) -> Vec<InForce> {
     let image = services.cluster.image();
     let of_setting = |setting: &'static Setting| {
@@ -54,7 +54,7 @@ pub(super) fn topic_settings(services: &Services, own: &BTreeMap<String, String>
     SETTINGS.iter().map(of_setting).collect()
 }
 
-/// A broker setting's values: changed for this broker, changed for all, from the start, Kafka's default.
+/// A broker setting's values: dynamic for this broker, dynamic for all brokers, static, Kafka's default.
 fn broker_layers(services: &Services, image: &MetadataImage, setting: &BrokerSetting) -> Vec<Layer> {
     let name = setting.name;
     let dynamic = [(services.node_id.to_string(), SettingSource::DynamicBroker), (String::new(), SettingSource::DynamicDefault)];
@@ -72,7 +72,7 @@ pub(in crate::server) async fn handle(call: Call<DescribeConfigsRequest>) -> Des
     let known = [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP];
     let unknown = call.request.resources.iter().map(|resource| resource.resource_type).find(|kind| !known.contains(kind));
     let results = call.request.resources.iter().map(|resource| {
-        // As in Kafka, a type that does not exist refuses the whole request.
+        // As in Kafka, an unknown type rejects the whole request.
         let described = match &unknown {
             Some(kind) => Err((ErrorCode::InvalidRequest, format!("Unexpected resource type {kind}"))),
             None => describe(&call, resource),
@@ -112,7 +112,7 @@ fn describe(
         BROKER | BROKER_LOGGER if !name.is_empty() && name.parse() != Ok(services.node_id) => {
             Err((ErrorCode::InvalidRequest, format!("Unexpected broker id, expected {}, but received {name}", services.node_id)))
         }
-        // Of the whole cluster only what was changed while it ran is shown.
+        // For the whole cluster, only dynamically changed settings are returned.
         BROKER if name.is_empty() => {
             let image = services.cluster.image();
             let changed = image.broker_configs("").into_iter().flatten().filter(|(name, _)| wanted(name));
@@ -147,7 +147,7 @@ fn topic_result(call: &Call<DescribeConfigsRequest>, s: &InForce) -> DescribeCon
 }
 
 fn broker_result(call: &Call<DescribeConfigsRequest>, s: &BrokerSetting, layers: Vec<Layer>) -> DescribeConfigsResourceResult {
-    // A password is never told: its value is null, in every layer.
+    // A password is never returned: its value is null in every layer.
     let is_sensitive = s.kind == Kind::Password;
     let mut layers = layers;
     if is_sensitive {

@@ -1,4 +1,4 @@
-//! DescribeGroups: classic groups with their members.
+//! DescribeGroups: returns classic groups with their members.
 
 use super::authorized::{ON_GROUP, if_asked};
 use crate::coordinator::{GroupState, GroupView};
@@ -6,7 +6,7 @@ use crate::protocol::ErrorCode;
 use crate::protocol::generated::describe_groups::{DescribeGroupsRequest, DescribeGroupsResponse, DescribedGroup, DescribedGroupMember};
 use crate::server::dispatch::Call;
 
-/// The first version that tells a missing group from a dead one.
+/// The first version that distinguishes an unknown group from a dead one.
 const NOT_FOUND_FROM: i16 = 6;
 
 pub(in crate::server) async fn handle(call: Call<DescribeGroupsRequest>) -> DescribeGroupsResponse {

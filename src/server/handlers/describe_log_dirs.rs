@@ -1,4 +1,4 @@
-//! DescribeLogDirs: where partitions lie and how big they are.
+//! DescribeLogDirs: returns the directories of partitions and their sizes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,7 +33,7 @@ fn describe(directory: DirectoryView, asked_for: Option<&BTreeSet<(&str, i32)>>)
     if directory.is_offline {
         return DescribeLogDirsResult { error_code: ErrorCode::KafkaStorageError.code(), log_dir, ..Default::default() };
     }
-    // The answer's own values where the system does not tell sizes are -1.
+    // If the system does not report sizes, the response contains its default of -1.
     let unknown = DescribeLogDirsResult::default();
     let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     let (total_bytes, usable_bytes) = match directory.space {
@@ -43,7 +43,7 @@ fn describe(directory: DirectoryView, asked_for: Option<&BTreeSet<(&str, i32)>>)
     DescribeLogDirsResult { log_dir, topics: topics.collect(), total_bytes, usable_bytes, ..Default::default() }
 }
 
-/// The partitions that are named; none is all.
+/// The requested partitions; none means all.
 fn asked_for(call: &Call<DescribeLogDirsRequest>) -> Option<BTreeSet<(&str, i32)>> {
     let topics = call.request.topics.as_ref()?;
     Some(topics.iter().flat_map(|t| t.partitions.iter().map(|number| (t.topic.as_str(), *number))).collect())

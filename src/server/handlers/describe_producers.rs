@@ -1,4 +1,4 @@
-//! DescribeProducers: what partitions remember of producers (KIP-664).
+//! DescribeProducers: returns the producer state of partitions (KIP-664).
 
 use crate::model::is_legal_topic_name;
 use crate::partition::{ActiveProducer, Replica};

@@ -1,4 +1,4 @@
-//! DescribeTopicPartitions: topics in the order of their names, page by page (KIP-966).
+//! DescribeTopicPartitions: returns topics in the order of their names, in pages (KIP-966).
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::protocol::generated::describe_topic_partitions::{
 };
 use crate::server::dispatch::Call;
 
-/// `max.request.partition.size.limit`: the most partitions of a page.
+/// `max.request.partition.size.limit`: the maximum number of partitions in a page.
 const PAGE_PARTITIONS_MAX: usize = 2000;
 
 pub(in crate::server) async fn handle(call: Call<DescribeTopicPartitionsRequest>) -> DescribeTopicPartitionsResponse {

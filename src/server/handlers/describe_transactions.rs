@@ -1,4 +1,4 @@
-//! DescribeTransactions: where the transactions of ids stand (KIP-664).
+//! DescribeTransactions: returns the state of the transactions of transactional ids (KIP-664).
 
 use crate::coordinator::TransactionView;
 use crate::protocol::ErrorCode;

@@ -1,4 +1,4 @@
-//! ElectLeaders: the preferred replica, or any living one, becomes the leader.
+//! ElectLeaders: elects the preferred replica, or any live replica, as the leader.
 
 use crate::cluster::{MetadataImage, PartitionImage};
 use crate::protocol::ErrorCode;
@@ -41,7 +41,7 @@ pub(in crate::server) async fn handle(call: Call<ElectLeadersRequest>) -> ElectL
                 partition_result: t.partitions.iter().map(|number| result(&t.topic, *number)).collect(),
             })
             .collect(),
-        // Every topic is in the answer, with those of its partitions that an election was needed for.
+        // Every topic is in the response, with those of its partitions that required an election.
         None => {
             let needed = |topic: &str, count: usize| {
                 let results = (0..count as i32).map(|number| result(topic, number));
@@ -56,7 +56,7 @@ pub(in crate::server) async fn handle(call: Call<ElectLeadersRequest>) -> ElectL
     ElectLeadersResponse { replica_election_results, ..Default::default() }
 }
 
-/// What an election leads to. A partition has one replica, on this broker: it leads, or nobody can.
+/// The result of an election. A partition has one replica, on this broker: either it is the leader, or no election can succeed.
 fn elect(image: &MetadataImage, topic: &str, partition: i32, election: i8) -> (ErrorCode, String) {
     let found = image.topic(topic).and_then(|t| t.partitions.get(usize::try_from(partition).ok()?));
     match found {

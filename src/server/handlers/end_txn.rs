@@ -6,7 +6,7 @@ use crate::records::{EpochRule, TransactionResult};
 use crate::server::dispatch::Call;
 use crate::server::errors;
 
-/// The first version that knows of fenced producers.
+/// The first version with an error code for fenced producers.
 const FENCED_FROM: i16 = 2;
 /// The first version after which the producer has a new epoch (KIP-890).
 const GROWS_FROM: i16 = 5;

@@ -1,4 +1,4 @@
-//! Fetch: slices of segments, or a wait until there is enough.
+//! Fetch: returns slices of segments, or waits until enough bytes are available.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,12 +20,12 @@ use crate::server::fetch_sessions::{Answered, Key, Opened, Wanted};
 use crate::server::services::Services;
 use crate::wire::Records;
 
-/// The first version that names topics by id.
+/// The first version that identifies topics by id.
 const BY_ID_FROM: i16 = 13;
-/// The last version that does not know of storage errors.
+/// The last version without an error code for storage errors.
 const NO_STORAGE_ERROR_UP_TO: i16 = 5;
 
-/// The response, and the slices that fill its records in order.
+/// Returns the response, and the slices that fill its records in order.
 pub(in crate::server) async fn handle(call: Call<FetchRequest>) -> (FetchResponse, Vec<RecordsSlice>) {
     let services = &call.caller.services;
     let opened = match services.sessions.open(&call.request, call.version, || services.env.entropy.positive()) {
@@ -38,7 +38,7 @@ pub(in crate::server) async fn handle(call: Call<FetchRequest>) -> (FetchRespons
     if !fetch.is_enough(&read) {
         let wake = Wake::default();
         let _subscriptions: Vec<Subscription> = fetch.replicas().map(|replica| replica.subscribe(&wake)).collect();
-        // What came before the subscription is seen by this read, what comes after it wakes.
+        // Data that was appended before the subscription is found by this read; data that is appended later wakes the wait.
         read = fetch.read();
         while !fetch.is_enough(&read) && timeout_at(deadline, wake.notified()).await.is_ok() {
             read = fetch.read();
@@ -48,7 +48,7 @@ pub(in crate::server) async fn handle(call: Call<FetchRequest>) -> (FetchRespons
     respond(services, &opened, read)
 }
 
-/// A fetch with its limits.
+/// A fetch request with its limits.
 struct Fetch<'a> {
     parts: Vec<(&'a Wanted, Result<Arc<Replica>, ErrorCode>)>,
     version: i16,
@@ -58,11 +58,11 @@ struct Fetch<'a> {
     may_wait: bool,
 }
 
-/// What was read of a partition.
+/// The result of reading a partition.
 struct Read {
     data: PartitionData,
     slice: Option<RecordsSlice>,
-    /// Whose they are; counts what is sent.
+    /// The replica of the slice; counts the bytes that are sent.
     replica: Option<Arc<Replica>>,
 }
 
@@ -93,7 +93,7 @@ impl<'a> Fetch<'a> {
         self.parts.iter().filter_map(|(_, replica)| replica.as_ref().ok())
     }
 
-    /// Reads all partitions in order. The first batch of all is given whole, whatever the limits say; after it nothing above them.
+    /// Reads all partitions in order. The first batch of the response is returned completely, even above the limits; later data stays within them.
     fn read(&self) -> Vec<Read> {
         let mut left = self.bytes_max;
         let mut first = FirstBatch::Whole;
@@ -141,7 +141,7 @@ impl<'a> Fetch<'a> {
         Ok(Read { data, slice, replica: None })
     }
 
-    /// Reads what no one has read since the broker started where reading may block, before it goes out, and holds back what is not sound.
+    /// Before data that was not read since the broker started is sent, reads it on a worker, where blocking is allowed, and withholds invalid data.
     async fn check(&self, mut read: Vec<Read>, workers: &Workers) -> Vec<Read> {
         for ((wanted, replica), read) in self.parts.iter().zip(&mut read) {
             let Some(slice) = read.slice.take_if(|slice| !slice.is_checked()) else { continue };
@@ -168,7 +168,7 @@ impl<'a> Fetch<'a> {
         refused(wanted.key.partition, code)
     }
 
-    /// Whether the answer leaves now: enough bytes, an error, or nothing to wait for.
+    /// Whether the response is sent now: enough bytes, an error, or waiting is not requested.
     fn is_enough(&self, read: &[Read]) -> bool {
         let bytes: usize = read.iter().filter_map(|r| Some(r.slice.as_ref()?.length)).sum();
         let tells = |r: &Read| r.data.error_code != 0 || r.data.diverging_epoch != EpochEndOffset::default();
@@ -180,12 +180,12 @@ fn aborted_transaction(aborted: partition::AbortedTransaction) -> AbortedTransac
     AbortedTransaction { producer_id: aborted.producer_id.0, first_offset: aborted.first_offset.0 }
 }
 
-/// Where the reader's history leaves ours (KIP-595), judged in Kafka's order:
+/// Where the reader's log diverges from ours (KIP-595); the checks are in Kafka's order:
 ///
-/// 1. Its last epoch is not known here: nobody can say where it left, and the offset is out of range.
-/// 2. Its offset lies below the log start: out of range, also where the histories differ (KAFKA-12996). What it has is gone here, so that the
-///    end of an epoch would not help it.
-/// 3. Its last epoch ended here before the offset at which it reads on, or another epoch came in its place: the histories differ.
+/// 1. Its last epoch is unknown here: the divergence cannot be determined, and the offset is out of range.
+/// 2. Its offset is below the log start offset: out of range, even if the logs diverge (KAFKA-12996). The records at its offset were deleted here, so
+///    the end offset of an epoch would not help the reader.
+/// 3. Its last epoch ended here before the reader's offset, or is replaced here by another epoch: the logs diverge.
 fn diverging(replica: &Replica, view: &View, last_epoch: i32, offset: Offset) -> Result<Option<EpochEndOffset>, Error> {
     if last_epoch < 0 {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! FindCoordinator: who coordinates a group or a transactional id.
+//! FindCoordinator: returns the coordinator of a group or of a transactional id.
 
 use super::topics::{ensure_offsets_topic, ensure_transactions_topic};
 use crate::protocol::ErrorCode;
@@ -8,7 +8,7 @@ use crate::server::visits::Ask;
 
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
-/// The first version that asks for several keys.
+/// The first version with several keys.
 const KEYS_FROM: i16 = 4;
 
 pub(in crate::server) async fn handle(call: Call<FindCoordinatorRequest>) -> FindCoordinatorResponse {

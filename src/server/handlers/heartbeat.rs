@@ -1,4 +1,4 @@
-//! Heartbeat: a member is alive.
+//! Heartbeat: keeps the session of a member alive.
 
 use crate::protocol::generated::heartbeat::{HeartbeatRequest, HeartbeatResponse};
 use crate::server::dispatch::Call;

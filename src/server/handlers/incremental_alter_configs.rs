@@ -1,4 +1,4 @@
-//! IncrementalAlterConfigs: single settings change (KIP-339).
+//! IncrementalAlterConfigs: changes individual settings (KIP-339).
 
 use super::configs::{Wanted, alter};
 use crate::cluster::{Alteration, Operation};

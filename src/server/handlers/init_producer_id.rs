@@ -1,4 +1,4 @@
-//! InitProducerId: who a producer is. With a transactional id it takes over from whoever used the id before.
+//! InitProducerId: returns a producer id and epoch. With a transactional id, it fences the producer that used the id before.
 
 use crate::coordinator::{Identity, InitRequest};
 use crate::protocol::ErrorCode;
@@ -7,7 +7,7 @@ use crate::server::dispatch::Call;
 use crate::server::errors;
 use crate::server::visits::Ask;
 
-/// The first version that knows of fenced producers.
+/// The first version with an error code for fenced producers.
 const FENCED_FROM: i16 = 4;
 
 /// No producer id, and no epoch.
@@ -26,7 +26,7 @@ pub(in crate::server) async fn handle(call: Call<InitProducerIdRequest>) -> Init
 
 async fn init(call: &Call<InitProducerIdRequest>) -> Result<Identity, ErrorCode> {
     let (services, request) = (&call.caller.services, &call.request);
-    // Only -1 stands for none; other negative numbers are those of a producer that nobody knows, as in Kafka.
+    // Only -1 means none; other negative numbers are the ids and epochs of an unknown producer, as in Kafka.
     if (request.producer_id == NO_ID) != (request.producer_epoch == NO_EPOCH) {
         return Err(ErrorCode::InvalidRequest);
     }

@@ -1,13 +1,13 @@
-//! JoinGroup: a member enters the next generation.
+//! JoinGroup: a member joins the next generation.
 
 use crate::coordinator::JoinRequest;
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::join_group::{JoinGroupRequest, JoinGroupResponse, JoinGroupResponseMember};
 use crate::server::dispatch::Call;
 
-/// The first version with a rebalance timeout of its own.
+/// The first version with a separate rebalance timeout.
 const REBALANCE_TIMEOUT_FROM: i16 = 1;
-/// The first version in which a new member is told its id before it joins (KIP-394).
+/// The first version in which a new member receives its member id before it joins (KIP-394).
 const ID_REQUIRED_FROM: i16 = 4;
 /// The first version in which the protocol's name may be null.
 const NULL_PROTOCOL_FROM: i16 = 7;

@@ -1,11 +1,11 @@
-//! LeaveGroup: members go.
+//! LeaveGroup: members leave their group.
 
 use crate::coordinator::LeavingMember;
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::leave_group::{LeaveGroupRequest, LeaveGroupResponse, MemberResponse};
 use crate::server::dispatch::Call;
 
-/// The first version that takes several members.
+/// The first version with several members in a request.
 const SEVERAL_FROM: i16 = 3;
 
 pub(in crate::server) async fn handle(call: Call<LeaveGroupRequest>) -> LeaveGroupResponse {

@@ -1,11 +1,11 @@
-//! ListConfigResources: the resources that have settings (KIP-1142).
+//! ListConfigResources: returns the resources that have settings (KIP-1142).
 
 use super::configs::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::list_config_resources::{ConfigResource, ListConfigResourcesRequest, ListConfigResourcesResponse};
 use crate::server::dispatch::Call;
 
-/// The first version that can ask for other types than client metrics.
+/// The first version that can request other types than client metrics.
 const TYPES_FROM: i16 = 1;
 /// All types, in the order in which Kafka answers; an empty list in the request means all of them.
 const TYPES: [i8; 5] = [GROUP, CLIENT_METRICS, BROKER_LOGGER, BROKER, TOPIC];

@@ -1,9 +1,9 @@
-//! ListGroups: the groups of this broker.
+//! ListGroups: returns the groups of this broker.
 
 use crate::protocol::generated::list_groups::{ListGroupsRequest, ListGroupsResponse, ListedGroup};
 use crate::server::dispatch::Call;
 
-/// The type of the groups that this broker has.
+/// The type of all groups of this broker.
 const CLASSIC: &str = "classic";
 
 pub(in crate::server) async fn handle(call: Call<ListGroupsRequest>) -> ListGroupsResponse {

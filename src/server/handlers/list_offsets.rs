@@ -1,4 +1,4 @@
-//! ListOffsets: offsets by timestamp or by special position.
+//! ListOffsets: returns offsets by timestamp or by special position.
 
 use crate::model::Offset;
 use crate::partition::{Error, FoundOffset, Isolation, Replica};
@@ -16,7 +16,7 @@ const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 const EARLIEST_PENDING_UPLOAD: i64 = -6;
 
-/// The first version that knows a special timestamp.
+/// The first version that supports a special timestamp.
 fn special_from(timestamp: i64) -> i16 {
     match timestamp {
         LATEST | EARLIEST => 1,

@@ -1,4 +1,5 @@
-//! ListPartitionReassignments: partitions whose replicas are being moved. On one broker there is nowhere to move to, and so there are none.
+//! ListPartitionReassignments: returns partitions whose replicas are being moved. With one broker there is no other place to move to, so there are
+//! none.
 
 use crate::protocol::generated::list_partition_reassignments::{ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse};
 use crate::server::dispatch::Call;

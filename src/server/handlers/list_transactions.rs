@@ -1,4 +1,4 @@
-//! ListTransactions: the transactional ids of this broker, by state, producer, age and pattern (KIP-664, KIP-994, KIP-1152).
+//! ListTransactions: returns the transactional ids of this broker, by state, producer, age and pattern (KIP-664, KIP-994, KIP-1152).
 
 use regex::Regex;
 

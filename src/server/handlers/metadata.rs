@@ -1,4 +1,4 @@
-//! Metadata: brokers and topics; creates topics that are missing where it may.
+//! Metadata: returns brokers and topics; creates missing topics if this is allowed.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use crate::protocol::generated::metadata::{
 use crate::server::dispatch::{Call, Misses};
 use crate::server::visits::Ask;
 
-/// The controller's id in an answer to a request that is refused as a whole.
+/// The controller's id in the response to a request that is rejected as a whole.
 const NO_CONTROLLER: i32 = -1;
-/// The first version that may ask by id.
+/// The first version that may request topics by id.
 const BY_ID_FROM: i16 = 12;
 
 pub(in crate::server) async fn handle(call: Call<MetadataRequest>) -> MetadataResponse {

@@ -1,4 +1,4 @@
-//! OffsetCommit: a group stores where it stands.
+//! OffsetCommit: stores the committed offsets of a group.
 
 use crate::coordinator::{CommitRequest, OffsetEntry};
 use crate::protocol::ErrorCode;
@@ -7,9 +7,9 @@ use crate::protocol::generated::offset_commit::{
 };
 use crate::server::dispatch::Call;
 
-/// The first version that names topics by id.
+/// The first version that identifies topics by id.
 const BY_ID_FROM: i16 = 10;
-/// The first version that knows of groups that are not found.
+/// The first version with an error code for groups that do not exist.
 const NOT_FOUND_FROM: i16 = 9;
 /// The versions with an explicit retention.
 const RETENTION_UP_TO: i16 = 4;
@@ -21,7 +21,7 @@ pub(in crate::server) async fn handle(call: Call<OffsetCommitRequest>) -> Offset
         BY_ID_FROM.. => image.topic_by_id(topic.topic_id).ok_or(ErrorCode::UnknownTopicId),
         _ => image.topic(&topic.name).ok_or(ErrorCode::UnknownTopicOrPartition),
     };
-    // One code a partition, in the order of the request; none for those that go to the group.
+    // One code per partition, in the order of the request; none for the partitions that are passed on to the group.
     let mut offsets = Vec::new();
     let mut early: Vec<Vec<Option<ErrorCode>>> = Vec::new();
     for topic in &request.topics {
@@ -61,6 +61,6 @@ pub(in crate::server) async fn handle(call: Call<OffsetCommitRequest>) -> Offset
         });
         OffsetCommitResponseTopic { name: topic.name.clone(), topic_id: topic.topic_id, partitions: partitions.collect() }
     });
-    // Kafka does not answer topics of which no partition was named.
+    // Kafka does not include topics without partitions in the response.
     OffsetCommitResponse { topics: topics.filter(|topic| !topic.partitions.is_empty()).collect(), ..Default::default() }
 }

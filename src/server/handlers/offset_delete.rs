@@ -1,4 +1,4 @@
-//! OffsetDelete: committed offsets of topics that no member is subscribed to (KIP-496).
+//! OffsetDelete: deletes committed offsets of topics that no member is subscribed to (KIP-496).
 
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::offset_delete::{

@@ -1,4 +1,4 @@
-//! OffsetFetch: where a group stands. What is not committed is -1, never an error: errors here are fatal to clients.
+//! OffsetFetch: returns the committed offsets of a group. A missing offset is -1 and never an error, because clients treat errors here as fatal.
 
 use crate::cluster::MetadataImage;
 use crate::coordinator::Committed;
@@ -11,11 +11,11 @@ use crate::protocol::generated::offset_fetch::{
 use crate::server::dispatch::Call;
 use crate::server::services::Services;
 
-/// The first version with an error for the whole answer.
+/// The first version with an error for the whole response.
 const TOP_LEVEL_ERROR_FROM: i16 = 2;
-/// The first version that asks for several groups.
+/// The first version with several groups.
 const GROUPS_FROM: i16 = 8;
-/// The first version that names topics by id.
+/// The first version that identifies topics by id.
 const BY_ID_FROM: i16 = 10;
 
 pub(in crate::server) async fn handle(call: Call<OffsetFetchRequest>) -> OffsetFetchResponse {
@@ -38,7 +38,7 @@ pub(in crate::server) async fn handle(call: Call<OffsetFetchRequest>) -> OffsetF
     let wanted: Option<Vec<_>> = request.topics.as_ref().map(|topics| topics.iter().map(by_name).collect());
     let (error, mut topics) = fetch(services, call.version, &request.group_id, wanted.as_deref(), wants).await;
     if error != ErrorCode::None && call.version < TOP_LEVEL_ERROR_FROM {
-        // An empty list would be read as "nothing is committed".
+        // Clients would interpret an empty list as "nothing is committed".
         topics = wanted.unwrap_or_default().iter().map(|t| all_partitions(t, |index| partition(index, None, error))).collect();
     }
     let older = |t: OffsetFetchResponseTopics| OffsetFetchResponseTopic {
@@ -58,16 +58,16 @@ fn older_partition(p: OffsetFetchResponsePartitions) -> OffsetFetchResponseParti
     }
 }
 
-/// What a client makes of offsets that are part of a transaction without an end (KIP-447).
+/// How a client treats offsets that are part of an open transaction (KIP-447).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wants {
-    /// It waits until they are decided.
+    /// It waits until the transaction has ended.
     Stable,
-    /// It takes what was committed before them.
+    /// It uses the offsets that were committed before.
     Committed,
 }
 
-/// The answer leaves when nothing in it can be taken back.
+/// The response is sent when none of its offsets can be reverted.
 async fn fetch(
     services: &Services,
     version: i16,
@@ -89,7 +89,7 @@ async fn fetch(
     }
 }
 
-/// Puts an error in the place of what may change soon.
+/// Replaces offsets that a transaction may change soon by an error.
 fn hold_back(
     services: &Services,
     group: &str,

@@ -1,4 +1,4 @@
-//! OffsetForLeaderEpoch: where a leader epoch ends.
+//! OffsetForLeaderEpoch: returns the end offset of a leader epoch.
 
 use crate::model::LeaderEpoch;
 use crate::partition::Error;
@@ -18,7 +18,7 @@ pub(in crate::server) async fn handle(call: Call<OffsetForLeaderEpochRequest>) -
         };
         match end() {
             Ok(Some((epoch, end))) => EpochEndOffset { leader_epoch: epoch.0, end_offset: end.0, ..nothing },
-            // An epoch that is not known has no end here, which is no error: -1 and -1.
+            // An unknown epoch has no end offset here, which is not an error: -1 and -1.
             Ok(None) => nothing,
             Err(error) => EpochEndOffset { error_code: errors::of_partition(&error).code(), ..nothing },
         }

@@ -1,6 +1,6 @@
-//! Produce: checked batches go into partitions. Every partition has its own result.
+//! Produce: checks batches and appends them to partitions. Every partition has its own result.
 //!
-//! acks=all waits for nothing yet: each partition has one replica, which is in sync, and Kafka asks for min(min.insync.replicas, replicas).
+//! acks=all requires no replication yet: each partition has one replica, which is in sync, and Kafka requires min(min.insync.replicas, replicas).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,14 +20,14 @@ use crate::records::{BadRecord, BatchHeader, Codec, TimestampType};
 use crate::server::dispatch::{Call, Refusal};
 use crate::server::errors;
 
-/// The first version that names topics by id.
+/// The first version that identifies topics by id.
 const BY_ID_FROM: i16 = 13;
 /// The first version in which a client may send zstd.
 const ZSTD_FROM: i16 = 7;
-/// The client id of Kafka's own admin tools, which may write into internal topics.
+/// The client id of Kafka's own admin tools, which may write to internal topics.
 const ADMIN_CLIENT: &str = "__admin_client";
 
-/// Errors whose answer has no log start offset, as in Kafka. Every other error of an append tells where the partition's log starts.
+/// Errors without a log start offset in the response, as in Kafka. Every other error of an append returns the partition's log start offset.
 const WITHOUT_LOG_START: &[ErrorCode] = &[
     ErrorCode::CorruptMessage,
     ErrorCode::UnknownTopicOrPartition,
@@ -37,11 +37,11 @@ const WITHOUT_LOG_START: &[ErrorCode] = &[
     ErrorCode::KafkaStorageError,
 ];
 
-/// The first versions that tell a producer to abort, and that let the broker add partitions to transactions (KIP-890).
+/// The first versions with an error after which the producer aborts, and in which the broker adds partitions to transactions (KIP-890).
 const ABORTABLE_FROM: i16 = 11;
 const ADDS_FROM: i16 = 12;
 
-/// None where the client wants no answer.
+/// Returns none if the client requested no response.
 pub(in crate::server) async fn handle(call: Call<ProduceRequest>) -> Result<Option<ProduceResponse>, Refusal> {
     let acks = call.request.acks;
     let mut refused = (!matches!(acks, -1..=1)).then_some(ErrorCode::InvalidRequiredAcks);
@@ -60,7 +60,7 @@ pub(in crate::server) async fn handle(call: Call<ProduceRequest>) -> Result<Opti
         add(&mut responses, response);
     }
     let timeout = Duration::from_millis(call.request.timeout_ms.max(0) as u64);
-    // While it waits the room of its batches is used for the next ones.
+    // While the request waits, the memory of its batches is reused for the next ones.
     drop(call);
     if acks != 0 && !uncommitted.is_empty() {
         await_commits(timeout, &uncommitted, &mut responses).await;
@@ -75,7 +75,7 @@ pub(in crate::server) async fn handle(call: Call<ProduceRequest>) -> Result<Opti
     Ok(Some(ProduceResponse { responses, ..Default::default() }))
 }
 
-/// As in Kafka's answers, a topic is there once and with a partition at least.
+/// As in Kafka's responses, a topic is included once and only with at least one partition.
 fn add(responses: &mut Vec<TopicProduceResponse>, response: TopicProduceResponse) {
     let is_same = |known: &&mut TopicProduceResponse| known.name == response.name && known.topic_id == response.topic_id;
     match responses.iter_mut().find(is_same) {
@@ -93,7 +93,7 @@ fn knows(call: &Call<ProduceRequest>) -> Knows {
     }
 }
 
-/// The headers of a request's batches, as far as they can be read.
+/// The headers of a request's batches, as far as they can be parsed.
 fn batches_of(call: &Call<ProduceRequest>) -> impl Iterator<Item = (&TopicProduceData, i32, BatchHeader)> {
     call.request.topic_data.iter().flat_map(|topic| {
         let header = |data: &PartitionProduceData| BatchHeader::read(data.records.as_ref()?.bytes()?).ok();
@@ -101,7 +101,7 @@ fn batches_of(call: &Call<ProduceRequest>) -> impl Iterator<Item = (&TopicProduc
     })
 }
 
-/// The batches that go to partitions which are here.
+/// The batches for partitions that are on this broker.
 fn batches(call: &Call<ProduceRequest>) -> Vec<(Arc<Replica>, BatchHeader)> {
     let replica = |topic: &TopicProduceData, index: i32| call.caller.services.partitions.find(&topic_name(call, topic)?, index).ok();
     batches_of(call).filter_map(|(topic, index, header)| Some((replica(topic, index)?, header))).collect()
@@ -115,14 +115,14 @@ fn topic_name(call: &Call<ProduceRequest>, topic: &TopicProduceData) -> Option<A
     }
 }
 
-/// What was appended and may not be acknowledged yet.
+/// A batch that was appended and may not be acknowledged yet.
 struct Uncommitted {
     replica: Arc<Replica>,
-    /// What has to be committed.
+    /// The position that must be committed.
     position: Position,
 }
 
-/// Waits for as long as the request says, and tells of each partition that is not committed then.
+/// Waits for the timeout of the request; the response of each partition that is not committed then is an error.
 async fn await_commits(timeout: Duration, uncommitted: &[Uncommitted], responses: &mut [TopicProduceResponse]) {
     let deadline = Instant::now() + timeout;
     for Uncommitted { replica, position } in uncommitted {
@@ -195,7 +195,7 @@ fn produce_partition(
     match replica.produce(bytes, origin, verification, now_ms) {
         Ok(appended) => {
             let view = replica.view();
-            // Where the epoch has passed already, waiting says so.
+            // If the leader epoch has already changed, the wait returns the error.
             if !replica.is_committed(appended.position).is_ok_and(|is_committed| is_committed) {
                 uncommitted.push(Uncommitted { replica: replica.clone(), position: appended.position });
             }
@@ -217,7 +217,7 @@ fn produce_partition(
             }
             let mut response = failed(data.index, code, Some(error.to_string()));
             response.record_errors = errors::bad_records(&error).iter().map(bad_record).collect();
-            // Neither has what Kafka refuses before it looks for the partition.
+            // Errors that Kafka returns before it looks up the partition have no log start offset either.
             if !WITHOUT_LOG_START.contains(&code) && !errors::is_no_single_batch(&error) {
                 response.log_start_offset = replica.view().log_start.0;
             }

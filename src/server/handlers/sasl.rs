@@ -1,5 +1,6 @@
-//! SaslHandshake and SaslAuthenticate: no listener authenticates its clients yet, and both are answered as Kafka does on such a listener. They are
-//! offered because a client that misses them among the APIs leaves without a word, and nobody learns what it wanted.
+//! SaslHandshake and SaslAuthenticate: no listener authenticates its clients yet, and both are answered like in Kafka on such a listener. They are
+//! advertised because a client for which they are missing disconnects without an error message, and the broker could not report its attempt to use
+//! SASL.
 
 use tokio::time::Instant;
 use tracing::warn;
@@ -21,7 +22,7 @@ pub(in crate::server) async fn authenticate(call: Call<SaslAuthenticateRequest>)
     SaslAuthenticateResponse { error_code: ErrorCode::IllegalSaslState.code(), error_message, ..Default::default() }
 }
 
-/// Notes it for `dlog doctor`, and says it once in the log.
+/// Records the attempt for `dlog doctor`, and logs it once.
 fn note<R>(call: &Call<R>) {
     let (caller, client_id) = (&call.caller, &call.client_id);
     let listener = &caller.endpoint.name;

@@ -1,11 +1,11 @@
-//! SyncGroup: a member asks for its part of the assignment.
+//! SyncGroup: returns a member's part of the assignment.
 
 use crate::coordinator::SyncRequest;
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::sync_group::{SyncGroupRequest, SyncGroupResponse};
 use crate::server::dispatch::Call;
 
-/// The first version in which a member must say what it believes to be type and protocol (KIP-559).
+/// The first version in which a member must send the type and protocol that it expects (KIP-559).
 const PROTOCOL_FROM: i16 = 5;
 
 pub(in crate::server) async fn handle(call: Call<SyncGroupRequest>) -> SyncGroupResponse {

@@ -1,4 +1,4 @@
-//! Topics that are created on demand, and the internal ones.
+//! Creation of topics on demand, and of the internal topics.
 
 use tracing::warn;
 
@@ -7,17 +7,17 @@ use crate::coordinator::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::protocol::ErrorCode;
 use crate::server::services::Services;
 
-/// Creates topics with the broker's defaults and waits until they are served. One that is there already is no error.
+/// Creates topics with the broker's defaults and waits until they are served. An existing topic is not an error.
 pub(super) async fn create_missing(services: &Services, names: Vec<String>) -> Result<(), Error> {
     let fresh =
         |name: String| NewTopic { id: services.env.entropy.uuid(), name, partitions: -1, replication_factor: -1, ..NewTopic::default() };
     submit(services, names.into_iter().map(fresh).collect()).await
 }
 
-/// Makes sure that the offsets topic is there and its groups are loaded.
+/// Makes sure that the offsets topic exists and its groups are loaded.
 pub(super) async fn ensure_offsets_topic(services: &Services) -> Result<(), ErrorCode> {
     let configs = [("cleanup.policy", "compact"), ("compression.type", "producer"), ("segment.bytes", "104857600")];
-    // Somebody else may have created the topic, or created it again.
+    // A client may have created the topic, or deleted and created it again.
     if ensure(services, OFFSETS_TOPIC, services.groups.partition_count(), &configs).await? == Was::Missing || services.groups.has_unloaded()
     {
         let groups = services.groups.clone();
@@ -26,7 +26,7 @@ pub(super) async fn ensure_offsets_topic(services: &Services) -> Result<(), Erro
     Ok(())
 }
 
-/// Makes sure that the transactions' topic is there and its transactional ids are loaded.
+/// Makes sure that the transactions' topic exists and its transactional ids are loaded.
 pub(super) async fn ensure_transactions_topic(services: &Services) -> Result<(), ErrorCode> {
     let configs = [("cleanup.policy", "compact"), ("compression.type", "uncompressed"), ("segment.bytes", "104857600")];
     let was = ensure(services, TRANSACTIONS_TOPIC, services.transactions.partition_count(), &configs).await?;
@@ -43,7 +43,7 @@ enum Was {
     Missing,
 }
 
-/// Creates an internal topic where it is missing.
+/// Creates an internal topic if it does not exist.
 async fn ensure(services: &Services, name: &str, partitions: i32, configs: &[(&str, &str)]) -> Result<Was, ErrorCode> {
     if services.cluster.image().topic(name).is_some() {
         return Ok(Was::There);

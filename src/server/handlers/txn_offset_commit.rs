@@ -1,4 +1,4 @@
-//! TxnOffsetCommit: a group's offsets as part of a producer's transaction.
+//! TxnOffsetCommit: stores a group's offsets as part of a producer's transaction.
 
 use super::admission::Knows;
 use super::topics::ensure_offsets_topic;
@@ -10,9 +10,9 @@ use crate::protocol::generated::txn_offset_commit::{
 };
 use crate::server::dispatch::Call;
 
-/// The first version that knows that groups may be loading.
+/// The first version with an error code for groups that are being loaded.
 const LOADING_FROM: i16 = 2;
-/// The first versions that tell a producer to abort, and that let the broker add the group's partition to the transaction (KIP-890).
+/// The first versions with an error after which the producer aborts, and in which the broker adds the group's partition to the transaction (KIP-890).
 const ABORTABLE_FROM: i16 = 4;
 const ADDS_FROM: i16 = 5;
 
@@ -47,7 +47,7 @@ pub(in crate::server) async fn handle(call: Call<TxnOffsetCommitRequest>) -> Txn
         let partitions = topic.partitions.iter().map(partition).collect();
         TxnOffsetCommitResponseTopic { name: topic.name.clone(), partitions, ..Default::default() }
     });
-    // Kafka does not answer topics of which no partition was named.
+    // Kafka does not include topics without partitions in the response.
     TxnOffsetCommitResponse { topics: topics.filter(|topic| !topic.partitions.is_empty()).collect(), ..Default::default() }
 }
 
@@ -84,7 +84,7 @@ async fn commit(call: &Call<TxnOffsetCommitRequest>, offsets: Vec<OffsetEntry>) 
     services.groups.commit_in_transaction(&commit, producer, verification.as_ref()).await
 }
 
-/// A group's client tries again where its coordinator is not available, and does not know of replicas.
+/// A group's client retries if its coordinator is not available; errors about replicas are unknown to it.
 fn told(error: ErrorCode, version: i16) -> ErrorCode {
     match error {
         ErrorCode::NotEnoughReplicas => ErrorCode::CoordinatorNotAvailable,

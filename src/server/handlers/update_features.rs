@@ -1,4 +1,4 @@
-//! UpdateFeatures: the levels at which the cluster uses features (KIP-584).
+//! UpdateFeatures: sets the levels of the cluster's features (KIP-584).
 
 use crate::cluster::{Downgrade, Event, FeatureUpdate, Response};
 use crate::protocol::ErrorCode;
@@ -8,11 +8,11 @@ use crate::protocol::generated::update_features::{
 use crate::server::dispatch::Call;
 use crate::server::errors;
 
-/// The first version that says how a level may go down, and asks for a check alone.
+/// The first version that specifies how a level may be lowered, and that can request validation only.
 const UPGRADE_TYPE_FROM: i16 = 1;
 /// The last version with a result for each feature.
 const RESULTS_UP_TO: i16 = 1;
-/// The kinds of updates: only upwards, and downwards without or with loss.
+/// The types of updates: upgrade only, safe downgrade, and downgrade with loss of data.
 const UPGRADE: i8 = 1;
 const DOWNGRADES: [i8; 2] = [2, 3];
 

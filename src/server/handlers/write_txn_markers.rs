@@ -1,4 +1,4 @@
-//! WriteTxnMarkers: ends transactions in partitions, whoever coordinates them. Kafka's tools end with it what hangs (KIP-664).
+//! WriteTxnMarkers: ends transactions in partitions, regardless of their coordinator. Kafka's tools use it to end hanging transactions (KIP-664).
 
 use crate::model::{ProducerEpoch, ProducerId, TopicPartition};
 use crate::protocol::ErrorCode;
@@ -11,12 +11,12 @@ use crate::server::dispatch::Call;
 use crate::server::errors;
 use crate::server::services::Services;
 
-/// The level of `transaction.version` from which on a marker's epoch is a new one.
+/// The level of `transaction.version` from which a marker contains a new epoch.
 const GROWS_FROM: i8 = 2;
 
 pub(in crate::server) async fn handle(call: Call<WriteTxnMarkersRequest>) -> WriteTxnMarkersResponse {
     let mut markers = Vec::with_capacity(call.request.markers.len());
-    // Kafka does not answer markers without topics.
+    // Kafka does not include markers without topics in the response.
     for marker in call.request.markers.iter().filter(|marker| !marker.topics.is_empty()) {
         markers.push(write(&call.caller.services, marker).await);
     }
@@ -37,7 +37,7 @@ async fn write(services: &Services, wanted: &WritableTxnMarker) -> WritableTxnMa
         for number in &topic.partition_indexes {
             let id = TopicPartition::new(topic.name.as_str(), *number);
             let written = match marker.producer_epoch {
-                // It would be stored, and no later marker of its producer could be told from one that is older.
+                // If a negative epoch were stored, later markers of its producer could not be distinguished from older ones.
                 ProducerEpoch(..0) => Err(ErrorCode::InvalidProducerEpoch),
                 _ => services.transactions.write_marker(&id, &marker, rule),
             };
