@@ -43,7 +43,7 @@ const SEED_PIPE_BYTES: usize = 64 << 10;
 const HISTOGRAMS_EVERY: Duration = Duration::from_secs(5);
 
 /// A running broker. Several can run in one process, each with its own environment, directories, ports and metrics. A broken invariant stops only the
-/// broker in which it is found, and a failed disk takes only that broker's directories offline.
+/// broker in which it is found, and a failed disk takes only its own directories offline.
 pub struct Broker {
     listeners: Vec<(String, SocketAddr)>,
     advertised: Vec<(String, String)>,
@@ -210,7 +210,7 @@ impl Broker {
         self.http
     }
 
-    /// Waits until the broker has stopped by itself because of a broken invariant, and returns the reason. Then [`Broker::stop`] must still be called.
+    /// Waits until the broker has stopped by itself because of a broken invariant, and returns the reason. [`Broker::stop`] must still be called.
     pub async fn failed(&self) -> String {
         self.fail_stop.failed().await
     }
