@@ -1,4 +1,4 @@
-//! A broker from start to stop.
+//! Starts, runs and stops a broker.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -33,17 +33,17 @@ use crate::protocol::generated::cluster_metadata::BrokerEndpoint;
 use crate::server::{self, Endpoint, Rooms, ServerMetrics, Services};
 use crate::storage::{self, Cleaner, Software, Start};
 
-/// The most open files of segments, where the broker may have twice as many in all.
+/// The maximum number of open segment files, if the broker's limit of open files is at least twice as high.
 const FILES_MAX: usize = 10_000;
-/// How long the parts of a broker may take to stop.
+/// The deadline for the parts of a broker to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes on their way between the broker and itself.
+/// The buffer size of the connection between the broker and itself that seeds it.
 const SEED_PIPE_BYTES: usize = 64 << 10;
 /// How often observations are sorted into the buckets of histograms.
 const HISTOGRAMS_EVERY: Duration = Duration::from_secs(5);
 
-/// A running broker. Several can live in one process, each with its own world, directories, ports and metrics. A broken invariant stops the broker
-/// in which it is found, a dead disk takes its own directories offline, and the others go on.
+/// A running broker. Several can run in one process, each with its own environment, directories, ports and metrics. A broken invariant stops only the
+/// broker in which it is found, and a failed disk takes only its own directories offline.
 pub struct Broker {
     listeners: Vec<(String, SocketAddr)>,
     advertised: Vec<(String, String)>,
@@ -56,14 +56,14 @@ pub struct Broker {
     pub(super) groups: Arc<GroupCoordinator>,
     pub(super) deleted: Arc<DeletedTails>,
     controller: JoinHandle<()>,
-    /// Go on while anybody may wait for them.
+    /// Run for as long as a request may wait for a commit.
     committing: JoinSet<()>,
 }
 
 impl Broker {
     /// Starts a broker; when this returns, clients are served.
     pub async fn start(config: Config, env: Env) -> Result<Broker, Error> {
-        // Ports first: a directory is changed by opening it, and more so by `reset`.
+        // Ports first: opening a directory changes it, and `reset` deletes its contents.
         let (bound, http_listener) = bind(&config, &env).await?;
         let (directories, lost) = match open_directories(&config, &env) {
             Err(Error::Storage(storage::Error::Locked(_))) => return Err(taken::error(&config, &env, &TakenPorts::default()).await),
@@ -97,7 +97,7 @@ impl Broker {
         let cluster = handle.clone();
         let mut group_settings = config.groups.clone();
         if let Some(topic) = cluster.image().topic(OFFSETS_TOPIC) {
-            // The number of partitions with which it was created says where each group lies.
+            // The number of partitions that the topic was created with determines the partition of each group.
             group_settings.partitions = topic.partitions.len() as i32;
         }
         let mut transaction_settings = config.transactions.clone();
@@ -122,7 +122,7 @@ impl Broker {
         let deleted = Arc::<DeletedTails>::default();
         if config.keep_deleted {
             let deleted = deleted.clone();
-            // Nobody else sets it.
+            // Nothing else sets it.
             let _ = services.before_deletion.set(Box::new(move |replica| deleted.remember(replica)));
         }
 
@@ -200,22 +200,22 @@ impl Broker {
         &self.listeners
     }
 
-    /// Names of the listeners that have a configured address, and what their clients are told: `host:port`.
+    /// Names and advertised addresses (`host:port`) of the listeners that have a configured address.
     pub fn advertised(&self) -> &[(String, String)] {
         &self.advertised
     }
 
-    /// Where HTTP is served.
+    /// The address on which HTTP is served.
     pub fn http(&self) -> SocketAddr {
         self.http
     }
 
-    /// Waits until the broker has stopped by itself because an invariant does not hold, and says which. [`Broker::stop`] is still to be called.
+    /// Waits until the broker has stopped by itself because of a broken invariant, and returns the reason. [`Broker::stop`] must still be called.
     pub async fn failed(&self) -> String {
         self.fail_stop.failed().await
     }
 
-    /// Stops: no new connections, answers that are due leave, logs are closed. The logs of a broker that has failed are left as they are.
+    /// Stops: accepts no more connections, sends the pending responses, and closes the logs. The logs of a failed broker are left as they are.
     pub async fn stop(self) -> Result<(), Error> {
         self.stop.cancel();
         self.tasks.close();
@@ -223,7 +223,7 @@ impl Broker {
         if tokio::time::timeout(STOP_PATIENCE, self.tasks.wait()).await.is_err() {
             return Err(Error::Close("connections did not end in time".into()));
         }
-        // With the last task the last handle of the controller went; it closes the metadata log and ends.
+        // The last task dropped the last handle of the controller, which now closes the metadata log and ends.
         let closed = tokio::time::timeout(STOP_PATIENCE, self.controller).await;
         closed.map_err(|_| Error::Close("the controller did not end in time".into()))?.map_err(|e| Error::Close(e.to_string()))?;
         drop(self.committing);
@@ -236,10 +236,10 @@ impl Broker {
     }
 }
 
-/// A part of the broker that runs until it is told to stop.
+/// A part of the broker that runs until the broker stops.
 type Part = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Waits for the controller's end. A broker without its controller cannot go on.
+/// Waits for the controller's end. A broker cannot run without its controller.
 async fn watch_controller(controller: JoinHandle<()>, fail_stop: FailStop) {
     if let Err(error) = controller.await
         && let Ok(panic) = error.try_into_panic()
@@ -262,7 +262,7 @@ impl NewProducerIds for IdsOfCluster {
     }
 }
 
-/// Partitions as the cluster's metadata has them. The image is the newest there is while this broker is the only controller.
+/// Partitions in the cluster's metadata. The image is up to date as long as this broker is the only controller.
 struct TopicsOfCluster(ClusterHandle);
 
 impl KnownTopics for TopicsOfCluster {
@@ -273,12 +273,12 @@ impl KnownTopics for TopicsOfCluster {
     }
 }
 
-/// Puts in what is to be there before clients are served.
+/// Seeds the broker before clients are served.
 async fn plant_in<T>(services: &Arc<Services>, config: &Config, loaded: JoinHandle<T>, stop: &CancellationToken) -> Result<(), Error> {
     if config.seed == Seed::default() {
         return Ok(());
     }
-    // A load that fails is logged there, and its groups answer with an error here.
+    // A failed load is logged by the coordinator, and its groups then return an error here.
     let _ = loaded.await;
     let (ours, theirs) = tokio::io::duplex(SEED_PIPE_BYTES);
     let endpoint = Endpoint { name: "seed".into(), advertised: server::Advertised::AsReached };
@@ -291,7 +291,7 @@ async fn plant_in<T>(services: &Arc<Services>, config: &Config, loaded: JoinHand
     Ok(())
 }
 
-/// Takes the addresses before anything else is done: a port that is taken is known at once, with all others that are.
+/// Binds all addresses before anything else is done: a port that is in use is reported at once, together with all others.
 async fn bind(config: &Config, env: &Env) -> Result<(Vec<(Listener, Endpoint)>, Listener), Error> {
     let one = async |host: &str, port: u16, flag: &'static str| match env.network.bind(host, port).await {
         Ok(listener) => Ok(Some(listener)),
@@ -322,7 +322,7 @@ async fn bind(config: &Config, env: &Env) -> Result<(Vec<(Listener, Endpoint)>, 
     }
 }
 
-/// A listener as the cluster's metadata names it: what is advertised, or what it is bound to where each client is told what it reached.
+/// A listener's address in the cluster's metadata: the advertised address, or the bound one if each client gets the address that it connected to.
 fn registered((listener, endpoint): &(Listener, Endpoint)) -> Option<BrokerEndpoint> {
     let (host, port) = match &endpoint.advertised {
         server::Advertised::Address(host, port) => (host.clone(), *port),
@@ -335,13 +335,13 @@ fn registered((listener, endpoint): &(Listener, Endpoint)) -> Option<BrokerEndpo
     Some(BrokerEndpoint { name: endpoint.name.clone(), host, port, security_protocol: 0 })
 }
 
-/// Names by which HTTP requests may call us: those that clients are told, and those of `http.allowed.hosts`.
+/// Host names that HTTP requests may use: those of the advertised addresses, and those in `http.allowed.hosts`.
 fn allowed_hosts(config: &Config, advertised: &[(String, String)]) -> AllowedHosts {
     let host = |(_, told): &(String, String)| told.rsplit_once(':').map_or(told.clone(), |(host, _)| host.to_string());
     AllowedHosts::new(advertised.iter().map(host).chain(config.http_hosts.iter().cloned()))
 }
 
-/// Observations wait in a list until somebody sorts them into buckets; without this it grows where nobody asks for metrics.
+/// Observations are kept in a list until they are sorted into buckets; without this, the list would grow if no client reads the metrics.
 async fn empty_histograms(counted: PrometheusHandle, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(HISTOGRAMS_EVERY);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {

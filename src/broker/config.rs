@@ -23,47 +23,47 @@ use crate::server::{BrokerSetting, ServerLimits, ServerSettings, SettingSource};
 /// Which defaults apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// For development: quick and forgiving.
+    /// For development: fast and lenient.
     Dev,
     /// Kafka's.
     Serve,
 }
 
-/// Where settings come from.
+/// The sources of settings.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     /// A file: TOML if its name ends in `.toml`, else Java properties.
     pub file: Option<PathBuf>,
     /// Whether unknown settings are rejected.
     pub strict: bool,
-    /// Whether settings that ask for authentication, authorization or encryption, which are not supported, are ignored. If not, they are rejected.
+    /// Whether settings that require authentication, authorization or encryption, which are not supported, are ignored. Otherwise they are rejected.
     pub ignore_security: bool,
     /// Environment variables.
     pub environment: Vec<(String, String)>,
     /// `key=value` flags.
     pub flags: BTreeMap<String, String>,
-    /// The data directory where none is set.
+    /// The data directory if no setting names one.
     pub default_data: PathBuf,
 }
 
-/// A broker's configuration, checked.
+/// A broker's validated configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Which defaults.
     pub mode: Mode,
-    /// Our id.
+    /// This broker's id.
     pub node_id: NodeId,
-    /// The cluster's id, if it is set.
+    /// The cluster's id, if it is configured.
     pub cluster_id: Option<String>,
     /// The data directories; at least one.
     pub data: Vec<PathBuf>,
     /// When a record counts as stored.
     pub durability: Durability,
-    /// Where to listen.
+    /// The listeners.
     pub listeners: Vec<ListenerConfig>,
-    /// HTTP's host and port.
+    /// Host and port of the HTTP listener.
     pub http: (String, u16),
-    /// Names by which HTTP requests may call us, besides those that are advertised.
+    /// Host names that HTTP requests may use, besides the advertised ones.
     pub http_hosts: Vec<String>,
     /// For the controller.
     pub controller: ControllerSettings,
@@ -73,23 +73,23 @@ pub struct Config {
     pub transactions: TransactionSettings,
     /// For the server.
     pub server: ServerSettings,
-    /// How often retention runs.
+    /// The interval of retention.
     pub retention_check: Duration,
-    /// How often logs are made durable.
+    /// The interval at which logs are fsynced.
     pub flush: Duration,
-    /// How long an idle producer is remembered.
+    /// How long the state of an idle producer is kept.
     pub producer_expiration_ms: i64,
     /// How logs are compacted; none with `log.cleaner.enable=false`.
     pub cleaner: Option<CleanerSettings>,
-    /// What is to be there from the start on; read from no setting.
+    /// The data that the broker must contain when it starts; not a setting.
     pub seed: Seed,
-    /// Whether the contents of the directories are deleted first; from no setting either.
+    /// Whether the contents of the directories are deleted first; not a setting either.
     pub reset: bool,
-    /// Whether the last records of topics that are deleted are remembered, for [`super::Broker::keep_tails`]; from no setting either.
+    /// Whether the last records of deleted topics are kept for [`super::Broker::keep_tails`]; not a setting either.
     pub keep_deleted: bool,
 }
 
-/// Values by key, each with where it comes from.
+/// Values by key, each with its source.
 struct Values {
     set: BTreeMap<String, String>,
     mode: Mode,
@@ -106,7 +106,7 @@ impl Values {
         (!default.is_empty()).then(|| default.to_string())
     }
 
-    /// A number that was checked or is a default.
+    /// The value of a number, which is valid or a default.
     fn long(&self, name: &str) -> i64 {
         self.text(name).and_then(|text| text.parse().ok()).unwrap_or_default()
     }
@@ -121,7 +121,7 @@ impl Values {
 }
 
 impl Config {
-    /// Gathers the settings and checks them. A warning names each unknown key.
+    /// Collects and validates the settings. Logs a warning for each unknown key.
     pub fn read(mode: Mode, sources: &Sources, http: &str) -> Result<Config, Error> {
         let values = Values { set: checked(&gathered(sources)?, sources)?, mode };
         let set = |name: &str| values.set.get(name).map(String::as_str);
@@ -184,12 +184,12 @@ fn refuse(key: &str, value: &str, what: &str) -> Error {
     Error::Setting { key: key.into(), value: value.into(), what: what.into() }
 }
 
-/// The variable with the directory of the data, in effect where no setting names one. Images set it.
+/// The environment variable with the data directory, used if no setting names one. Images set it.
 const DEFAULT_DATA: &str = "DLOG_DEFAULT_DATA";
-/// The variable with the listeners, in effect where no setting names one. Images set it: in a container 127.0.0.1 cannot be reached.
+/// The environment variable with the listeners, used if no setting has them. Images set it: in a container 127.0.0.1 cannot be reached.
 const DEFAULT_LISTENERS: &str = "DLOG_DEFAULT_LISTENERS";
 
-/// Everything that is set: name, source, and value without white space around it. Booleans are in lower case.
+/// Everything that is set: name, source, and value without surrounding white space. Booleans are in lower case.
 fn gathered(sources: &Sources) -> Result<Vec<(String, String, String)>, Error> {
     let mut figment = Figment::new();
     if let Some(path) = &sources.file {
@@ -222,7 +222,7 @@ fn gathered(sources: &Sources) -> Result<Vec<(String, String, String)>, Error> {
     Ok(all)
 }
 
-/// A value as the checks expect it. Kafka trims values, and accepts true and false in any case.
+/// A value in the form that the checks require. Kafka trims values, and accepts true and false in any case.
 fn canonical(name: &str, value: &str) -> String {
     let value = value.trim();
     let kind = Key::named(name).map(|key| key.kind).or_else(|| setting_behind(name).map(|setting| setting.kind));
@@ -259,7 +259,7 @@ fn checked(all: &[(String, String, String)], sources: &Sources) -> Result<BTreeM
     Ok(all.iter().map(|(name, _, value)| (name.clone(), value.clone())).collect())
 }
 
-/// Checks the value of one setting by itself.
+/// Validates the value of a single setting.
 fn check_one(name: &str, value: &str) -> Result<(), Error> {
     if let Some(key) = Key::named(name) {
         key.check(value).map_err(|what| refuse(name, value, &what))?;
@@ -270,27 +270,27 @@ fn check_one(name: &str, value: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// A value, unless it is secret.
+/// The value, unless it is secret.
 fn shown<'a>(name: &str, value: &'a str) -> &'a str {
     if is_secret(name) && !value.is_empty() { "[hidden]" } else { value }
 }
 
-/// A setting with its value, where that comes from, and whether it is used.
+/// A setting with its value, the source of the value, and whether the setting is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explained {
     /// Kafka's name.
     pub name: String,
-    /// The value; empty where there is none, and not shown where it is secret.
+    /// The value; empty if there is none, and hidden if it is secret.
     pub value: String,
     /// A file, the environment, the flags, or the default.
     pub source: String,
     /// Whether it is honoured.
     pub standing: Standing,
-    /// Why the broker would not start with this value.
+    /// The reason why the broker would not start with this value.
     pub rejected: Option<String>,
 }
 
-/// All settings that are honoured and all that are set, by name. Those with which the broker would not start say why.
+/// All settings that are honoured and all that are set, by name. Those that would prevent the start have the reason.
 pub fn explain(mode: Mode, sources: &Sources, http: &str) -> Result<Vec<Explained>, Error> {
     let all = gathered(sources)?;
     let values = Values { set: all.iter().map(|(name, _, value)| (name.clone(), value.clone())).collect(), mode };
@@ -314,7 +314,7 @@ pub fn explain(mode: Mode, sources: &Sources, http: &str) -> Result<Vec<Explaine
     if !sources.ignore_security {
         errors.extend(unprotected(&all, &sources.environment).iter().map(Unprotected::error));
     }
-    // What only the settings together show, such as two listeners with one name. It stops at its first error.
+    // Errors that only the combination of settings has, such as two listeners with one name. The check stops at the first one.
     errors.extend(Config::read(mode, sources, http).err());
     for error in errors {
         let (name, what) = match error {
@@ -391,13 +391,13 @@ fn server_settings(values: &Values, topic_defaults: &BTreeMap<String, String>) -
 /// Settings that Kafka's brokers leave unset although topics have a default.
 const UNSET: &[&str] = &["log.flush.interval.ms", "log.roll.jitter.ms"];
 
-/// All settings of the broker: our keys, what else gives topics their defaults, and Kafka's that have no effect here.
+/// All settings of the broker: our keys, the other defaults of topics, and Kafka's settings that have no effect here.
 fn broker_settings(values: &Values, topic_defaults: &BTreeMap<String, String>) -> Vec<BrokerSetting> {
     let shown = |name: &'static str, kind: Kind, doc: &'static str| {
         let behind = setting_behind(name);
         let is_key = Key::named(name).is_some() || UNSET.contains(&name);
         let default = if is_key { values.default(name) } else { behind.map(|s| s.default.to_string()) };
-        // Also what coarser settings lead to, as log.retention.hours.
+        // Includes values derived from coarser settings, such as log.retention.hours.
         let set = values.set.get(name).or_else(|| topic_defaults.get(behind?.name)).cloned();
         let source = if set.is_some() { SettingSource::Static } else { SettingSource::Default };
         BrokerSetting { name, value: set.or_else(|| default.clone()), default, kind, source, doc }
@@ -421,7 +421,7 @@ fn broker_settings(values: &Values, topic_defaults: &BTreeMap<String, String>) -
     all
 }
 
-/// The broker's values for topics, under the topics' names.
+/// The broker's values for settings of topics, under the topics' names.
 fn topic_settings(values: &Values) -> Result<BTreeMap<String, String>, Error> {
     let mut settings = BTreeMap::new();
     for setting in SETTINGS {

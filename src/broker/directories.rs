@@ -10,8 +10,8 @@ use crate::env::{Env, owner_of, user_and_group};
 use crate::model::TopicPartition;
 use crate::storage::{self, LogDirectory};
 
-/// Opens all directories, that of the metadata log first, and names those whose disk cannot be used. A broker without its metadata is none: it
-/// would begin a new cluster beside the old one's data.
+/// Opens all directories, that of the metadata log first, and returns those whose disk cannot be used. A broker does not start without its
+/// metadata: it would create a new cluster beside the old one's data.
 pub(super) fn open_directories(config: &Config, env: &Env) -> Result<(Vec<LogDirectory>, Vec<PathBuf>), Error> {
     if config.reset {
         config.data.iter().try_for_each(|path| LogDirectory::clear(&*env.disk, path))?;
@@ -35,7 +35,7 @@ pub(super) fn open_directories(config: &Config, env: &Env) -> Result<(Vec<LogDir
     Ok((open, lost))
 }
 
-/// The sentence for a directory, or for where it would be made, that belongs to somebody else; none for another error.
+/// The error for a directory, or for a missing one, if this user is not permitted to write there; none for other errors.
 fn not_writable(path: &Path, error: &storage::Error) -> Option<Error> {
     let is_denied = matches!(error, storage::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied);
     let (user, group) = user_and_group().filter(|_| is_denied)?;

@@ -1,21 +1,21 @@
-//! Why a broker does not start: each a sentence that says what to do.
+//! The reasons why a broker does not start, each with a remedy.
 
 use crate::{cluster, storage};
 
-/// What keeps a broker from starting or from stopping cleanly.
+/// An error that prevents a broker from starting or from stopping cleanly.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A setting that is not accepted.
+    /// An invalid setting.
     #[error("{key}={value}: {what}")]
     Setting {
         /// Kafka's name.
         key: String,
-        /// What was set.
+        /// The configured value.
         value: String,
-        /// What is wrong, and what would be right.
+        /// What is wrong, and what would be valid.
         what: String,
     },
-    /// A setting that asks for authentication, authorization or encryption.
+    /// A setting that requires authentication, authorization or encryption.
     #[error(
         "{name} (from {source_name}) asks for {protection}, which is not supported yet: any client could read and write everything. Remove the setting, or accept an open broker with --ignore-security-settings"
     )]
@@ -24,10 +24,10 @@ pub enum Error {
         name: String,
         /// The file, the environment or the flags.
         source_name: String,
-        /// What it asks for.
+        /// What it requires.
         protection: &'static str,
     },
-    /// A variable of ours that is unknown, under `--strict`.
+    /// An unknown environment variable that starts with our prefix, under `--strict`.
     #[error("the environment variable {name} is {what}")]
     Variable {
         /// Its name.
@@ -43,10 +43,10 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
-    /// Ports or directories that others use.
+    /// Ports or directories that other processes use.
     #[error("cannot start: {}; stop that, or use this: {command}", what.join("; "))]
     Taken {
-        /// Each of them with who uses it.
+        /// Each port or directory with the process that uses it.
         what: Vec<String>,
         /// A command line with addresses and directories that are free.
         command: String,
@@ -56,13 +56,13 @@ pub enum Error {
         "cannot write to {path} as user {user}, group {group}: {owner}; run `{remedy}` as root (for a volume of a container: on the host), or choose another directory with --data"
     )]
     NotWritable {
-        /// Where.
+        /// The directory.
         path: String,
-        /// As whom the process runs.
+        /// The user of this process.
         user: u32,
-        /// And of which group.
+        /// The group of this process.
         group: u32,
-        /// Whose it is.
+        /// The owner of the directory.
         owner: String,
         /// The command that changes that.
         remedy: String,
@@ -74,10 +74,10 @@ pub enum Error {
         address: String,
         /// The flag that changes it.
         flag: &'static str,
-        /// The system's words.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// What the broker is to hold from its start on.
+    /// The seed cannot be stored.
     #[error("cannot seed: {path}: {what}")]
     Seed {
         /// The file, topic or group.

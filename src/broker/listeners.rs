@@ -7,12 +7,12 @@ use tracing::warn;
 use super::Error;
 use crate::server::{Advertised, Endpoint};
 
-/// Where to listen, and what to tell clients.
+/// The address of a listener, and the address that it advertises.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerConfig {
     /// The address to bind; all addresses where the configuration names none.
     pub host: String,
-    /// The port; 0 takes a free one.
+    /// The port; 0 means any free port.
     pub port: u16,
     /// Name and advertised address.
     pub endpoint: Endpoint,
@@ -26,10 +26,10 @@ struct Address {
     port: u16,
 }
 
-/// What becomes of a listener whose protocol is SASL or SSL, which are not supported yet.
+/// How a listener with the protocol SASL or SSL is handled; neither is supported yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protected {
-    /// It stops the start.
+    /// The broker does not start.
     Rejected,
     /// It is served as PLAINTEXT, which the operator has accepted.
     ServedOpen,
@@ -43,8 +43,8 @@ const PROTECTED: [&str; 3] = ["SSL", "SASL_PLAINTEXT", "SASL_SSL"];
 /// Addresses that mean all addresses of the machine.
 const ANY: [&str; 2] = ["0.0.0.0", "::"];
 
-/// Reads both lists. `controllers` names listeners that only controllers use: they are ignored. Without `listeners` the broker listens on all
-/// addresses, at the ports of the advertised listeners.
+/// Parses both lists. `controllers` contains the names of listeners that only controllers use: they are ignored. Without `listeners`, the broker
+/// listens on all addresses, at the ports of the advertised listeners.
 pub(super) fn listeners(
     listeners: Option<&str>,
     advertised: Option<&str>,
@@ -75,7 +75,7 @@ pub(super) fn listeners(
             warn!(listener = %address.name, %protocol, "this listener is served without its security protocol: any client can connect");
         }
         let advertised = match advertised.iter().find(|told| told.name == address.name) {
-            // Kafka advertises the name of the machine. The address that the client has connected to works more often.
+            // Kafka advertises the machine's host name. The address that the client has connected to works more often.
             Some(told) if told.host.is_empty() => Advertised::AsReached,
             Some(told) => Advertised::Address(told.host.clone(), told.port),
             None => Advertised::AsReached,
@@ -93,7 +93,7 @@ pub(super) fn listeners(
     Ok(result)
 }
 
-/// Each advertised address belongs to a listener, and clients can connect to it.
+/// Checks that each advertised address belongs to a listener, and that clients can connect to it.
 fn check_advertised(advertised: &[Address], bound: &[Address]) -> Result<(), Error> {
     for (at, told) in advertised.iter().enumerate() {
         if !bound.iter().any(|a| a.name == told.name) {
@@ -119,7 +119,7 @@ fn refuse(key: &str, value: &str, what: &str) -> Error {
     Error::Setting { key: key.into(), value: value.into(), what: what.into() }
 }
 
-/// The addresses of a list. A single address may leave out the name, which is PLAINTEXT then.
+/// The addresses of a list. A single address may omit the name, which is then PLAINTEXT.
 fn parse(key: &str, text: &str) -> Result<Vec<Address>, Error> {
     let words: Vec<&str> = text.split(',').map(str::trim).filter(|w| !w.is_empty()).collect();
     words.iter().map(|word| address(key, word, words.len())).collect()
@@ -138,7 +138,7 @@ fn address(key: &str, word: &str, of: usize) -> Result<Address, Error> {
             "the name of a listener consists of letters, digits, '-', '_' and '.', as in PLAINTEXT://localhost:9092",
         ));
     }
-    // An address of IPv6 has colons of its own, and brackets around it.
+    // An IPv6 address contains colons and is in brackets.
     let (host, port) = match rest.rsplit_once(':') {
         Some((host, port)) if !rest.ends_with(']') => (host, port),
         _ => return Err(refuse(key, word, &format!("the port is missing, as in {name}://{rest}:9092"))),
@@ -218,7 +218,7 @@ mod tests {
         let of = |protected| listeners(Some("OUTSIDE://:9092"), None, "OUTSIDE:SASL_SSL", "", protected);
         assert!(of(Protected::Rejected).unwrap_err().to_string().contains("--ignore-security-settings"));
         assert_eq!(of(Protected::ServedOpen).unwrap()[0].endpoint.name, "OUTSIDE");
-        // A protocol of a name that no listener has means nothing.
+        // A protocol for an unknown listener name is ignored.
         assert!(listeners(Some("PLAINTEXT://:9092"), None, "PLAINTEXT:PLAINTEXT,X:SASL_SSL", "", Protected::Rejected).is_ok());
     }
 }

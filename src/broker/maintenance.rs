@@ -1,4 +1,4 @@
-//! What goes on beside the clients' work: retention, flushes, compaction.
+//! The broker's background work: retention, flushes, compaction.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use crate::model::Uuid;
 use crate::partition::{Error, Partitions};
 use crate::storage::{self, Cleaned, Cleaner};
 
-/// The longest sleep of a throttled compaction: it looks whether the broker is stopping in between.
+/// The longest sleep of a throttled compaction: between sleeps it checks whether the broker is stopping.
 const NAP: Duration = Duration::from_millis(100);
 
-/// How often records are looked for that have waited for longer than `flush.ms` allows.
+/// The interval of the check for records that were not flushed within `flush.ms`.
 const OVERDUE_EVERY: Duration = Duration::from_secs(1);
-/// How long a disk that is full is left alone after retention ran.
+/// The pause after retention ran because a disk was full.
 const FULL_AGAIN: Duration = Duration::from_secs(1);
 
 /// How logs are compacted. Names are Kafka's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CleanerSettings {
-    /// `log.cleaner.backoff.ms`: how long nothing is looked for after nothing was found.
+    /// `log.cleaner.backoff.ms`: the pause after no log needed compaction.
     pub backoff: Duration,
     /// `log.cleaner.dedupe.buffer.size`.
     pub map_bytes: usize,
@@ -32,8 +32,8 @@ pub struct CleanerSettings {
     pub bytes_per_second: f64,
 }
 
-/// Runs retention and background flushes at their intervals, retention also where the disk is full, and a flush also after much was written.
-/// What is due when the broker stops is left to closing.
+/// Runs retention and background flushes at their intervals. Retention also runs when a disk is full, and a flush also after many bytes were written.
+/// When the broker stops, pending work is left to the closing of the logs.
 pub(super) async fn maintain(partitions: Arc<Partitions>, workers: Workers, config: Config, stop: CancellationToken) {
     let mut retention = tokio::time::interval(config.retention_check);
     let mut flush = tokio::time::interval(config.flush);
@@ -76,7 +76,7 @@ enum Due {
 }
 
 fn report(partitions: &Partitions, flushed: Result<(), Error>) {
-    // That the directory went offline was said then.
+    // The failure was logged when the directory went offline.
     if let Err(error) = flushed
         && !partitions.is_offline()
     {
@@ -94,14 +94,14 @@ fn retain(partitions: &Partitions, expiration_ms: i64) {
     }
 }
 
-/// Commits what is written to a directory: all at once what came while the disk worked.
+/// Commits the records written to a directory: one commit for everything that was written while the disk was busy.
 pub(super) async fn commit(partitions: Arc<Partitions>, workers: Workers, directory: usize) {
     loop {
         partitions.commit_due(directory).await;
         let committing = partitions.clone();
         match workers.blocking(move || committing.commit(directory)).await {
             Ok(Ok(())) => {}
-            // That the directory went offline was said then, and who waits was told.
+            // The failure was logged when the directory went offline, and the waiting requests got an error.
             Ok(Err(_)) if partitions.is_directory_offline(directory) => return,
             Ok(Err(error)) => error!(%error, "what was written could not be committed"),
             Err(error) => error!(%error, "a commit failed"),
@@ -109,7 +109,7 @@ pub(super) async fn commit(partitions: Arc<Partitions>, workers: Workers, direct
     }
 }
 
-/// Compacts one log after the other while any is due. One that fails is left alone until the next start.
+/// Compacts one log after another while any log needs compaction. A log whose compaction fails is skipped until the next start.
 pub(super) async fn compact(
     partitions: Arc<Partitions>,
     workers: Workers,
@@ -151,9 +151,9 @@ fn compact_all(
         };
         match partitions.compact(cleaner, failed, &mut pace) {
             None | Some((_, Err(Error::Storage(storage::Error::Stopping)))) => return,
-            // Retention was there first.
+            // Retention has already deleted the segments.
             Some((_, Ok(cleaned))) if cleaned.segments_before == 0 => return,
-            // The topic was deleted meanwhile: the next call does not find it.
+            // The topic was deleted meanwhile: the next call no longer finds it.
             Some((_, Err(Error::Closed(_)))) => {}
             Some((replica, Ok(cleaned))) => {
                 let partition = replica.id();
@@ -163,7 +163,7 @@ fn compact_all(
             }
             Some((replica, Err(error))) => {
                 error!(partition = %replica.id(), %error, "compaction failed; this partition is left as it is until the next start");
-                // Not by name: a topic that is created again is compacted.
+                // By topic id, not by name: a topic that is created again is compacted.
                 failed.insert((replica.topic_id(), replica.id().partition));
             }
         }

@@ -1,4 +1,4 @@
-//! Puts a broker together and takes it apart again: configuration, telemetry, shutdown.
+//! Assembles, starts and stops a broker: configuration, telemetry, shutdown.
 
 mod assemble;
 mod config;

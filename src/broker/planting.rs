@@ -1,6 +1,6 @@
-//! Puts a [`Seed`] into a broker that starts, as its first client: over the protocol, so that everything is checked as anybody's is. Doing it
-//! again changes nothing: topics that exist keep their records, a partition that holds n records gets the seed's from the n-th on (a start
-//! that was cut short is made whole so), and a group's offset that is there stays.
+//! Writes a [`Seed`] into a starting broker, as its first client: over the protocol, so that everything is validated as for any other client.
+//! Repeating it changes nothing: existing topics keep their records, a partition with n records gets the seed's from the n-th (this completes an
+//! interrupted start), and a committed offset of a group is kept.
 
 use std::path::Path;
 
@@ -21,16 +21,16 @@ use crate::protocol::generated::produce::{PartitionProduceData, ProduceRequest, 
 use crate::records::BatchBuilder;
 use crate::wire::Records;
 
-/// About the most bytes of a batch, and the most records.
+/// The approximate maximum size of a batch, and its maximum number of records.
 const BATCH_BYTES: usize = 256 << 10;
 const BATCH_RECORDS: usize = 1000;
-/// How long a topic may take to be made.
+/// The deadline for creating a topic.
 const TIMEOUT_MS: i32 = 30_000;
-/// Kafka's number for topics among the resources that have settings, and for setting one.
+/// The number of the resource type for topics in Kafka's protocol, and that of the operation that sets a value.
 const TOPIC_RESOURCE: i8 = 2;
 const SET: i8 = 0;
 
-/// What was new.
+/// The items that were new.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Planted {
     pub(super) topics: usize,
@@ -38,7 +38,7 @@ pub(super) struct Planted {
     pub(super) offsets: usize,
 }
 
-/// Plants all of it once the groups are loaded; an error says what cannot be.
+/// Writes the whole seed once the groups are loaded. The error contains the part that cannot be written.
 pub(super) async fn plant(seed: &Seed, disk: &dyn Disk, now_ms: i64, client: Connection) -> Result<Planted, Error> {
     let mut planter = Planter { client, disk, now_ms, planted: Planted::default() };
     for topic in &seed.topics {
@@ -97,14 +97,14 @@ impl Planter<'_> {
         Ok(())
     }
 
-    /// A topic that exists gets the settings, and more partitions where it has fewer.
+    /// Applies the settings to an existing topic, and adds partitions if it has fewer.
     async fn change(&mut self, topic: &SeedTopic) -> Result<(), Error> {
         let SeedTopic { name, partitions, configs, .. } = topic;
         let more = CreatePartitionsTopic { name: name.clone(), count: *partitions, assignments: None };
         if *partitions > 0 {
             let request = CreatePartitionsRequest { topics: vec![more], timeout_ms: TIMEOUT_MS, validate_only: false };
             let answer = self.client.call(&request, 3).await.map_err(lost)?.results.remove(0);
-            // It has so many, or more.
+            // The topic has this number of partitions, or more.
             if ErrorCode::from_code(answer.error_code) != Some(ErrorCode::InvalidPartitions) {
                 checked(name, answer.error_code, answer.error_message)?;
             }
@@ -159,7 +159,7 @@ impl Planter<'_> {
     }
 
     async fn group(&mut self, group: &SeedGroup) -> Result<(), Error> {
-        // Where there are no groups yet, this makes their topic.
+        // If the offsets topic does not exist yet, this creates it.
         let find = FindCoordinatorRequest { key_type: 0, coordinator_keys: vec![group.group.clone()], ..Default::default() };
         let found = self.client.call(&find, 4).await.map_err(lost)?.coordinators.remove(0);
         checked(&format!("group {}", group.group), found.error_code, found.error_message)?;
@@ -179,7 +179,7 @@ impl Planter<'_> {
         Ok(())
     }
 
-    /// The group's offset, or -1.
+    /// The committed offset of the group, or -1.
     async fn committed(&mut self, group: &str, topic: &str, partition: i32) -> Result<i64, Error> {
         let topics = vec![OffsetFetchRequestTopic { name: topic.to_string(), partition_indexes: vec![partition] }];
         let request = OffsetFetchRequest { group_id: group.to_string(), topics: Some(topics), ..Default::default() };

@@ -1,4 +1,4 @@
-//! Reads files of settings as `java.util.Properties.load` does.
+//! Reads properties files like `java.util.Properties.load`.
 //!
 //! | Java's rule | example |
 //! |---|---|
@@ -9,7 +9,7 @@
 //! | `#` or `!` as the first character that is not white space begins a comment, which cannot be continued | `# comment \` |
 //! | a line without a separator is a key with an empty value | `broker.rack` |
 //!
-//! Java reads bytes as ISO-8859-1. We read UTF-8 where the file is valid UTF-8, which is the same for ASCII and is what editors write today,
+//! Java reads bytes as ISO-8859-1. We read UTF-8 if the file is valid UTF-8, which is the same for ASCII and is what editors write today,
 //! and ISO-8859-1 otherwise.
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ const BLANKS: [char; 3] = [' ', '\t', '\u{c}'];
 /// Digits of a `\uXXXX` escape.
 const ESCAPE_DIGITS: usize = 4;
 
-/// The text of a file: UTF-8 where it is valid, else ISO-8859-1. A byte order mark is dropped.
+/// The text of a file: UTF-8 if it is valid, otherwise ISO-8859-1. A byte order mark is ignored.
 pub(super) fn decode(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text).to_string(),
@@ -34,7 +34,7 @@ pub fn read_properties(bytes: &[u8]) -> Result<BTreeMap<String, String>, String>
     parse(&decode(bytes))
 }
 
-/// Keys and values; the last value of a key wins. The error names the line.
+/// Keys and values; if a key occurs twice, the last value wins. The error contains the line number.
 pub(super) fn parse(text: &str) -> Result<BTreeMap<String, String>, String> {
     let mut values = BTreeMap::new();
     for (number, line) in logical_lines(text) {
@@ -79,7 +79,7 @@ fn entry(line: &str) -> Result<(String, String), String> {
 
 /// Characters up to one that `ends`, with escapes replaced.
 fn unescaped(rest: &mut Peekable<Chars>, ends: impl Fn(char) -> bool) -> Result<String, String> {
-    // UTF-16, because Java's escapes write a character outside of the basic plane as two units.
+    // UTF-16, because Java's escapes represent a character outside of the basic plane as two units.
     let mut units: Vec<u16> = Vec::new();
     while let Some(c) = rest.next_if(|c| !ends(*c)) {
         let c = match if c == '\\' { rest.next() } else { None } {

@@ -1,7 +1,7 @@
 //! Sources of settings for figment.
 //!
 //! Kafka's keys are flat and dotted, and some are prefixes of others (`log.retention.ms` beside a topic's `retention.ms`, `broker.id` beside
-//! `broker.id.generation.enable`): a tree of tables cannot hold them. So each source is one flat table whose keys keep their dots.
+//! `broker.id.generation.enable`): a tree of tables cannot represent them. So each source is one flat table whose keys keep their dots.
 
 use std::collections::BTreeMap;
 
@@ -11,24 +11,24 @@ use figment::{Metadata, Profile, Provider};
 
 use super::{Error, properties};
 
-/// One source, with a name for messages.
+/// One source, with its name for messages.
 #[derive(Debug, Clone)]
 pub(super) struct Flat {
     source: String,
     values: BTreeMap<String, String>,
 }
 
-/// Our own variables begin with this.
+/// The prefix of our own environment variables.
 const OURS: &str = "DLOG_";
-/// The image of Bitnami puts this before Kafka's keys.
+/// The prefix of Kafka's keys in the image of Bitnami.
 const BITNAMI: &str = "KAFKA_CFG_";
-/// Variables of the images that stand for a key by another name.
+/// Environment variables of the images that set a key of another name.
 const OTHER_NAMES: &[(&str, &str)] = &[("CLUSTER_ID", "cluster.id"), ("KAFKA_KRAFT_CLUSTER_ID", "cluster.id")];
-/// Variables of the images that are not settings of the broker.
+/// Environment variables of the images that are not settings of the broker.
 const NOT_SETTINGS: &[&str] =
     &["KAFKA_VERSION", "KAFKA_HEAP_OPTS", "KAFKA_OPTS", "KAFKA_JVM_PERFORMANCE_OPTS", "KAFKA_GC_LOG_OPTS", "KAFKA_CREATE_TOPICS"];
 const NOT_SETTINGS_PREFIXES: &[&str] = &["KAFKA_JMX_", "KAFKA_LOG4J_"];
-/// All variables of our own. A test compares them with those that the command line reads.
+/// All environment variables of our own. A test compares them with those that the command line reads.
 pub const VARIABLES: &[&str] = &[
     "DLOG_BOOTSTRAP_SERVER",
     "DLOG_DEFAULT_DATA",
@@ -41,7 +41,7 @@ pub const VARIABLES: &[&str] = &[
     "DLOG_SEED",
     "DLOG_STRICT",
 ];
-/// Names that differ by more are not similar.
+/// The minimum similarity of two names that count as similar.
 const SIMILARITY_MIN: f64 = 0.85;
 
 impl Flat {
@@ -56,7 +56,7 @@ impl Flat {
         Ok(Flat::new(path, values.map_err(|what| Error::File { path: path.to_string(), what })?))
     }
 
-    /// A TOML file: tables and dotted keys are the parts of a name, a list is one text with commas.
+    /// A TOML file: tables and dotted keys form the parts of a name, a list becomes one text with commas.
     pub(super) fn toml(path: &str, text: &str) -> Result<Flat, Error> {
         let data = Toml::string(text).data().map_err(|e| Error::File { path: path.to_string(), what: e.to_string() })?;
         let mut values = BTreeMap::new();
@@ -66,7 +66,7 @@ impl Flat {
         Ok(Flat::new(path, values))
     }
 
-    /// Variables by the images' mapping: after `KAFKA_` or `KAFKA_CFG_`, `_` is a dot, `__` an underscore, `___` a dash. The first form wins.
+    /// Variables with the images' mapping: after `KAFKA_` or `KAFKA_CFG_`, `_` is a dot, `__` an underscore, `___` a dash. The first form wins.
     pub(super) fn environment(variables: impl Iterator<Item = (String, String)>) -> Flat {
         let mut values = BTreeMap::new();
         let mut bitnami = BTreeMap::new();
@@ -86,7 +86,7 @@ impl Flat {
     }
 }
 
-/// Whether Kubernetes or Docker made this variable from the name of a service, as `KAFKA_PORT=tcp://10.0.0.1:9092` for one called kafka.
+/// Whether Kubernetes or Docker created this variable from the name of a service, such as `KAFKA_PORT=tcp://10.0.0.1:9092` for a service named kafka.
 fn is_service_link(name: &str, value: &str) -> bool {
     let is_link = |word: &str| name.contains(word);
     ["_SERVICE_HOST", "_SERVICE_PORT"].into_iter().any(is_link)
@@ -94,7 +94,7 @@ fn is_service_link(name: &str, value: &str) -> bool {
         || ["_ENV_", "_NAME"].into_iter().any(is_link) && value.starts_with('/')
 }
 
-/// Variables that begin with `DLOG_` and are unknown, each with the known name that is most similar to it, if one is similar.
+/// Unknown environment variables that start with `DLOG_`, each with the most similar known name, if there is one.
 pub(super) fn unknown_variables(variables: &[(String, String)]) -> Vec<(&str, Option<&'static str>)> {
     let nearest = |name: &str| {
         let scored =
@@ -106,7 +106,7 @@ pub(super) fn unknown_variables(variables: &[(String, String)]) -> Vec<(&str, Op
     unknown.map(|name| (name, nearest(name))).collect()
 }
 
-/// Puts a value under its dotted name.
+/// Stores a value under its dotted name.
 fn flatten(name: String, value: Value, into: &mut BTreeMap<String, String>) -> Result<(), String> {
     let text = match value {
         Value::Dict(_, inner) => {
@@ -160,7 +160,7 @@ mod tests {
             ("DLOG_SEED", "/seed"),
             ("DLOG_XYZ", "1"),
             ("KAFKA_XYZ", "1"),
-            // Kubernetes makes these for a service called dlog.
+            // Kubernetes creates these for a service named dlog.
             ("DLOG_SERVICE_HOST", "10.0.0.1"),
             ("DLOG_SERVICE_PORT_KAFKA", "9092"),
             ("DLOG_PORT", "tcp://10.0.0.1:9092"),

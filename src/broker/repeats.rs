@@ -1,8 +1,8 @@
-//! Warnings and errors that repeat: the first is logged, the next ones of the same kind are counted, and after some seconds one line says how
-//! many there were.
+//! Warnings and errors that repeat: the first is logged, later ones of the same kind are counted, and after some seconds one line reports their
+//! number.
 //!
-//! A full disk or a directory that is offline makes the same error for each partition and each request. An operator needs to see it once, and
-//! that it goes on.
+//! A full disk or an offline directory causes the same error for each partition and each request. An operator must see it once, and
+//! see that it continues.
 
 use std::collections::HashMap;
 use std::fmt::{Debug, Write};
@@ -16,15 +16,15 @@ use tracing::{Event, Level, Subscriber, error, warn};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-/// How long what repeats is counted before the count is logged.
+/// How long repeated events are counted before the count is logged.
 pub(super) const COUNTED_FOR: Duration = Duration::from_secs(10);
-/// Where each warning is about another setting, and logged once a start: none of them stands for the others.
+/// Modules whose warnings are each about another setting, and are logged once per start: they are not counted as repeats.
 const EACH_COUNTS: &[&str] = &["dlog::broker::config", "dlog::broker::listeners"];
-/// The most kinds of events that are counted at once; more are logged each time.
+/// The maximum number of kinds that are counted at once; events of further kinds are always logged.
 const KINDS_MAX: usize = 1000;
 
-/// Lets the first event of a kind pass and counts the others. Events are of one kind where they come from the same place in the code and have
-/// the same message; their fields may differ, and the last ones are logged with the count. Only warnings and errors are counted.
+/// Lets the first event of a kind pass and counts the others. Events are of the same kind if they come from the same place in the code and have
+/// the same message. Their fields may differ, and the last event's fields are logged with the count. Only warnings and errors are counted.
 #[derive(Debug, Clone)]
 pub(super) struct Repeats(Arc<Shared>);
 
@@ -32,28 +32,28 @@ pub(super) struct Repeats(Arc<Shared>);
 struct Shared {
     counted_for: Duration,
     kinds: Mutex<HashMap<(Identifier, String), Kind>>,
-    /// Told of each event that is counted; one that waits is enough.
+    /// Notified of each counted event; one pending notification is enough.
     counted: SyncSender<()>,
 }
 
-/// Events of one kind since one was logged.
+/// The events of one kind since the last one that was logged.
 #[derive(Debug)]
 struct Kind {
     level: Level,
     since: Instant,
     more: u64,
-    /// Fields of the last one.
+    /// The fields of the last event.
     last: String,
 }
 
 impl Repeats {
-    /// Counts for so long; the receiver is told when something is counted.
+    /// Counts events for this long; the receiver is notified when an event is counted.
     pub(super) fn new(counted_for: Duration) -> (Repeats, Receiver<()>) {
         let (counted, is_counted) = sync_channel(1);
         (Repeats(Arc::new(Shared { counted_for, kinds: Mutex::default(), counted })), is_counted)
     }
 
-    /// Logs counts when they are due, on a thread of its own for as long as the process lives. It sleeps while nothing repeats.
+    /// Logs the counts at the end of their interval, on a separate thread that runs as long as the process. It sleeps while nothing repeats.
     pub(super) fn report_in_background(self, is_counted: Receiver<()>) {
         let report = move || {
             while is_counted.recv().is_ok() {
@@ -61,7 +61,7 @@ impl Repeats {
                 self.report(Instant::now());
             }
         };
-        // Without the thread counts are not logged, and everything else is.
+        // Without the thread only the counts are not logged.
         let _ = std::thread::Builder::new().name("log-repeats".into()).spawn(report);
     }
 
@@ -84,12 +84,12 @@ impl Repeats {
         known.more += 1;
         known.last = fields;
         drop(kinds);
-        // Where one waits to be seen this one need not.
+        // If a notification is already pending, this one is not needed.
         let _ = self.0.counted.try_send(());
         false
     }
 
-    /// Logs the counts that are due.
+    /// Logs the counts whose interval has ended.
     fn report(&self, now: Instant) {
         let mut due = Vec::new();
         self.kinds().retain(|(_, message), kind| {
@@ -102,7 +102,7 @@ impl Repeats {
             }
             !is_due
         });
-        // Not while the kinds are locked: these are events too.
+        // Logged after the lock is released, because these lines are events too.
         for (level, more, seconds, message, last) in due {
             if level == Level::ERROR {
                 error!(last, "{more} more in {seconds} s: {message}");
@@ -130,7 +130,7 @@ impl<S: Subscriber> Layer<S> for Repeats {
     }
 }
 
-/// An event's message and its other fields.
+/// The message of an event, and its other fields.
 #[derive(Default)]
 struct Text {
     message: String,
@@ -178,7 +178,7 @@ mod tests {
         }
     }
 
-    /// What is logged while `work` runs.
+    /// The lines that are logged while `work` runs.
     fn logged(work: impl FnOnce(&Repeats, &Lines)) {
         let (lines, (repeats, _counted)) = (Lines::default(), Repeats::new(COUNTED_FOR));
         let writer = lines.clone();
@@ -212,12 +212,12 @@ mod tests {
             assert_eq!(said.len(), 1, "{said:?}");
             assert!(said[0].contains("ERROR") && said[0].contains("97 more in 10 s: the partition could not be opened"), "{said:?}");
             assert!(said[0].contains("partition=97"), "the last of them: {said:?}");
-            // It goes on: nothing but a count comes now and then.
+            // The error continues: only a count is logged now and then.
             (0..5).for_each(fail);
             assert_eq!(lines.take(), Vec::<String>::new());
             repeats.report(later + COUNTED_FOR);
             assert!(lines.take()[0].contains("5 more in 10 s"));
-            // It has ended: nothing is said, and the next time is a first time.
+            // The error has ended: nothing is logged, and the next event counts as the first one.
             repeats.report(later + 2 * COUNTED_FOR);
             assert_eq!(lines.take(), Vec::<String>::new());
             fail(7);

@@ -1,11 +1,11 @@
-//! Settings that ask for authentication, authorization or encryption.
+//! Settings that require authentication, authorization or encryption.
 //!
-//! None of the three is supported yet. A broker that ignored such a setting would be open to everybody while its owner believes the opposite, so
-//! each of them stops the start. `--ignore-security-settings` accepts an open broker.
+//! None of the three is supported yet. A broker that ignored such a setting would be open to everyone although its operator believes the
+//! opposite, so each of them prevents the start. `--ignore-security-settings` accepts an open broker.
 
 use super::Error;
 
-/// What a setting asks for.
+/// The protection that a setting requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Protection {
     Authentication,
@@ -23,7 +23,7 @@ impl Protection {
     }
 }
 
-/// Names and what they ask for, and beginnings of names where the last character is a dot. In this order: Kafka's own, those of Bitnami's
+/// Names with the protection that they require; a name that ends in a dot is a prefix. In this order: Kafka's own, those of Bitnami's
 /// image (`KAFKA_CLIENT_USERS` is `client.users`), those of Confluent's, and those of Redpanda (`--set redpanda.enable_sasl=true`).
 const ASKING: &[(&str, Protection)] = &[
     ("allow.everyone.if.no.acl.found", Protection::Authorization),
@@ -51,9 +51,9 @@ const ASKING: &[(&str, Protection)] = &[
     ("redpanda.kafka_enable_authorization", Protection::Authorization),
     ("redpanda.superusers", Protection::Authorization),
 ];
-/// Kafka's settings of a single listener: `listener.name.NAME.ssl.keystore.location`, `listener.name.NAME.scram-sha-256.sasl.jaas.config`.
+/// The prefix of Kafka's settings of one listener: `listener.name.NAME.ssl.keystore.location`, `listener.name.NAME.scram-sha-256.sasl.jaas.config`.
 const OF_A_LISTENER: &str = "listener.name.";
-/// Values that ask for nothing: they are the defaults, or they turn the protection off.
+/// Values that require no protection: they are the defaults, or they turn the protection off.
 const ASKING_FOR_NOTHING: &[(&str, &[&str])] = &[
     ("allow.everyone.if.no.acl.found", &["true"]),
     ("sasl.enabled.mechanisms", &["GSSAPI"]),
@@ -74,13 +74,13 @@ const ASKING_FOR_NOTHING: &[(&str, &[&str])] = &[
     ("redpanda.kafka_enable_authorization", &["false", "null"]),
     ("redpanda.superusers", &["[]"]),
 ];
-/// Variables that are not settings of the broker and ask for authentication: one that always does, and one that does where it holds a word.
+/// Environment variables that are not settings of the broker and require authentication: always, or if the value contains the second text.
 const ASKING_VARIABLES: &[(&str, &str)] =
     &[("RP_BOOTSTRAP_USER", ""), ("KAFKA_OPTS", "java.security.auth.login.config"), ("KAFKA_JAAS_CONFIG", "")];
 /// Parts of names whose values are secret.
 const SECRETS: &[&str] = &["password", "passphrase", "secret", "jaas", "ssl.keystore.key", "assertion.private.key"];
 
-/// A setting that asks for a protection which is not supported.
+/// A setting that requires an unsupported protection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unprotected {
     /// The setting or variable.
@@ -91,13 +91,13 @@ pub(super) struct Unprotected {
 }
 
 impl Unprotected {
-    /// The sentence that stops the start.
+    /// The error that prevents the start.
     pub(super) fn error(&self) -> Error {
         Error::Unprotected { name: self.name.clone(), source_name: self.source.clone(), protection: self.protection.name() }
     }
 }
 
-/// All settings (name, source, value) and variables that ask for a protection.
+/// All settings (name, source, value) and environment variables that require a protection.
 pub(super) fn unprotected(settings: &[(String, String, String)], variables: &[(String, String)]) -> Vec<Unprotected> {
     let of_settings = settings.iter().filter_map(|(name, source, value)| {
         let protection = protection(name, value)?;

@@ -1,14 +1,14 @@
-//! What a broker is to hold from its start on: topics, their settings, records and group offsets.
+//! The data that a broker must contain when it starts: topics, their settings, records and group offsets.
 //!
-//! | file of the directory | holds |
+//! | file in the directory | content |
 //! |---|---|
 //! | `topics.json` | `[{"name": "orders", "partitions": 3, "configs": {"cleanup.policy": "compact"}}]`; may be missing |
-//! | `topics/NAME-NUMBER.ndjson` | the records of a partition, an object in each line |
+//! | `topics/NAME-NUMBER.ndjson` | the records of a partition, one object per line |
 //! | `groups.json` | `[{"group": "billing", "offsets": [{"topic": "orders", "partition": 0, "offset": 5}]}]`; may be missing |
 //!
 //! A record has `key` and `value`: text, null, or any other JSON, which is stored as its text; or `key_hex` and `value_hex`. It may have `headers`
-//! (an object, or a list of pairs where names repeat) and `timestamp_ms`. What `dlog run` keeps of a broker has the same form, with more fields:
-//! those are accepted and ignored. Any other field is an error, because a field with a typing error would be lost without a word.
+//! (an object, or a list of pairs if names repeat) and `timestamp_ms`. The files that `dlog run` keeps of a broker have the same form with more
+//! fields: those are accepted and ignored. Any other field is an error, because a misspelled field would otherwise be lost silently.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,19 +22,19 @@ use crate::env::Disk;
 use crate::model::TopicPartition;
 use crate::records::NewRecord;
 
-/// Names that differ by more are not like each other; what is compared is mostly short.
+/// The minimum similarity of two names that count as similar; the compared names are mostly short.
 const LIKENESS_MIN: f64 = 0.75;
 
-/// What is to be there. The default is nothing.
+/// The data to write. The default is nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seed {
     pub(super) topics: Vec<SeedTopic>,
-    /// A file of records for each of some partitions.
+    /// Partitions, each with its file of records.
     pub(super) records: Vec<(TopicPartition, PathBuf)>,
     pub(super) groups: Vec<SeedGroup>,
 }
 
-/// A topic that is to exist.
+/// A topic that must exist.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SeedTopic {
@@ -53,13 +53,13 @@ fn unsaid<N: From<i8>>() -> N {
     N::from(-1)
 }
 
-/// A group with offsets that it is to have committed.
+/// A group with the offsets that it must have committed.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SeedGroup {
     pub(super) group: String,
     pub(super) offsets: Vec<SeedOffset>,
-    /// What `dlog run` keeps of a group beside its offsets.
+    /// Written by `dlog run` beside the offsets.
     #[serde(rename = "state")]
     _state: Option<IgnoredAny>,
     #[serde(rename = "members")]
@@ -85,7 +85,7 @@ pub(super) struct SeedOffset {
 }
 
 impl Seed {
-    /// Reads what `KAFKA_CREATE_TOPICS` says (`name:partitions:replicas[:cleanup.policy]`, separated by commas) and a directory.
+    /// Reads the value of `KAFKA_CREATE_TOPICS` (`name:partitions:replicas[:cleanup.policy]`, separated by commas) and a directory.
     pub fn read(disk: &dyn Disk, create_topics: Option<&str>, directory: Option<&Path>) -> Result<Seed, Error> {
         let mut seed = Seed { topics: named(create_topics.unwrap_or_default())?, ..Seed::default() };
         let Some(directory) = directory else { return Ok(seed) };
@@ -98,7 +98,7 @@ impl Seed {
         }
         seed.groups = read_json(disk, &directory.join("groups.json"))?;
         seed.records = record_files(disk, &directory.join("topics"))?;
-        // All of it is checked before the broker starts; each file is read again when its records are written, so that memory holds one at a time.
+        // Everything is validated before the broker starts. Each file is read again when its records are written, so that memory holds one at a time.
         for (_, path) in &seed.records {
             read_records(disk, path)?;
         }
@@ -144,7 +144,7 @@ fn named(text: &str) -> Result<Vec<SeedTopic>, Error> {
         .collect()
 }
 
-/// Nothing where there is no such file.
+/// The default if there is no such file.
 fn read_json<T: DeserializeOwned + Default>(disk: &dyn Disk, path: &Path) -> Result<T, Error> {
     if !disk.exists(path) {
         return Ok(T::default());
@@ -153,7 +153,7 @@ fn read_json<T: DeserializeOwned + Default>(disk: &dyn Disk, path: &Path) -> Res
     serde_json::from_slice(&bytes).map_err(|e| refuse_line(path, e.line(), in_words(&e)))
 }
 
-/// The records of a file, in order; lines without text are ignored.
+/// The records of a file, in order; blank lines are ignored.
 pub(super) fn read_records(disk: &dyn Disk, path: &Path) -> Result<Vec<OwnedRecord>, Error> {
     let bytes = disk.read(path).map_err(|e| refuse(path, e.to_string()))?;
     let text = std::str::from_utf8(&bytes).map_err(|e| {
@@ -168,7 +168,7 @@ fn refuse_line(path: &Path, line: usize, what: String) -> Error {
     Error::Seed { path: format!("{}:{line}", path.display()), what }
 }
 
-/// What serde says, without the position within the text (the caller names file and line), and with the nearest known name for an unknown field.
+/// The message of serde, without the position in the text (the caller adds file and line), and with the most similar known name for an unknown field.
 fn in_words(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
@@ -188,7 +188,7 @@ fn in_words(error: &serde_json::Error) -> String {
     }
 }
 
-/// What serde says of a value of the wrong type, in words of JSON and without names of Rust.
+/// The message of serde about a value of the wrong type, with the terms of JSON instead of Rust type names.
 fn plain(text: &str) -> String {
     let word = |word: &str| match word {
         "map" => "an object".to_string(),
@@ -222,11 +222,11 @@ fn record_files(disk: &dyn Disk, folder: &Path) -> Result<Vec<(TopicPartition, P
     Ok(files)
 }
 
-/// A line of a file of records.
+/// A line of a records file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SeedRecord {
-    /// What `dlog run` keeps of a record beside the rest.
+    /// Written by `dlog run` beside the other fields.
     #[serde(rename = "offset")]
     _offset: Option<IgnoredAny>,
     timestamp_ms: Option<i64>,
@@ -302,7 +302,7 @@ fn content(value: Option<Value>, hex: Option<String>) -> Result<Option<Vec<u8>>,
     Ok(Some(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect()))
 }
 
-/// Text as it is, null as null, anything else as JSON.
+/// Text unchanged, null as null, any other value as JSON.
 fn written(value: Value) -> Option<Vec<u8>> {
     match value {
         Value::Null => None,

@@ -87,12 +87,12 @@ pub const KEYS: &[Key] = &[
 ];
 
 impl Key {
-    /// The key of a name.
+    /// The key with this name, if it is known.
     pub fn named(name: &str) -> Option<&'static Key> {
         KEYS.iter().find(|key| key.name == name)
     }
 
-    /// What is wrong with a value, or nothing.
+    /// Validates a value; the error is a message for people.
     pub(super) fn check(&self, value: &str) -> Result<(), String> {
         let number = match self.kind {
             Kind::String if self.name == "durability.profile" && !matches!(value, "default" | "fsync") => {

@@ -1,14 +1,14 @@
-//! What becomes of a setting of a given name.
+//! How a setting of a given name is handled.
 
 use std::fmt;
 
 use super::settings::Key;
 use crate::partition::{kafka_settings, setting_behind};
 
-/// Settings of single listeners begin with this in Kafka.
+/// The prefix of the settings of one listener in Kafka.
 const OF_A_LISTENER: &str = "listener.name.";
-/// Keys that every Kafka configuration has and that mean nothing here: there is one node, and no one to agree with. They are no settings of
-/// a broker in Kafka's list, or are so common that a warning would be noise.
+/// Keys that every Kafka configuration has and that have no effect on a single node. They are not in Kafka's list of broker settings, or
+/// are so common that a warning would be noise.
 const IN_SILENCE: &[&str] = &[
     "broker.id",
     "cluster.id",
@@ -24,24 +24,24 @@ const IN_SILENCE: &[&str] = &[
 ];
 /// Settings that Kafka does not have.
 const OURS: &[&str] = &["compressed.batches.check", "durability.profile", "http.allowed.hosts"];
-/// Names that differ by more are not like each other.
+/// The minimum similarity of two names that count as similar.
 const LIKENESS_MIN: f64 = 0.85;
 
-/// What becomes of a setting.
+/// How a setting is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// The broker follows it.
+    /// The broker uses it.
     Honoured,
-    /// Nothing follows from it on one node, and nothing is said about it.
+    /// It has no effect on a single node, and no warning is logged.
     Meaningless,
-    /// Kafka knows it; here nothing follows from it yet.
+    /// A setting of Kafka that has no effect here yet.
     Ignored,
-    /// Nobody knows it. The name that was meant, perhaps.
+    /// An unknown setting, with the most similar known name, if there is one.
     Unknown(Option<&'static str>),
 }
 
 impl Standing {
-    /// Of a setting by its name.
+    /// How the setting with this name is handled.
     pub fn of(name: &str) -> Standing {
         if IN_SILENCE.contains(&name) {
             return Standing::Meaningless;

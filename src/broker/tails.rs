@@ -1,4 +1,4 @@
-//! What a broker holds in its last moment, for people who ask why a test failed.
+//! The last contents of a broker, for people who analyse why a test failed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -11,19 +11,19 @@ use crate::model::{Offset, TopicPartition, is_internal_topic};
 use crate::partition::{self, FirstBatch, Replica};
 use crate::records::{self, batches};
 
-/// Records that are kept of a partition.
+/// The number of records that are kept of a partition.
 const RECORDS: i64 = 100;
-/// Bytes of batches that are read of a partition.
+/// The number of bytes of batches that are read from a partition.
 const BYTES: usize = 1 << 20;
-/// Bytes that a batch may decompress to.
+/// The maximum decompressed size of a batch.
 const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
 
-/// Partitions of deleted topics whose records are remembered; those that were deleted first are forgotten.
+/// The maximum number of partitions of deleted topics whose records are kept; the partitions that were deleted first are dropped.
 const DELETED_MAX: usize = 1000;
-/// And bytes of their records.
+/// The maximum size of the records of those partitions.
 const DELETED_BYTES_MAX: usize = 64 << 20;
 
-/// What was kept.
+/// The numbers of items that were kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Kept {
     /// Partitions with records.
@@ -34,12 +34,12 @@ pub struct Kept {
     pub groups: usize,
 }
 
-/// The last records of partitions that were deleted, each as the lines of a file, the latest last.
+/// The last records of deleted partitions, each as the lines of a file, the latest partition last.
 #[derive(Debug, Default)]
 pub(super) struct DeletedTails(Mutex<VecDeque<(TopicPartition, String)>>);
 
 impl DeletedTails {
-    /// Remembers a partition that is about to be deleted. Blocks while it reads.
+    /// Keeps the last records of a partition that is about to be deleted. Blocks while it reads.
     pub(super) fn remember(&self, replica: &Replica) {
         if is_internal_topic(&replica.id().topic) {
             return;
@@ -60,8 +60,8 @@ impl DeletedTails {
 }
 
 impl Broker {
-    /// Writes the last records of every partition (`topics/NAME-NUMBER.ndjson`), those of partitions that were deleted, where the configuration says so
-    /// (`deleted/NAME-NUMBER.ndjson`, and `.2.ndjson` and so on where a topic of the name was deleted again), and the state and history of every
+    /// Writes the last records of every partition (`topics/NAME-NUMBER.ndjson`), those of deleted partitions, if the configuration enables this
+    /// (`deleted/NAME-NUMBER.ndjson`, and `.2.ndjson` and so on if a topic of the same name was deleted again), and the state and history of every
     /// group (`groups.json`) into a folder. Blocks.
     pub fn keep_tails(&self, folder: &Path) -> Result<Kept, String> {
         let topics = folder.join("topics");
@@ -117,7 +117,7 @@ impl Broker {
     }
 }
 
-/// The last records as lines; a line with an error where they cannot be read.
+/// The last records as lines; a line with an error if they cannot be read.
 fn text_of(replica: &Replica) -> String {
     let lines = tail(replica).unwrap_or_else(|error| vec![json!({ "error": error.to_string() })]);
     lines.iter().map(|line| format!("{line}\n")).collect()
@@ -131,7 +131,7 @@ fn tail(replica: &Replica) -> Result<Vec<Value>, partition::Error> {
     let Some(slice) = replica.read(from, BYTES, FirstBatch::Whole)? else { return Ok(lines) };
     let bytes = slice.check()?.read().unwrap_or_default();
     for batch in batches(&bytes) {
-        // The last one may be cut.
+        // The last batch may be incomplete.
         let Ok((header, batch)) = batch else { break };
         for record in header.open(batch, DECOMPRESSED_BYTES_MAX)?.records() {
             let record = record?;

@@ -1,4 +1,4 @@
-//! What else uses the ports and the directories of a broker that is to start: all of it at once, and a command line that works beside it.
+//! Other processes that use the ports and directories of a broker that starts: all of them at once, and a command line with free ones.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -8,12 +8,12 @@ use crate::env::{Disk, Env, Process, listening_process, process_with_file};
 use crate::server::Advertised;
 use crate::storage::LogDirectory;
 
-/// Ports after a taken one that are tried for the command line.
+/// The number of ports after one in use that are tried for the command line.
 const PORTS_TRIED: u16 = 100;
-/// Names after a taken directory that are tried.
+/// The number of names after a directory in use that are tried.
 const NAMES_TRIED: usize = 100;
 
-/// Listeners and HTTP whose addresses are taken; filled by those who bind.
+/// Listeners and HTTP whose addresses are in use; filled when the addresses are bound.
 #[derive(Debug, Default)]
 pub(super) struct TakenPorts {
     /// Positions in `config.listeners`.
@@ -27,7 +27,7 @@ impl TakenPorts {
     }
 }
 
-/// The error that names all that is taken.
+/// The error with everything that is in use.
 pub(super) async fn error(config: &Config, env: &Env, ports: &TakenPorts) -> Error {
     let mut what = Vec::new();
     for listener in ports.listeners.iter().filter_map(|at| config.listeners.get(*at)) {
@@ -50,7 +50,7 @@ fn by(process: Option<Process>, unknown: &str) -> String {
     process.map_or_else(|| unknown.to_string(), |process| format!("process {} ({})", process.id, process.name))
 }
 
-/// The command line of a broker like this one that takes what is free.
+/// The command line of a broker like this one, with free ports and directories.
 async fn command(config: &Config, env: &Env, ports: &TakenPorts, locked: &[&PathBuf]) -> String {
     let mut command = String::from(if config.mode == Mode::Dev { "dlog" } else { "dlog serve" });
     let mut listeners = config.listeners.clone();
@@ -120,7 +120,7 @@ fn address(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// The next port that is free; 0, which takes any, where none of those after `port` is.
+/// The next free port; 0, which means any free port, if none of the tried ones is free.
 async fn free_port(env: &Env, host: &str, port: u16) -> u16 {
     for next in (1..=PORTS_TRIED).filter_map(|more| port.checked_add(more)) {
         if env.network.bind(host, next).await.is_ok() {
@@ -139,14 +139,14 @@ fn free_name(disk: &dyn Disk, path: &Path) -> PathBuf {
     (2..NAMES_TRIED).map(name).find(|next| !disk.exists(next)).unwrap_or_else(|| name(NAMES_TRIED))
 }
 
-/// Whether `--ephemeral` made this name.
+/// Whether `--ephemeral` created this name.
 fn is_temporary(path: &Path) -> bool {
     let is_ours =
         path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix("dlog-")).is_some_and(|id| id.len() == 36);
     is_ours && path.parent() == Some(&std::env::temp_dir())
 }
 
-/// A word of a shell's command line.
+/// A quoted word for a shell's command line.
 fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,".contains(c);
     if word.chars().all(is_plain) { word.to_string() } else { format!("'{}'", word.replace('\'', "'\\''")) }

@@ -33,16 +33,16 @@ pub enum LogFormat {
 /// Where logs go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogTo {
-    /// As a broker's.
+    /// For a broker.
     Stdout,
-    /// Where stdout is somebody else's.
+    /// For a process whose stdout has another use.
     Stderr,
 }
 
-/// What may be logged, the least first.
+/// The log levels, the least verbose first.
 const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
 
-/// Logs from `level` on: `off`, `error`, `warn`, `info`, `debug`, `trace`, or a filter of those for parts of the broker
+/// Starts logging at `level`: `off`, `error`, `warn`, `info`, `debug`, `trace`, or a filter of levels for parts of the broker
 /// (`warn,dlog::server=debug`).
 pub fn init_logging(level: &str, format: LogFormat, to: LogTo) -> Result<(), String> {
     let filter = filter(level)?;
@@ -53,7 +53,7 @@ pub fn init_logging(level: &str, format: LogFormat, to: LogTo) -> Result<(), Str
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer);
     let (repeats, is_counted) = Repeats::new(COUNTED_FOR);
     let counting = repeats.clone();
-    // A second broker in the same process logs where the first one does.
+    // A second broker in the same process uses the logging of the first.
     let begun = match format {
         LogFormat::Text => lines.finish().with(counting).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).finish().with(counting).try_init(),
@@ -65,7 +65,7 @@ pub fn init_logging(level: &str, format: LogFormat, to: LogTo) -> Result<(), Str
     Ok(())
 }
 
-/// The filter that a text means. tracing takes a word that is no level for the name of a part, of which it would then log everything, and nothing else.
+/// The filter for a text. tracing treats a word that is no level as the name of a module, and would then log all events of that module and no others.
 fn filter(text: &str) -> Result<EnvFilter, String> {
     let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word.trim()));
     let is_sound = |word: &str| match word.rsplit_once('=') {
@@ -99,14 +99,14 @@ where
     }
 }
 
-/// `2026-11-23T10:11:12.131415Z` as Kafka writes it: to the millisecond, after a comma.
+/// `2026-11-23T10:11:12.131415Z` in Kafka's format: to the millisecond, after a comma.
 fn kafka_time(rfc3339: &str) -> String {
     let (seconds, fraction) = rfc3339.trim_end_matches('Z').split_once('.').unwrap_or((rfc3339, "000"));
     format!("{},{}", seconds.replace('T', " "), fraction.get(..3).unwrap_or("000"))
 }
 
-/// A recorder for the metrics of one broker. No recorder of the process is ever installed: each room makes its handles with the broker's, when the
-/// broker starts, so brokers in one process share no counter.
+/// A recorder for the metrics of one broker. No global recorder is installed in the process: each room creates its handles with the broker's recorder
+/// when the broker starts, so that brokers in one process share no counter.
 pub(super) fn metrics_recorder() -> PrometheusRecorder {
     let builder = PrometheusBuilder::new().set_buckets(&LATENCY_BUCKETS).expect("the list of buckets is not empty");
     let recorder = builder.build_recorder();

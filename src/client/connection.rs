@@ -1,4 +1,4 @@
-//! One connection to a broker; requests may be sent ahead of the answers.
+//! One connection to a broker; requests can be pipelined.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -13,20 +13,20 @@ use crate::protocol::generated::headers::ResponseHeader;
 use crate::protocol::{Message, Request, encode_request, response_header_version};
 use crate::wire::Frame;
 
-/// How long one answer may take unless the caller says otherwise: Kafka's `request.timeout.ms`.
+/// The default deadline of a response: Kafka's `request.timeout.ms`.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest answer.
+/// The maximum size of a response.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
-/// A version of ApiVersions that every broker of today serves.
+/// A version of ApiVersions that every current broker supports.
 const API_VERSIONS: i16 = 3;
-/// Bytes of a frame's length.
+/// The size of a frame's length field.
 const LENGTH_BYTES: usize = 4;
-/// Room that a read is given at least.
+/// The minimum free buffer space for a read.
 const READ_BYTES: usize = 64 * 1024;
 
-/// A connection. Answers come in the order of the requests. Everything that waits for the broker has the connection's deadline: connecting, sending
-/// (while nothing of it is taken), and the next answer. After a deadline the connection is of no more use for calls: the answer may still come, and would be
-/// taken for that of the next request, which fails with its number.
+/// A connection. Responses arrive in the order of the requests. The connection's deadline applies to each wait for the broker: connecting,
+/// sending (while the broker reads nothing), and the next response. After a time-out the connection cannot be used for further calls: the late
+/// response may still arrive and would be read as that of the next request, which then fails because of the correlation id.
 #[derive(Debug)]
 pub struct Connection {
     read: ReadHalf,
@@ -38,14 +38,14 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects to `host:port`; that, and each answer later, may take as long as `deadline`.
+    /// Connects to `host:port`. The deadline applies to this and to each later response.
     pub async fn open(network: &dyn Network, address: &str, client_id: &str, deadline: Duration) -> Result<Connection, Error> {
         let (host, port) = host_and_port(address)?;
         let connected = timeout(deadline, network.connect(host, port)).await.map_err(|_| Error::TimedOut("connecting", deadline))?;
         Ok(Connection::of(connected?.split()?, client_id, deadline))
     }
 
-    /// Speaks over a stream that is connected already.
+    /// Uses a stream that is already connected.
     pub fn over(stream: impl ByteStream, client_id: &str) -> Connection {
         Connection::of(split_stream(Box::new(stream)), client_id, REQUEST_TIMEOUT)
     }
@@ -54,7 +54,7 @@ impl Connection {
         Connection { read, write, buffer: BytesMut::new(), client_id: client_id.to_string(), correlation_id: 0, deadline }
     }
 
-    /// Says who we are, and asks what the broker offers (KIP-511).
+    /// Sends the client's name and version, and returns the broker's supported APIs (KIP-511).
     pub async fn greet(&mut self) -> Result<ApiVersionsResponse, Error> {
         let who = ApiVersionsRequest {
             client_software_name: "dlog".into(),
@@ -64,7 +64,7 @@ impl Connection {
         self.call(&who, API_VERSIONS).await
     }
 
-    /// Sends a request and returns its number.
+    /// Sends a request and returns its correlation id.
     pub async fn send<R: Request>(&mut self, request: &R, version: i16) -> Result<i32, Error> {
         self.correlation_id = self.correlation_id.wrapping_add(1);
         let frame = encode_request(request, version, self.correlation_id, &self.client_id);
@@ -72,13 +72,13 @@ impl Connection {
         Ok(self.correlation_id)
     }
 
-    /// Sends a frame that was encoded before; its length is put in front.
+    /// Sends an encoded frame, with its length before it.
     pub async fn send_frame(&mut self, frame: Bytes) -> Result<(), Error> {
         let length = Bytes::copy_from_slice(&(frame.len() as i32).to_be_bytes());
         self.write(&[Part::Bytes(length), Part::Bytes(frame)]).await
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes unchanged.
     pub async fn send_raw(&mut self, bytes: Bytes) -> Result<(), Error> {
         self.write(&[Part::Bytes(bytes)]).await
     }
@@ -90,16 +90,16 @@ impl Connection {
         }
     }
 
-    /// The next answer's frame, without its length.
+    /// The frame of the next response, without its length.
     pub async fn frame(&mut self) -> Result<Bytes, Error> {
         let deadline = self.deadline;
         timeout(deadline, self.next_frame()).await.map_err(|_| Error::TimedOut("waiting for an answer", deadline))?
     }
 
-    /// Dropping the future loses nothing: what has come is in the buffer.
+    /// Dropping the future loses nothing: received bytes stay in the buffer.
     async fn next_frame(&mut self) -> Result<Bytes, Error> {
         self.fill(LENGTH_BYTES).await?;
-        // The length stays in the buffer until the whole frame is there.
+        // The length stays in the buffer until the frame is complete.
         let length = self.buffer.as_ref().get_i32();
         let size = usize::try_from(length).ok().filter(|size| *size <= ANSWER_BYTES_MAX);
         let what = || format!("its length is {length}");
@@ -109,7 +109,7 @@ impl Connection {
         Ok(self.buffer.split_to(size).freeze())
     }
 
-    /// The next answer, which must be to a request of this kind, with its number.
+    /// The next response, which must be of this request type, with its correlation id.
     pub async fn receive<R: Request>(&mut self, version: i16) -> Result<(i32, R::Response), Error> {
         let frame = Frame::new(self.frame().await?);
         let malformed = |what: String| Error::Malformed { name: R::NAME, version, what };
@@ -122,7 +122,7 @@ impl Connection {
         Ok((header.correlation_id, response))
     }
 
-    /// Sends a request and waits for its answer.
+    /// Sends a request and waits for its response.
     pub async fn call<R: Request>(&mut self, request: &R, version: i16) -> Result<R::Response, Error> {
         let sent = self.send(request, version).await?;
         let (answered, response) = self.receive::<R>(version).await?;
@@ -152,7 +152,7 @@ mod tests {
 
     const CONNECTING: Duration = Duration::from_secs(3);
 
-    /// A network in which nothing answers.
+    /// A network on which no connection attempt ends.
     struct Silence;
 
     impl Network for Silence {
@@ -165,7 +165,7 @@ mod tests {
         }
     }
 
-    /// The answer to the request with this number.
+    /// The response to the request with this correlation id.
     fn answer(correlation_id: i32) -> Vec<u8> {
         // Length, number, error, no APIs, throttle time, no tags.
         let body = [&correlation_id.to_be_bytes()[..], &[0, 0], &[1], &[0; 4], &[0]].concat();
@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(begin.elapsed().as_secs(), REQUEST_TIMEOUT.as_secs());
         let mut sent = Ok(());
         while sent.is_ok() {
-            // Nobody reads: at some point nothing is taken any more.
+            // The peer does not read: at some point the writes stop.
             sent = connection.send_raw(Bytes::from_static(&[0; 1024])).await;
         }
         assert!(matches!(sent, Err(Error::TimedOut("sending", REQUEST_TIMEOUT))), "{sent:?}");

@@ -1,23 +1,23 @@
-//! Why a request has no answer.
+//! The reasons why a request has no response.
 
 use std::time::Duration;
 
-/// What went wrong between us and a broker.
+/// An error between the client and a broker.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The network.
+    /// A network error.
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    /// The connection's deadline is over: what was going on, and the deadline.
+    /// The connection's deadline has expired: the operation, and the deadline.
     #[error("{0} took longer than {ms} ms", ms = .1.as_millis())]
     TimedOut(&'static str, Duration),
-    /// The broker has hung up.
+    /// The broker has closed the connection.
     #[error("the broker has closed the connection")]
     Closed,
-    /// Bytes that are no answer to what was asked.
+    /// Bytes that are not a valid response to the request.
     #[error("the answer to {name} version {version} cannot be read: {what}")]
     Malformed {
-        /// The request.
+        /// The request's name.
         name: &'static str,
         /// Its version.
         version: i16,

@@ -1,4 +1,4 @@
-//! A native client: today one connection that sends requests and reads their answers.
+//! A native client: currently one connection that sends requests and reads their responses.
 
 mod connection;
 mod error;

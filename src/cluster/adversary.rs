@@ -1,6 +1,6 @@
-//! A metadata log that does to a controller everything that a quorum may do: it changes leaders, tells nodes late of their role, loses
-//! proposals, commits them late or leaves their outcome unknown, repeats them, delivers late or by a snapshot; nodes crash and start again.
-//! After each step the rules of docs/testing.md hold of what was committed, of what each node shows, and of what requesters were told.
+//! A metadata log that does to a controller everything that a quorum may do: it changes leaders, reports roles to nodes late, loses
+//! proposals, commits them late or leaves their outcome unknown, repeats them, and delivers late or by a snapshot. Nodes crash and restart.
+//! After each step the rules of docs/testing.md are checked for the committed records, for each node's published image and for the responses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,7 +38,7 @@ impl Chance {
     }
 }
 
-/// The quorum, and all that is known to be true.
+/// The quorum, and the committed state against which everything is checked.
 struct Quorum {
     log: Vec<Committed>,
     /// The image after each committed item, by its last offset.
@@ -59,7 +59,7 @@ struct Node {
     wants_snapshot: bool,
 }
 
-/// A proposal that is not decided; without a reply its proposer was told that its outcome is not known.
+/// An undecided proposal. If it has no reply channel, its proposer was already told that the outcome is unknown.
 struct InFlight {
     proposal: Proposal,
     reply: Option<oneshot::Sender<Result<i64, NotCommitted>>>,
@@ -93,18 +93,18 @@ impl Quorum {
         }
     }
 
-    /// Whether the log still has the place for a proposal.
+    /// Whether the proposal's epoch and offset still match the end of the log.
     fn fits(&self, proposal: &Proposal) -> bool {
         proposal.epoch == self.image.epoch && proposal.offset == self.image.offset + 1
     }
 
-    /// Decides about a proposal, and tells its proposer truly, if at all.
+    /// Decides a proposal. The proposer gets the true outcome or none.
     fn decide(&mut self, at: usize, chance: &mut Chance) {
         let InFlight { proposal, reply } = self.in_flight.swap_remove(at);
         let fits = self.fits(&proposal);
         let unknown = || Err(NotCommitted::Unknown("the adversary does not say".into()));
         match chance.below(9) {
-            // It is not decided, and its proposer gives up waiting.
+            // The proposal stays undecided, and its proposer stops waiting.
             0 if fits => {
                 reply.map(|reply| reply.send(unknown()));
                 self.in_flight.push(InFlight { proposal, reply: None });
@@ -117,7 +117,7 @@ impl Quorum {
                 self.commit(Committed::Entry(Entry { epoch, offset, records }));
                 let outcome = if kind == 3 { unknown() } else { Ok(last) };
                 reply.map(|reply| reply.send(outcome));
-                // It arrives once more; its place is taken.
+                // The proposal arrives a second time; its offset is already used.
                 self.in_flight.push(InFlight { proposal, reply: None });
             }
             0 => drop(reply.map(|reply| reply.send(unknown()))),
@@ -125,20 +125,20 @@ impl Quorum {
         }
     }
 
-    /// Elects a node. What was proposed before and is not committed by now never will be; its proposers hear of it later.
+    /// Elects a node. Earlier proposals that are not committed by now will never be; their proposers are informed later.
     fn elect(&mut self, node: usize) {
         self.leader = node;
         let (epoch, offset) = (self.image.epoch + 1, self.image.offset + 1);
         self.commit(Committed::LeaderChange(LeaderChange { epoch, offset, leader: node as i32 }));
     }
 
-    /// Tells a node its true role.
+    /// Reports its true role to a node.
     fn tell(&mut self, node: usize) {
         let role = if self.leader == node { Role::Leader } else { Role::Follower(Some(self.leader as i32)) };
         self.nodes[node].leadership.send_replace(Leadership { epoch: self.image.epoch, role });
     }
 
-    /// Delivers the next item to a node, or a snapshot where it is behind.
+    /// Delivers the next item to a node, or a snapshot if the node is behind.
     fn deliver(&mut self, node: usize, chance: &mut Chance) -> bool {
         let (behind, snapshot) = (self.log.len() - self.nodes[node].delivered, self.snapshot());
         let node = &mut self.nodes[node];
@@ -202,7 +202,7 @@ impl MetadataLog for NodeLog {
     }
 }
 
-/// Shows the image, and has no partitions.
+/// Publishes the image, and has no partitions.
 struct Shows(Arc<ArcSwap<MetadataImage>>);
 
 impl Follow for Shows {
@@ -216,16 +216,16 @@ impl Follow for Shows {
     }
 }
 
-/// Requests, their answers, and the offset of what the node showed when it answered.
+/// Requests, their responses, and the offset of the node's published image at the time of the response.
 type Told = Arc<Mutex<Vec<(Event, Result<Response, Error>, i64)>>>;
 
-/// Three nodes over one adversary.
+/// Three nodes that share one adversary.
 struct Play {
     chance: Chance,
     quorum: Arc<Mutex<Quorum>>,
     handles: Vec<ClusterHandle>,
     drivers: Vec<JoinHandle<()>>,
-    /// What each node showed last.
+    /// The offset that each node published last.
     shown: Vec<i64>,
     told: Told,
     asked: usize,
@@ -261,7 +261,7 @@ impl Play {
         play
     }
 
-    /// Starts a node: its log has what was delivered, or a snapshot of all.
+    /// Starts a node. Its log contains the delivered items, or a snapshot of everything.
     async fn start(&mut self, node: usize) -> (ClusterHandle, JoinHandle<()>) {
         let (stream, received) = mpsc::unbounded_channel();
         let leadership = {
@@ -274,7 +274,7 @@ impl Play {
                 quorum.log[..delivered].iter().for_each(|item| drop(stream.send(item.clone())));
             }
             let epoch = quorum.nodes[node].leadership.borrow().epoch;
-            // A node that starts leads nothing before it is elected again.
+            // A restarted node does not lead until it is elected again.
             let (told, leadership) = watch::channel(Leadership { epoch, role: Role::Follower(None) });
             (quorum.nodes[node].stream, quorum.nodes[node].leadership) = (stream, told);
             if quorum.leader == node {
@@ -320,7 +320,7 @@ impl Play {
                 }
             }
             _ => {
-                // Most clients find the leader.
+                // Most requests go to the leader.
                 let leader = lock(&self.quorum).leader;
                 let node = if self.chance.below(4) == 0 { node } else { leader };
                 let event = self.event();
@@ -395,7 +395,7 @@ impl Play {
         }
     }
 
-    /// The adversary gives up: everything is told, decided and delivered, and the cluster goes on.
+    /// The adversary stops interfering: every role is reported, every proposal decided, every item delivered, and the cluster continues.
     async fn heal(&mut self) {
         lock(&self.quorum).elect(1);
         for _ in 0..4 {
@@ -435,7 +435,7 @@ impl Play {
     }
 }
 
-/// What was acknowledged is in the log, and was in force on the node that said so; no block of producer ids was given twice.
+/// Each acknowledged change is in the log and was in effect on the node that acknowledged it; no block of producer ids was allocated twice.
 fn check_kept(quorum: &Quorum, event: &Event, response: &Response, shown: i64, blocks: &mut BTreeSet<i64>) {
     let shown = quorum.log.iter().filter(|item| matches!(item, Committed::Entry(entry) if entry.offset <= shown));
     let shown: Vec<&MetadataRecord> = shown.flat_map(|item| item.records()).collect();
@@ -472,7 +472,7 @@ fn is_setting(record: &MetadataRecord, event: &Event) -> bool {
     matches!(record, MetadataRecord::Config(config) if config.value == changes[0].2)
 }
 
-/// What was refused as safe to try again is not in the log.
+/// A change that was refused as safe to retry is not in the log.
 fn check_not_made(quorum: &Quorum, event: &Event) {
     let made = |record: &MetadataRecord| match (event, record) {
         (Event::CreateTopics { topics, .. }, MetadataRecord::Topic(topic)) => topics[0].id == topic.topic_id,
@@ -495,7 +495,7 @@ fn play(seed: u64) -> Vec<Committed> {
     })
 }
 
-/// `DLOG_TEST_SEED` plays one seed, `DLOG_TEST_SEEDS` that many.
+/// `DLOG_TEST_SEED` runs one seed, `DLOG_TEST_SEEDS` that many seeds.
 #[test]
 fn an_adversarial_log_finds_no_change_lost_and_none_made_twice() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());

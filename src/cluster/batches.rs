@@ -1,12 +1,12 @@
 //! Metadata records in record batches, as Apache Kafka stores them in segments and snapshots.
 //!
-//! | control record | type in its key | says |
+//! | control record | type in its key | meaning |
 //! |---|---|---|
-//! | LeaderChange | 2 | a controller begins to lead; its epoch is the batch's leader epoch |
+//! | LeaderChange | 2 | a controller becomes leader; its epoch is the batch's leader epoch |
 //! | SnapshotHeader | 3 | the first record of a snapshot |
-//! | SnapshotFooter | 4 | the last record of a snapshot: without it the snapshot is not whole |
+//! | SnapshotFooter | 4 | the last record of a snapshot: without it the snapshot is incomplete |
 //!
-//! A snapshot's batches have offsets from 0 on, and the epoch of the last record that is part of it.
+//! A snapshot's batches have offsets from 0, and the epoch of the last record that the snapshot contains.
 
 use std::path::Path;
 
@@ -19,16 +19,16 @@ use crate::protocol::generated::control_records::{GrantingVoter, LeaderChangeMes
 use crate::protocol::{Message, decode_whole, encode_to_bytes};
 use crate::records::{self, BatchBuilder, BatchHeader, CheckedBatch, NewRecord, Records, batches, layout};
 
-/// What a snapshot's file is named by, after its offset and epoch, as in Kafka.
+/// The suffix of a snapshot's file name, after its offset and epoch, as in Kafka.
 pub(super) const SNAPSHOT_SUFFIX: &str = ".checkpoint";
-/// Records of one batch of a snapshot.
+/// Records in one batch of a snapshot.
 const SNAPSHOT_BATCH_RECORDS: usize = 1000;
 /// The version of the key of a control record.
 const KEY_VERSION: i16 = 0;
 /// The version of our control records.
 const CONTROL_VERSION: i16 = 0;
 
-/// Name, end offset and epoch of a snapshot's file.
+/// Directory name, end offset and epoch of a snapshot's file.
 pub(super) fn snapshot_place(name: &str) -> Option<(&str, Offset, i32)> {
     let (end, epoch) = name.strip_suffix(SNAPSHOT_SUFFIX)?.split_once('-')?;
     Some((name, Offset(end.parse().ok()?), epoch.parse().ok()?))
@@ -45,7 +45,7 @@ pub(super) fn batch(records: &[MetadataRecord], now_ms: i64) -> CheckedBatch {
     values.iter().fold(BatchBuilder::new(), |builder, value| builder.record(NewRecord::value(value))).build_own(now_ms)
 }
 
-/// The batch by which the only voter begins to lead.
+/// The batch with which the only voter becomes leader.
 pub(super) fn leader_change(leader: i32, now_ms: i64) -> CheckedBatch {
     let (voter_id, voter_directory_id) = (leader, Default::default());
     let voters = vec![Voter { voter_id, voter_directory_id }];
@@ -60,21 +60,21 @@ fn control<M: Message>(record: &M, now_ms: i64) -> CheckedBatch {
     BatchBuilder::new().record(NewRecord::keyed(&key, Some(&value))).control().build_own(now_ms)
 }
 
-/// What a batch holds.
+/// The content of a batch.
 pub(super) enum Content {
     /// Metadata records.
     Records(Vec<MetadataRecord>),
-    /// The id of the controller that begins to lead.
+    /// The id of the controller that becomes leader.
     LeaderChange(i32),
-    /// The begin of a snapshot.
+    /// The start of a snapshot.
     SnapshotHeader,
     /// The end of a snapshot.
     SnapshotFooter,
-    /// A control record without meaning for us: voters, kraft.version.
+    /// A control record that this broker does not use: voters, kraft.version.
     OtherControl,
 }
 
-/// Reads a batch whose CRC is right. Ours are never compressed.
+/// Decodes a batch whose CRC is valid. Batches of the metadata log are never compressed.
 pub(super) fn content(header: &BatchHeader, batch: &[u8]) -> Result<Content, Error> {
     let body = Bytes::copy_from_slice(batch.get(layout::SIZE..).unwrap_or_default());
     let malformed = |what: String| Error::Storage(format!("the metadata log at offset {}: {what}", header.base_offset));
@@ -105,12 +105,12 @@ fn control_content(body: &Bytes, count: i32) -> Result<Content, String> {
     })
 }
 
-/// A control record's value begins with its version.
+/// The value of a control record starts with its version.
 fn version_of(value: &Bytes) -> i16 {
     value.get(..2).and_then(|bytes| bytes.try_into().ok()).map_or(CONTROL_VERSION, i16::from_be_bytes)
 }
 
-/// The bytes of a snapshot's file; `last_ms` is the time of the last record that is part of it.
+/// Encodes a snapshot's file; `last_ms` is the time of the last record that the snapshot contains.
 pub(super) fn encode_snapshot(records: &[MetadataRecord], epoch: i32, last_ms: i64, now_ms: i64) -> Vec<u8> {
     let header = SnapshotHeaderRecord { version: CONTROL_VERSION, last_contained_log_timestamp: last_ms };
     let chunks = records.chunks(SNAPSHOT_BATCH_RECORDS).map(|chunk| batch(chunk, now_ms));
@@ -125,8 +125,8 @@ pub(super) fn encode_snapshot(records: &[MetadataRecord], epoch: i32, last_ms: i
     bytes
 }
 
-/// The records of a snapshot's file, and whether it is one of an early release: those have neither header nor footer, and registrations in
-/// the log before and behind them imply epochs.
+/// The records of a snapshot's file, and whether an early release wrote it: those have neither header nor footer, and broker registrations in
+/// the log before and after them imply leader epochs.
 pub(super) fn read_snapshot(bytes: &[u8]) -> Result<(Vec<MetadataRecord>, Form), Error> {
     let malformed = |error: records::Error| Error::Storage(format!("the snapshot: {error}"));
     let (mut all, mut form, mut read, mut is_whole) = (Vec::new(), Form::Implied, 0, true);
@@ -144,16 +144,16 @@ pub(super) fn read_snapshot(bytes: &[u8]) -> Result<(Vec<MetadataRecord>, Form),
     if read == bytes.len() && is_whole { Ok((all, form)) } else { Err(Error::Storage("the snapshot is not whole".into())) }
 }
 
-/// What records of a log mean.
+/// How leader epochs are recorded in a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// Early releases: a broker's registration begins a leader epoch in every partition that it leads.
+    /// Early releases: a broker's registration starts a new leader epoch in every partition that it leads.
     Implied,
-    /// Kafka's: each change is a record.
+    /// As in Kafka: each change is a record.
     Explicit,
 }
 
-/// Gives each sound batch of a file to `each`. A last one that is torn is left out; damage before it is an error.
+/// Passes each valid batch of a file to `each`. An incomplete last batch is ignored; damage before it is an error.
 pub(super) fn batches_of_file(
     disk: &dyn Disk,
     path: &Path,

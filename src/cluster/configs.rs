@@ -1,4 +1,4 @@
-//! Changes of settings: what a resource has, and what it is asked to have, give what it will have. Pure.
+//! Changes of settings: computes a resource's new settings from its current ones and the requested change. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use crate::partition::{Kind, Setting, SettingError, dynamic_setting, setting_nam
 /// The longest value, as in Kafka.
 const VALUE_CHARACTERS_MAX: usize = 32_767;
 
-/// What has settings of its own.
+/// A resource that has its own settings.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Resource {
     /// A topic by name.
@@ -33,7 +33,7 @@ impl Resource {
         }
     }
 
-    /// The rules of one of its settings; see [`dynamic_setting`] for those of a broker.
+    /// The definition of one of its settings; see [`dynamic_setting`] for those of a broker.
     fn setting(&self, name: &str) -> Result<&'static Setting, Error> {
         match self {
             Resource::Topic(_) => setting_named(name).ok_or_else(|| SettingError::Unknown(name.to_string()).into()),
@@ -41,7 +41,7 @@ impl Resource {
         }
     }
 
-    /// Names all of a broker's settings that cannot change while it runs.
+    /// Rejects settings of a broker that cannot change while it runs; the error names all of them.
     fn refuse_static<'a>(&self, names: impl Iterator<Item = &'a String>) -> Result<(), Error> {
         let wrong: Vec<&str> = names.map(String::as_str).filter(|name| dynamic_setting(name).is_none()).collect();
         if matches!(self, Resource::Topic(_)) || wrong.is_empty() { Ok(()) } else { Err(not_dynamic(&wrong)) }
@@ -52,29 +52,29 @@ fn not_dynamic(names: &[&str]) -> Error {
     Error::InvalidRequest(format!("Cannot update these configs dynamically: [{}]", names.join(", ")))
 }
 
-/// What is done to one setting (KIP-339).
+/// The operation on one setting (KIP-339).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    /// It gets the value.
+    /// Sets the value.
     Set,
-    /// It goes back to its default.
+    /// Resets the setting to its default.
     Delete,
-    /// Words are added to the list.
+    /// Adds words to the list.
     Append,
-    /// Words are taken from the list.
+    /// Removes words from the list.
     Subtract,
 }
 
 /// How settings change.
 #[derive(Debug, Clone)]
 pub enum Alteration {
-    /// These are all that the resource has of its own; others go back to their defaults (AlterConfigs).
+    /// Replaces all of the resource's own settings; those that are not listed return to their defaults (AlterConfigs).
     Replace(Vec<(String, Option<String>)>),
-    /// Single ones change (IncrementalAlterConfigs).
+    /// Changes the listed settings only (IncrementalAlterConfigs).
     Change(Vec<(String, Operation, Option<String>)>),
 }
 
-/// What a resource's own settings will be. `effective` tells the value in force of a list that has no value of its own.
+/// A resource's own settings after the change. `effective` returns the effective value of a list that has no value of its own.
 pub(super) fn altered(
     resource: &Resource,
     own: &BTreeMap<String, String>,
@@ -105,7 +105,7 @@ pub(super) fn altered(
         }
         setting.check(value).map_err(|error| match resource {
             Resource::Topic(_) => error.into(),
-            // Kafka tells of a broker's value that it is the request that is wrong.
+            // For a broker's setting Kafka returns INVALID_REQUEST.
             Resource::Broker(_) => Error::InvalidRequest(error.to_string()),
         })?;
     }
@@ -233,7 +233,7 @@ mod tests {
         let bad = one("log.cleaner.threads", Operation::Set, Some("x"));
         let refused = altered(&Resource::Broker(None), &BTreeMap::new(), &bad, |setting| setting.default.to_string());
         assert!(matches!(refused, Err(Error::InvalidRequest(_))), "{refused:?}");
-        // It has no effect here, and is kept and shown as every other.
+        // The setting has no effect here. It is stored and listed like any other.
         assert!(set("log.cleaner.threads").is_ok());
         assert!(matches!(set("num.partitions"), Err(Error::InvalidRequest(_))));
         assert!(matches!(set("nonsense"), Err(Error::InvalidRequest(_))));

@@ -1,4 +1,4 @@
-//! Decides about changes: event in, records and response out; no clock, no disk, no chance.
+//! Decides changes: an event in, records and a response out. It uses no clock, no disk and no randomness.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,49 +17,49 @@ use crate::protocol::generated::cluster_metadata::{
     RemoveTopicRecord, TopicRecord,
 };
 
-/// The most bytes of the name of a partition's directory, `topic-partition`, on usual file systems.
+/// The maximum length in bytes of a partition's directory name, `topic-partition`, on common file systems.
 const DIRECTORY_NAME_MAX: usize = 255;
 /// The most partitions that one request may create, as in Kafka.
 const PARTITIONS_PER_REQUEST_MAX: usize = 10_000;
-/// Producer ids of a block, as in Kafka.
+/// The size of a block of producer ids, as in Kafka.
 pub(super) const PRODUCER_ID_BLOCK: i64 = 1000;
 
-/// What happens to a replication factor above the number of brokers.
+/// How a replication factor above the number of brokers is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replication {
-    /// It becomes the number of brokers.
+    /// It is lowered to the number of brokers.
     Clamp,
-    /// The topic is refused, as Kafka does.
+    /// The topic is rejected, as in Kafka.
     Refuse,
 }
 
-/// The broker's settings that decide about topics.
+/// The broker's settings that the controller uses for topics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControllerSettings {
     /// `num.partitions`.
     pub num_partitions: i32,
     /// `default.replication.factor`.
     pub default_replication_factor: i16,
-    /// For topics of clients; internal topics are always clamped.
+    /// For topics that clients create; internal topics are always clamped.
     pub replication: Replication,
-    /// The broker's values for topics that have none, by the topics' names.
+    /// The broker's values for settings that a topic does not have, under the topic's names.
     pub topic_defaults: BTreeMap<String, String>,
 }
 
-/// A topic that is to be created.
+/// A topic to create.
 #[derive(Debug, Clone, Default)]
 pub struct NewTopic {
     /// Its name.
     pub name: String,
-    /// A fresh id.
+    /// A new id.
     pub id: Uuid,
-    /// The number of partitions; -1 takes the broker's default.
+    /// The number of partitions; -1 means the broker's default.
     pub partitions: i32,
-    /// The number of replicas; -1 takes the broker's default.
+    /// The number of replicas; -1 means the broker's default.
     pub replication_factor: i16,
-    /// Brokers for each partition, where the client chooses.
+    /// The replicas of each partition, if the client chooses them.
     pub assignments: Vec<(i32, Vec<i32>)>,
-    /// Settings; null is refused.
+    /// Settings; null is rejected.
     pub configs: Vec<(String, Option<String>)>,
 }
 
@@ -77,13 +77,13 @@ pub enum TopicRef {
 pub struct MorePartitions {
     /// Its name.
     pub name: String,
-    /// The number of partitions that it is to have.
+    /// The new total number of partitions.
     pub count: i32,
-    /// Brokers for each new partition, where the client chooses.
+    /// The replicas of each new partition, if the client chooses them.
     pub assignments: Option<Vec<Vec<i32>>>,
 }
 
-/// What a broker says of itself when it starts.
+/// What a broker registers when it starts.
 #[derive(Debug, Clone, Default)]
 pub struct Registration {
     /// Its id.
@@ -98,42 +98,42 @@ pub struct Registration {
     pub log_dirs: Vec<Uuid>,
 }
 
-/// Something that is asked of the controller.
+/// A request to the controller.
 #[derive(Debug, Clone)]
 pub enum Event {
     /// A broker has started.
     RegisterBroker(Registration),
-    /// Create topics, or only check whether they could be created.
+    /// Create topics, or only validate the request.
     CreateTopics {
-        /// Them.
+        /// The topics.
         topics: Vec<NewTopic>,
         /// Write nothing.
         validate_only: bool,
     },
     /// Delete topics.
     DeleteTopics(Vec<TopicRef>),
-    /// Add partitions to topics, or only check.
+    /// Add partitions to topics, or only validate the request.
     CreatePartitions {
-        /// Them.
+        /// The topics.
         topics: Vec<MorePartitions>,
         /// Write nothing.
         validate_only: bool,
     },
-    /// Change the settings of resources, or only check.
+    /// Change the settings of resources, or only validate the request.
     AlterConfigs {
-        /// Each resource once.
+        /// Each resource at most once.
         alterations: Vec<(Resource, Alteration)>,
         /// Write nothing.
         validate_only: bool,
     },
-    /// Change the levels of features, or only check: all of them or none.
+    /// Change the levels of features, or only validate the request. Either all levels change or none.
     UpdateFeatures {
-        /// Each feature once.
+        /// Each feature at most once.
         updates: Vec<FeatureUpdate>,
         /// Write nothing.
         validate_only: bool,
     },
-    /// Hand out a block of producer ids to a broker.
+    /// Allocate a block of producer ids to a broker.
     AllocateProducerIds {
         /// Its id.
         broker: i32,
@@ -153,26 +153,26 @@ pub struct CreatedTopic {
     pub clamped: bool,
 }
 
-/// The controller's answer, each in the order of the event.
+/// The controller's response; lists have the order of the event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Response {
     /// Done.
     Done,
-    /// Created, or why not.
+    /// The created topic, or the reason why it was not created.
     Topics(Vec<Result<CreatedTopic, Error>>),
-    /// Name and id of what was deleted, or why it was not.
+    /// Name and id of each deleted topic, or the reason why it was not deleted.
     Deleted(Vec<Result<(Arc<str>, Uuid), Error>>),
-    /// Grown, or why not.
+    /// Partitions were added, or the reason why not.
     Partitions(Vec<Result<(), Error>>),
-    /// Altered, or why not.
+    /// The settings were changed, or the reason why not.
     Altered(Vec<Result<(), Error>>),
-    /// The levels are changed, or why not.
+    /// The levels were changed, or the reason why not.
     Features(Result<(), Error>),
-    /// The first and one more than the last of a block.
+    /// The first id of a block, and the id after its last one.
     ProducerIds(i64, i64),
 }
 
-/// The state machine. It decides only while it leads, upon an image that runs ahead of the committed one by what is proposed.
+/// The state machine. It decides only while it is the leader, based on an image that is ahead of the committed one by the proposed records.
 #[derive(Debug)]
 pub struct Controller {
     leading: Option<Leading>,
@@ -185,22 +185,22 @@ struct Leading {
     image: MetadataImage,
 }
 
-/// What the controller decided.
+/// A decision of the controller.
 #[derive(Debug, PartialEq)]
 pub struct Decided {
-    /// What is to be committed; the controller's own image has it already.
+    /// The records to commit; they are already applied to the controller's own image.
     pub records: Vec<MetadataRecord>,
-    /// It holds once the records are committed.
+    /// The response, valid once the records are committed.
     pub response: Response,
 }
 
 impl Controller {
-    /// A controller that does not lead.
+    /// A controller that is not the leader.
     pub fn new(settings: ControllerSettings) -> Self {
         Controller { leading: None, settings }
     }
 
-    /// Leads from `committed` on in its epoch. What was decided before and is not part of it is dropped. Answers what has to be committed first:
+    /// Starts to lead from `committed`, in its epoch. Earlier decisions that it does not contain are dropped. Returns the records to commit first:
     /// the end of a transaction that another controller left open.
     pub fn lead(&mut self, committed: MetadataImage) -> Vec<MetadataRecord> {
         let known = self.leading.as_ref().map_or(0, |leading| leading.epoch);
@@ -215,17 +215,17 @@ impl Controller {
         records
     }
 
-    /// Leads no longer; what was decided and is not committed is dropped.
+    /// Stops leading; decisions that are not committed are dropped.
     pub fn resign(&mut self) {
         self.leading = None;
     }
 
-    /// Epoch in which it leads, and the offset of the next record that it decides upon; none where it does not lead.
+    /// The epoch in which it leads, and the offset of the next record that it decides; none if it is not the leader.
     pub fn position(&self) -> Option<(i32, i64)> {
         self.leading.as_ref().map(|leading| (leading.epoch, leading.image.offset + 1))
     }
 
-    /// Decides. [`Error::NotController`] where it does not lead.
+    /// Decides an event. Fails with [`Error::NotController`] if this controller is not the leader.
     pub fn handle(&mut self, event: &Event) -> Result<Decided, Error> {
         let leading = self.leading.as_mut().ok_or(Error::NotController)?;
         let mut deciding = Deciding { image: std::mem::take(&mut leading.image), settings: &self.settings, records: Vec::new() };
@@ -236,7 +236,7 @@ impl Controller {
     }
 }
 
-/// A decision on its way.
+/// A decision in progress.
 struct Deciding<'a> {
     image: MetadataImage,
     settings: &'a ControllerSettings,
@@ -290,11 +290,11 @@ impl Deciding<'_> {
         self.records.extend(new);
     }
 
-    /// Registers a broker, and begins a new leader epoch in every partition that it led or that waits for it: clients that know the broker's
-    /// earlier incarnation notice, and nothing that was sent to that one counts.
+    /// Registers a broker, and starts a new leader epoch in every partition that it led, or that has no leader and has it in its ISR: clients that
+    /// know the broker's earlier incarnation notice the change, and requests to that incarnation are no longer valid.
     fn register(&mut self, registration: &Registration) {
         if self.image.feature(METADATA_VERSION.name).is_none() {
-            // The first record of a new cluster, as in Kafka. Early releases had no level of it.
+            // The first record of a new cluster, as in Kafka. Early releases stored no metadata level.
             let is_new = !self.image.has_features();
             let newest = FEATURES.iter().filter(|feature| is_new || feature.name == METADATA_VERSION.name);
             let newest = newest.map(|feature| feature_record(feature.name, feature.max)).collect();
@@ -363,7 +363,7 @@ impl Deciding<'_> {
         Ok((CreatedTopic { id: topic.id, partitions: assignments.len() as i32, replication_factor, clamped }, records))
     }
 
-    /// The records of what changes: new values, and none for what goes back to its default.
+    /// The records of a change of settings: new values, and null for each setting that returns to its default.
     fn plan_configs(&self, resource: &Resource, alteration: &Alteration) -> Result<Vec<MetadataRecord>, Error> {
         let none = BTreeMap::new();
         let own = match resource {
@@ -394,7 +394,7 @@ impl Deciding<'_> {
         }
         let current = self.image.feature(name).unwrap_or(0);
         if *level < current && *downgrade == Downgrade::Allowed && *name == METADATA_VERSION.name {
-            // In Kafka's words; its 4.3 does not downgrade either.
+            // The message is Kafka's; Kafka 4.3 does not downgrade either.
             return Err(Error::InvalidFeature(format!(
                 "Unsupported {name} downgrade from {current} to {level}. Refusing to perform the requested downgrade because it might delete \
                  metadata information."
@@ -406,13 +406,13 @@ impl Deciding<'_> {
         Ok(feature_record(name, *level))
     }
 
-    /// The value that a topic without its own has.
+    /// The value of a setting for a topic that does not set it.
     fn effective(&self, setting: &Setting) -> String {
         let dynamic = self.image.broker_configs("").and_then(|all| all.get(setting.broker_synonym));
         dynamic.or_else(|| self.settings.topic_defaults.get(setting.name)).map_or(setting.default, String::as_str).to_string()
     }
 
-    /// The brokers of each partition, and whether fewer than asked for.
+    /// The replicas of each partition, and whether there are fewer than requested.
     fn assign(&self, topic: &NewTopic) -> Result<(Vec<Vec<i32>>, bool), Error> {
         if !topic.assignments.is_empty() {
             return Ok((self.check_assignments(topic)?, false));
@@ -472,7 +472,7 @@ impl Deciding<'_> {
         }
     }
 
-    /// The record of a new partition. A broker with one log directory stores its replica there; others say later where (KIP-858).
+    /// The record of a new partition. A broker with one log directory stores its replica there; other brokers report the directory later (KIP-858).
     fn partition_record(&self, topic_id: Uuid, number: i32, replicas: &[i32]) -> MetadataRecord {
         let directory = |id: &i32| match self.image.broker(*id).map(|broker| broker.log_dirs.as_slice()) {
             Some([only]) => *only,
@@ -531,7 +531,7 @@ impl Deciding<'_> {
     }
 }
 
-/// The settings of a new topic, checked; the last of a name twice wins, as in Kafka.
+/// Validates the settings of a new topic. If a name occurs twice, the last value wins, as in Kafka.
 fn check_configs(configs: &[(String, Option<String>)]) -> Result<BTreeMap<String, String>, Error> {
     configs
         .iter()
@@ -703,7 +703,7 @@ mod tests {
         let epochs =
             |name| image(&controller).topic(name).unwrap().partitions.iter().map(|p| (p.leader_epoch, p.partition_epoch)).collect();
         assert_eq!((epochs("a"), epochs("bb")), (vec![(1, 1); 3], vec![(0, 0); 3]));
-        // Each change is a record of its own; the registration says its own offset.
+        // Each change is a record of its own; the registration contains its own offset.
         assert!(
             matches!(&records[..], [MetadataRecord::RegisterBroker(_), MetadataRecord::PartitionChange(change), _, _] if change.leader == 1)
         );

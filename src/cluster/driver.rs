@@ -1,9 +1,9 @@
-//! Runs the controller: a mailbox in front, the log behind, and the partitions that follow the image.
+//! Runs the controller: a mailbox for requests, the log that stores decisions, and the partitions that follow the image.
 //!
-//! Four things arrive in any order: requests, changes of the role, what is committed, and the outcome of the one proposal that may be on its
-//! way. The controller leads once the role says so *and* everything that is committed before its epoch has been applied. It stops at once when
-//! the role says otherwise: its uncommitted image is dropped, and the next one is made of what is committed. A proposal that is on its way
-//! then is still waited for, since its requester may only be told what is known to hold.
+//! Four things arrive in any order: requests, changes of the role, committed records, and the outcome of the one proposal that may be in
+//! flight. The controller leads once its role is leader *and* everything that was committed before its epoch is applied. It stops as soon as
+//! the role changes: its uncommitted image is dropped, and the next one is built from the committed records. A proposal in flight at that
+//! time is still awaited, because its requester may only get an outcome that is certain.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -19,16 +19,16 @@ use super::{
 };
 use crate::model::Uuid;
 
-/// Events that may wait; more senders wait for room.
+/// The capacity of the mailbox in events; senders wait when it is full.
 const MAILBOX_EVENTS: usize = 1024;
-/// Events that are committed by one sync.
+/// The maximum number of events that one fsync commits.
 const BATCH_EVENTS: usize = 256;
 
 type Reply = oneshot::Sender<Result<Response, Error>>;
 type Letter = (Event, Reply);
 type Answers = Vec<(Reply, Response)>;
 
-/// The way to the controller, and the newest committed image.
+/// A handle of the controller, and the newest committed image.
 #[derive(Debug, Clone)]
 pub struct ClusterHandle {
     mailbox: mpsc::Sender<Letter>,
@@ -36,8 +36,8 @@ pub struct ClusterHandle {
 }
 
 impl ClusterHandle {
-    /// Asks the controller, and answers when the change is committed and in force on this broker. [`Error::NotController`] says that the change
-    /// is not made and never will be, [`Error::Unknown`] that it may be.
+    /// Sends an event to the controller, and returns when the change is committed and in effect on this broker. [`Error::NotController`] means that
+    /// the change was not made and never will be, [`Error::Unknown`] that it may be made.
     pub async fn submit(&self, event: Event) -> Result<Response, Error> {
         let (reply, answer) = oneshot::channel();
         self.mailbox.send((event, reply)).await.map_err(|_| Error::NotController)?;
@@ -51,7 +51,7 @@ impl ClusterHandle {
 }
 
 /// Replays the log, registers this broker, opens the partitions that it leads, and starts the controller. The task ends when all handles are
-/// gone.
+/// dropped.
 pub async fn start(
     log: Box<dyn MetadataLog>,
     stream: CommittedStream,
@@ -64,7 +64,7 @@ pub async fn start(
     start_with(log, stream, settings, image, Arc::new(follower), Some(registration)).await
 }
 
-/// As [`start`], with anything that follows; without a registration it does not wait until this node leads.
+/// Like [`start`], with any follower; without a registration it does not wait until this node leads.
 pub(super) async fn start_with(
     log: Box<dyn MetadataLog>,
     stream: CommittedStream,
@@ -91,7 +91,7 @@ pub(super) async fn start_with(
     driver.take_committed();
     driver.lead_if_due();
     if let Some(registration) = registration {
-        // Partitions are opened once, in the epoch of this start, and not before it is committed.
+        // Partitions are opened once, in the epoch of this start, and only after that epoch is committed.
         driver.register(registration, &handle, &mut letters).await?;
     }
     driver.follower.retire_deleted(std::mem::take(&mut driver.deleted)).await?;
@@ -106,28 +106,28 @@ struct Driver {
     log: Box<dyn MetadataLog>,
     leadership: watch::Receiver<Leadership>,
     stream: CommittedStream,
-    /// What the log has committed. The follower is behind where partitions could not be opened, and tries again with the next change.
+    /// The state that the log has committed. The follower is behind if partitions could not be opened; it retries with the next change.
     committed: MetadataImage,
     controller: Controller,
     follower: Arc<dyn Follow>,
     when: When,
-    /// The offset up to which the follower was told, and what came of it.
+    /// The last offset that was passed to the follower, and the follower's result.
     followed: (i64, Result<(), Error>),
-    /// The proposal that is on its way, with who waits for it.
+    /// The proposal in flight, and its pending responses.
     proposed: Option<(Pending<i64, NotCommitted>, Answers)>,
-    /// Who waits until an offset has been applied here, in order.
+    /// Responses that wait until an offset is applied on this broker, in order of the offsets.
     waiting: VecDeque<(i64, Answers)>,
     /// Topics that were deleted before this start.
     deleted: BTreeSet<Uuid>,
 }
 
-/// What has happened.
+/// An event of the driver's loop.
 enum News {
     Role,
     Committed(Committed),
     Outcome(Result<i64, NotCommitted>),
     Letters(Vec<Letter>),
-    /// No handle is left, or the log has ended.
+    /// All handles are dropped, or the log has ended.
     End,
 }
 
@@ -142,11 +142,11 @@ impl Driver {
         }
     }
 
-    /// Handles what happens next; false at the end. Nothing is lost where a branch of the select is dropped: what it had taken is nothing, and
-    /// the proposal goes on where it is kept.
+    /// Handles the next event; returns false at the end. Cancelling a branch of the select loses nothing: an unfinished branch has received
+    /// nothing, and the proposal in flight stays in `proposed`.
     async fn step(&mut self, letters: &mut mpsc::Receiver<Letter>) -> bool {
         let mut batch = Vec::new();
-        // One proposal at a time; and a controller does not decide before its last one has been applied here.
+        // At most one proposal is in flight, and a controller that leads decides only after its last proposal is applied on this broker.
         let takes_letters = self.controller.position().is_none() || (self.proposed.is_none() && self.waiting.is_empty());
         let Driver { leadership, stream, proposed, .. } = self;
         let outcome = async {
@@ -177,14 +177,14 @@ impl Driver {
         true
     }
 
-    /// Applies what has arrived.
+    /// Applies everything that has arrived.
     fn take_committed(&mut self) {
         while let Ok(new) = self.stream.try_recv() {
             self.apply(&new);
         }
     }
 
-    /// Applies what is committed, and notes until the start is over which topics are gone.
+    /// Applies committed records. During the start it also collects the ids of deleted topics.
     fn apply(&mut self, new: &Committed) {
         self.committed.apply_committed(new);
         if self.when == When::Running {
@@ -199,9 +199,9 @@ impl Driver {
         }));
     }
 
-    /// Lets the controller lead or resign as the role says. What is committed may be ahead of the role: where it shows that another controller
-    /// leads, this one does not wait until it is told. It leads from what is committed, and anew from there where a proposal has failed or
-    /// something was committed that it did not decide.
+    /// Lets the controller lead or resign according to the role. Committed records may be newer than the role: if they show that another controller
+    /// leads, this one resigns without waiting for the change of its role. It leads from the committed state, and restarts from that state if a
+    /// proposal failed or if records were committed that it did not decide.
     fn lead_if_due(&mut self) {
         let Leadership { epoch, role } = *self.leadership.borrow_and_update();
         let may_lead = role == Role::Leader && self.committed.epoch <= epoch;
@@ -222,7 +222,7 @@ impl Driver {
         }
     }
 
-    /// Decides upon a batch of events, and proposes what has to be committed.
+    /// Decides a batch of events, and proposes the resulting records.
     fn decide(&mut self, letters: Vec<Letter>) {
         let mut records = Vec::new();
         let mut answers = Vec::with_capacity(letters.len());
@@ -239,7 +239,7 @@ impl Driver {
             return;
         }
         if records.is_empty() {
-            // Nothing changes: the answer holds of what is committed here.
+            // Nothing changes: the response is valid for the state that is committed here.
             self.waiting.push_back((self.committed.offset, answers));
         } else {
             self.propose(records, answers);
@@ -254,7 +254,7 @@ impl Driver {
         self.proposed = Some((self.log.propose(Proposal { epoch, offset, records }), answers));
     }
 
-    /// Who asked may have gone; the change stands all the same.
+    /// Handles the outcome of the proposal. A requester may have disconnected; its change is kept.
     fn end_proposal(&mut self, outcome: Result<i64, NotCommitted>) {
         let Some((_, answers)) = self.proposed.take() else { return };
         let error = match outcome {
@@ -269,17 +269,17 @@ impl Driver {
             Error::NotController | Error::Unknown(_) => warn!(%error, "a change of the cluster was not committed"),
             _ => error!(%error, "a change of the cluster could not be committed"),
         }
-        // What was decided is not so: go on from what is committed.
+        // The decision was not committed: continue from the committed state.
         self.controller.resign();
         answers.into_iter().for_each(|(reply, _)| drop(reply.send(Err(error.clone()))));
     }
 
-    /// Lets the partitions follow what is committed, shows it, and then answers who waited for it.
+    /// Lets the partitions follow the committed state, publishes the state, and then sends the responses that waited for it.
     async fn follow_and_answer(&mut self) {
         let offset = self.committed.offset;
         if self.when == When::Running && self.followed.0 != offset {
             self.followed = (offset, self.follower.follow(self.committed.clone(), When::Running).await);
-            // A snapshot forgets what was deleted: not before its data has gone.
+            // A snapshot no longer lists deleted topics, so it is written only after their partitions are deleted on this broker.
             self.snapshot_if_due().await;
         }
         while let Some((_, answers)) = self.waiting.pop_front_if(|(waits_for, _)| *waits_for <= offset) {
@@ -288,7 +288,7 @@ impl Driver {
         }
     }
 
-    /// Registers this broker, as often as that takes: another controller may take over meanwhile.
+    /// Registers this broker. Retries if another controller takes over meanwhile.
     async fn register(
         &mut self,
         registration: Registration,
@@ -320,12 +320,12 @@ impl Driver {
         }
     }
 
-    /// A snapshot that fails costs only the next start some time.
+    /// Writes a snapshot if one is needed. If that fails, only the next start takes longer.
     async fn snapshot_if_due(&mut self) {
         if self.committed.in_transaction() || !self.log.wants_snapshot() {
             return;
         }
-        // A snapshot forgets which topics were deleted. A crash must not bring back one of their directories under its name afterwards.
+        // A snapshot no longer lists deleted topics, so a crash after it must not restore one of their directories under its old name.
         if let Err(error) = self.follower.sync_deleted().await {
             return error!(%error, "the metadata's snapshot waits until it is durable that topics were deleted");
         }

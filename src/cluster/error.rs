@@ -3,62 +3,62 @@
 use crate::model::TOPIC_NAME_MAX;
 use crate::partition::SettingError;
 
-/// What is wrong with a change, in words for the client.
+/// The reason, as a message for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A name that Kafka does not allow.
+    /// A topic name that is invalid in Kafka.
     #[error("Topic name is invalid: {}", what_is_wrong_with(.0))]
     InvalidTopic(String),
-    /// Names that metrics cannot tell apart.
+    /// Names that collide in metric names.
     #[error("Topic '{topic}' collides with existing topic: {existing}")]
     Collision {
         /// The new one.
         topic: String,
-        /// The one that is there.
+        /// The existing one.
         existing: String,
     },
-    /// The name is taken.
+    /// A topic of this name exists.
     #[error("Topic '{0}' already exists.")]
     TopicExists(String),
-    /// No topic of this name.
+    /// Unknown topic name.
     #[error("This server does not host this topic-partition.")]
     UnknownTopic,
-    /// No topic of this id.
+    /// Unknown topic id.
     #[error("This server does not host this topic ID.")]
     UnknownTopicId,
-    /// A number of partitions that cannot be.
+    /// An invalid number of partitions.
     #[error("{0}")]
     InvalidPartitions(String),
-    /// A replication factor that cannot be.
+    /// An invalid replication factor.
     #[error("{0}")]
     InvalidReplicationFactor(String),
-    /// An assignment that cannot be.
+    /// An invalid assignment.
     #[error("{0}")]
     InvalidReplicaAssignment(String),
-    /// A setting that is not accepted.
+    /// An invalid setting.
     #[error(transparent)]
     InvalidConfig(#[from] SettingError),
     /// A request that contradicts itself.
     #[error("{0}")]
     InvalidRequest(String),
-    /// A feature, or a level of it, that cannot be set.
+    /// A feature or a level that cannot be set.
     #[error("{0}")]
     InvalidFeature(String),
-    /// More than a broker allows.
+    /// A limit of the broker is exceeded.
     #[error("{0}")]
     PolicyViolation(String),
-    /// The change could not be made durable.
+    /// The change could not be stored.
     #[error("the metadata log cannot be written: {0}")]
     Storage(String),
-    /// The broker is stopping, or another one is the controller: the change is not made, and another try is safe.
+    /// The broker is stopping, or another broker is the controller: the change was not made, and a retry is safe.
     #[error("this broker is not the controller")]
     NotController,
-    /// The change may have been made, or may still be.
+    /// The outcome is unknown: the change may have been made, or may still be made.
     #[error("whether the change was committed is not known: {0}")]
     Unknown(String),
 }
 
-/// As Kafka says it.
+/// The reason in Kafka's words.
 fn what_is_wrong_with(name: &str) -> String {
     match name {
         "" => "the empty string is not allowed".into(),

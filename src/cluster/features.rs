@@ -1,6 +1,6 @@
-//! What a cluster can be told to use, and up to which level (KIP-584).
+//! Features of a cluster and their levels (KIP-584).
 
-/// A feature with the levels that this broker knows.
+/// A feature with the levels that this broker supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Feature {
     /// Kafka's name.
@@ -11,18 +11,18 @@ pub struct Feature {
     pub max: i16,
 }
 
-/// Transactions: 1 stores their state in a format that can grow, 2 lets the epochs of producers grow with each transaction (KIP-890).
+/// Transactions: level 1 stores their state in an extensible format, level 2 increases the producer epoch with each transaction (KIP-890).
 pub const TRANSACTION_VERSION: Feature = Feature { name: "transaction.version", min: 0, max: 2 };
 
-/// The format of the metadata and what it may hold, as Kafka numbers it: 7 is 3.3-IV3, 30 is 4.3-IV0. Clients tell Kafka's version by it. Our
-/// records are always written in their newest versions, so the level never falls.
+/// The format of the metadata, with Kafka's numbers: 7 is 3.3-IV3, 30 is 4.3-IV0. Clients derive Kafka's version from it. Our records are
+/// always written in their newest versions, so the level never decreases.
 pub const METADATA_VERSION: Feature = Feature { name: "metadata.version", min: 7, max: 30 };
 
-/// All of them.
+/// All features.
 pub const FEATURES: &[Feature] = &[METADATA_VERSION, TRANSACTION_VERSION];
 
 impl Feature {
-    /// The feature of a name.
+    /// The feature with this name, if it is known.
     pub fn named(name: &str) -> Option<&'static Feature> {
         FEATURES.iter().find(|feature| feature.name == name)
     }
@@ -33,13 +33,13 @@ impl Feature {
 pub struct FeatureUpdate {
     /// Kafka's name.
     pub name: String,
-    /// The level that it is to have.
+    /// The new level.
     pub level: i16,
-    /// Whether it may be lower than before.
+    /// Whether the new level may be lower than the current one.
     pub downgrade: Downgrade,
 }
 
-/// Whether a level may become a lower one.
+/// Whether a level may be lowered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Downgrade {
     /// No.

@@ -1,4 +1,4 @@
-//! Keeps the partitions of this broker as the metadata says.
+//! Opens, configures and deletes this broker's partitions as the metadata requires.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,53 +13,53 @@ use crate::env::Workers;
 use crate::model::{LeaderEpoch, TopicPartition, Uuid};
 use crate::partition::{self, NewReplica, Partitions, Retired, TopicSettings, setting_behind};
 
-/// What follows the metadata.
+/// The parts of the broker that follow the metadata.
 #[derive(Clone)]
 pub struct Following {
     /// This broker's partitions.
     pub partitions: Arc<Partitions>,
-    /// Where they are opened and deleted.
+    /// The threads on which they are opened and deleted.
     pub workers: Workers,
-    /// This broker.
+    /// This broker's id.
     pub broker: i32,
 }
 
-/// What is kept as the image says. One call at a time; the image is shown when it has returned.
+/// Brings the broker's state in line with the image. Calls do not overlap; the image is published when a call returns.
 pub(super) trait Follow: Send + Sync {
-    /// Does what the image says. After a failure the next call tries again.
+    /// Applies the image. After a failure the next call retries.
     fn follow(&self, next: MetadataImage, when: When) -> Pending<()>;
 
-    /// Removes what a crash left of deleted topics.
+    /// Removes what deleted topics left after a crash.
     fn retire_deleted(&self, deleted: BTreeSet<Uuid>) -> Pending<()>;
 
-    /// Makes durable that deleted topics are gone, so that the metadata need not remember them.
+    /// Fsyncs the removal of deleted topics, so that the metadata no longer has to list them.
     fn sync_deleted(&self) -> Pending<()> {
         Box::pin(async { Ok(()) })
     }
 
-    /// Waits until nothing goes on in the background any more.
+    /// Waits until all background work has ended.
     fn close(&self) -> Pending<()> {
         Box::pin(async { Ok(()) })
     }
 }
 
-/// Whether partitions were there before.
+/// Whether partitions existed before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum When {
     Starting,
     Running,
 }
 
-/// Keeps this broker's partitions as the image says.
+/// Keeps this broker's partitions in line with the image.
 #[derive(Clone)]
 pub(super) struct Follower {
     image: Arc<ArcSwap<MetadataImage>>,
     following: Following,
-    /// What the broker was started with.
+    /// The defaults of topics from the broker's configuration.
     topic_defaults: BTreeMap<String, String>,
-    /// Remove what was deleted. Several may do so at once: each removes what one change of the metadata deleted.
+    /// Background removals of deleted partitions. Several may run at once: each removes what one change of the metadata deleted.
     removals: TaskTracker,
-    /// Ends them between two partitions.
+    /// Stops the removals between two partitions.
     stop: CancellationToken,
 }
 
@@ -83,7 +83,7 @@ impl Follow for Follower {
     }
 
     fn close(&self) -> Pending<()> {
-        // What is left of deleted topics is removed by the next start.
+        // The next start removes what is left of deleted topics.
         self.stop.cancel();
         self.removals.close();
         let removals = self.removals.clone();
@@ -95,27 +95,27 @@ impl Follow for Follower {
 }
 
 impl Follower {
-    /// Shows the image in `image` once the partitions are as it says.
+    /// Publishes each image in `image` once the partitions match it.
     pub(super) fn new(image: Arc<ArcSwap<MetadataImage>>, following: Following, topic_defaults: BTreeMap<String, String>) -> Follower {
         let (removals, stop) = (TaskTracker::new(), CancellationToken::new());
         Follower { image, following, topic_defaults, removals, stop }
     }
 
-    /// Works where blocking is allowed.
+    /// Runs work that may block.
     fn blocking(&self, work: impl FnOnce(&Follower) -> Result<(), Error> + Send + 'static) -> Pending<()> {
         let (follower, workers) = (self.clone(), self.following.workers.clone());
         let work = move || work(&follower);
         Box::pin(async move { workers.blocking(work).await.map_err(|e| Error::Storage(e.to_string()))? })
     }
 
-    /// Deletes and opens partitions, and then shows the image.
+    /// Deletes and opens partitions, and then publishes the image.
     fn follow_now(&self, next: MetadataImage, when: When) {
         let now = self.image.load();
         assert!(next.offset >= now.offset, "the metadata went back from offset {} to {}", now.offset, next.offset);
         let gone: Vec<Arc<str>> =
             now.topics().filter(|t| next.topic(&t.name).is_none_or(|n| n.id != t.id)).map(|t| t.name.clone()).collect();
         if !gone.is_empty() {
-            // Readers of the image must not find a topic without its partitions.
+            // Readers of the image must not find a topic whose partitions are already deleted.
             let mut without = MetadataImage::clone(&now);
             gone.iter().filter_map(|name| now.topic(name)).for_each(|t| without.forget(t.id));
             self.image.store(Arc::new(without));
@@ -133,7 +133,7 @@ impl Follower {
         self.image.store(Arc::new(next));
     }
 
-    /// Removes what was deleted, in the background.
+    /// Removes the files of deleted partitions in the background.
     fn remove(&self, retired: Retired) {
         let Following { partitions, workers, .. } = self.following.clone();
         let stop = self.stop.clone();
@@ -145,7 +145,7 @@ impl Follower {
         self.removals.spawn(removal);
     }
 
-    /// Gives changed settings to the replicas of their topics.
+    /// Applies changed settings to the replicas of their topics.
     fn configure_changed(&self, now: &MetadataImage, next: &MetadataImage) {
         let (before, after) = (self.topic_defaults(now), self.topic_defaults(next));
         for topic in next.topics() {
@@ -159,7 +159,7 @@ impl Follower {
         }
     }
 
-    /// What topics without own values have: what was changed while the broker ran, and else what it was started with.
+    /// The defaults of topics: values that were changed while the broker ran, otherwise those of its configuration.
     fn topic_defaults(&self, image: &MetadataImage) -> BTreeMap<String, String> {
         let mut defaults = self.topic_defaults.clone();
         for configs in ["", &self.following.broker.to_string()].iter().filter_map(|broker| image.broker_configs(broker)) {
@@ -192,7 +192,7 @@ impl Follower {
         new
     }
 
-    /// Retires and removes what a crash left of deleted topics. What cannot be removed keeps nobody from starting.
+    /// Retires and removes what deleted topics left after a crash. A failure does not prevent the start.
     fn retire_now(&self, deleted: &BTreeSet<Uuid>) {
         let partitions = &self.following.partitions;
         let removed = partitions.retire_deleted(deleted).and_then(|retired| {

@@ -1,5 +1,5 @@
-//! What the metadata log keeps for Kafka's clients and tools, and this broker does not enforce: access control entries, credentials, tokens,
-//! quotas, and settings of resources other than topics and brokers. Nothing of it is lost by a snapshot or by taking a directory over.
+//! Metadata that is stored for Kafka's clients and tools and that this broker does not enforce: access control entries, credentials, tokens,
+//! quotas, and settings of resources other than topics and brokers. Snapshots and the takeover of a Kafka directory preserve all of it.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use crate::protocol::generated::cluster_metadata::{
     AccessControlEntryRecord, ClientQuotaRecord, ConfigRecord, DelegationTokenRecord, UserScramCredentialRecord, ZkMigrationStateRecord,
 };
 
-/// Who a quota is for: types of entities with their names, or null for the default of a type.
+/// The entity of a quota: types with their names, or null for the default of a type.
 type QuotaEntity = Vec<(String, Option<String>)>;
 
-/// Records that are still in force, by what identifies them.
+/// Records that are still in effect, by their key.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Held {
     acls: BTreeMap<Uuid, AccessControlEntryRecord>,
@@ -26,7 +26,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// Applies a record of these kinds; others change nothing.
+    /// Applies a record of these types; other types are ignored.
     pub(super) fn apply(&mut self, record: &MetadataRecord) {
         match record {
             MetadataRecord::AccessControlEntry(entry) => drop(self.acls.insert(entry.id, entry.clone())),
@@ -62,7 +62,7 @@ impl Held {
         }
     }
 
-    /// Records that make the same out of nothing.
+    /// Records that rebuild the same state from an empty one.
     pub(super) fn to_records(&self) -> Vec<MetadataRecord> {
         let mut records: Vec<MetadataRecord> = self.acls.values().cloned().map(MetadataRecord::AccessControlEntry).collect();
         records.extend(self.credentials.values().cloned().map(MetadataRecord::UserScramCredential));
@@ -74,7 +74,7 @@ impl Held {
         records
     }
 
-    /// What is kept, in words for people, each with its count.
+    /// What is stored, as text for people, each with its count.
     pub fn kinds(&self) -> Vec<(&'static str, usize)> {
         let kinds = [
             ("access control entries", self.acls.len()),

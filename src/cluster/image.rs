@@ -1,8 +1,8 @@
-//! The state of the cluster: what all committed records add up to.
+//! The state of the cluster: the result of all committed records.
 //!
-//! The image is a pure function of the log: nodes that have applied the same offsets have equal images. A record that contradicts what is
-//! there (an epoch that falls, a leader that is no replica) is a fault of the controller that wrote it; applying it fails an assertion,
-//! because a broker that went on would serve something that the other brokers do not.
+//! The image is a pure function of the log: nodes that have applied the same offsets have equal images. A record that contradicts the
+//! current state (a lower epoch, a leader that is no replica) is a bug of the controller that wrote it. Applying it fails an assertion,
+//! because a broker that continued would serve a state that differs from that of the other brokers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::protocol::generated::cluster_metadata::{
 
 /// A topic's resource type in a ConfigRecord.
 pub(super) const TOPIC_RESOURCE: i8 = 2;
-/// A broker's; an empty name means all brokers.
+/// A broker's resource type; an empty name means all brokers.
 pub(super) const BROKER_RESOURCE: i8 = 4;
 
-/// An immutable state; a change makes a new one that shares what stayed.
+/// An immutable state. A change creates a new one that shares the unchanged parts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MetadataImage {
     topics: BTreeMap<Arc<str>, Arc<TopicImage>>,
@@ -31,12 +31,12 @@ pub struct MetadataImage {
     held: Arc<Held>,
     /// The records of a transaction of the log that has not ended (KIP-866).
     transaction: Option<Arc<Vec<MetadataRecord>>>,
-    /// The offset of the last record or control record that was applied; -1 where there is none. Clients take the newest levels of features
-    /// by it.
+    /// The offset of the last record or control record that was applied; -1 if there is none. Clients use it to recognize the newest feature
+    /// levels.
     pub offset: i64,
-    /// The epoch of the controller that wrote that record; 0 where there is none.
+    /// The epoch of the controller that wrote that record; 0 if there is none.
     pub epoch: i32,
-    /// The first producer id that no block holds.
+    /// The first producer id that is not allocated.
     pub next_producer_id: i64,
 }
 
@@ -45,7 +45,7 @@ pub struct MetadataImage {
 pub struct TopicImage {
     /// Its name.
     pub name: Arc<str>,
-    /// Its id; a topic that is created again has another one.
+    /// Its id; a topic that is created again gets another id.
     pub id: Uuid,
     /// Its partitions in order.
     pub partitions: Vec<PartitionImage>,
@@ -72,7 +72,7 @@ impl Default for MetadataImage {
 }
 
 impl MetadataImage {
-    /// Applies what the log has committed: a snapshot replaces everything, an entry changes it. What is committed comes without a gap.
+    /// Applies committed records: a snapshot replaces the state, an entry changes it. Offsets are contiguous.
     pub fn apply_committed(&mut self, committed: &Committed) {
         match committed {
             Committed::Snapshot(snapshot) => {
@@ -97,7 +97,7 @@ impl MetadataImage {
         }
     }
 
-    /// The next offset of the log is `offset`, written in `epoch`.
+    /// Checks and records the next offset of the log and its epoch.
     fn follow(&mut self, offset: i64, epoch: i32) {
         assert_eq!(offset, self.offset + 1, "the committed metadata has a gap or goes back");
         assert!(epoch >= self.epoch, "the epoch of the metadata log fell from {} to {epoch} at offset {offset}", self.epoch);
@@ -176,11 +176,11 @@ impl MetadataImage {
         }
     }
 
-    /// Records that make this image out of an empty one: a snapshot. Not within a transaction of the log, see
+    /// Records that rebuild this image from an empty one: a snapshot. Not allowed within a transaction of the log, see
     /// [`in_transaction`](Self::in_transaction).
     pub fn to_records(&self) -> Vec<MetadataRecord> {
         assert!(self.transaction.is_none(), "a snapshot within a transaction of the metadata log, at offset {}", self.offset);
-        // Kafka's order: features before everything, so that a reader knows the level; topics before their settings.
+        // Kafka's order: features first, so that a reader knows the level; topics before their settings.
         let level =
             |(name, level): (&String, &i16)| MetadataRecord::FeatureLevel(FeatureLevelRecord { name: name.clone(), feature_level: *level });
         let (version, others): (Vec<_>, Vec<_>) = self.features.iter().partition(|(name, _)| *name == super::METADATA_VERSION.name);
@@ -217,14 +217,14 @@ impl MetadataImage {
         self.brokers.insert(broker.broker_id, Arc::new(broker.clone()));
     }
 
-    /// The registration of a broker, which is of this epoch.
+    /// The registration of a broker; it must have this epoch.
     fn broker_of_epoch(&mut self, id: i32, epoch: i64) -> &mut RegisterBrokerRecord {
         let known = self.brokers.get(&id).map(|broker| broker.broker_epoch);
         assert_eq!(known, Some(epoch), "the metadata log changes broker {id} in an epoch that is not its own");
         Arc::make_mut(self.brokers.get_mut(&id).expect("asserted above"))
     }
 
-    /// -1 and 1 say no and yes, 0 leaves a field as it is; so do an empty list and null.
+    /// -1 means false and 1 means true; 0, an empty list and null leave a field unchanged.
     fn change_broker(&mut self, change: &BrokerRegistrationChangeRecord) {
         let broker = self.broker_of_epoch(change.broker_id, change.broker_epoch);
         let said = |field: i8, now: bool| if field == 0 { now } else { field > 0 };
@@ -283,7 +283,7 @@ impl MetadataImage {
     fn configure(&mut self, config: &ConfigRecord) {
         match config.resource_type {
             TOPIC_RESOURCE => {
-                // A setting of a topic that is gone has no meaning; Kafka's log has such where a topic was deleted meanwhile.
+                // Settings of an unknown topic are ignored; Kafka's log has them if the topic was deleted meanwhile.
                 if let Some(topic) = self.topics.get_mut(config.resource_name.as_str()) {
                     set(&mut Arc::make_mut(topic).configs, config);
                 }
@@ -305,12 +305,12 @@ impl MetadataImage {
         Arc::make_mut(topic)
     }
 
-    /// The topic of a name.
+    /// The topic with this name.
     pub fn topic(&self, name: &str) -> Option<&Arc<TopicImage>> {
         self.topics.get(name)
     }
 
-    /// The topic of an id.
+    /// The topic with this id.
     pub fn topic_by_id(&self, id: Uuid) -> Option<&Arc<TopicImage>> {
         self.topic(self.names.get(&id)?)
     }
@@ -325,17 +325,17 @@ impl MetadataImage {
         self.topics.len()
     }
 
-    /// The settings that were changed while brokers ran: of one broker, or with an empty name of all.
+    /// The settings that were changed while brokers ran: of one broker, or of all brokers if the name is empty.
     pub fn broker_configs(&self, broker: &str) -> Option<&BTreeMap<String, String>> {
         self.broker_configs.get(broker)
     }
 
-    /// The level at which the cluster uses a feature; none where it was never set.
+    /// The level at which the cluster uses a feature; none if it was never set.
     pub fn feature(&self, name: &str) -> Option<i16> {
         self.features.get(name).copied()
     }
 
-    /// Whether any level was ever set: not in the clusters of early releases.
+    /// Whether any level was ever set. Clusters of early releases have none.
     pub fn has_features(&self) -> bool {
         !self.features.is_empty()
     }
@@ -355,7 +355,7 @@ impl MetadataImage {
         self.controllers.values().map(Arc::as_ref)
     }
 
-    /// What is kept for Kafka and not used by us: access control entries, credentials, tokens, quotas, settings of other resources.
+    /// Metadata that is stored for Kafka and not used here: access control entries, credentials, tokens, quotas, settings of other resources.
     pub fn held(&self) -> &Held {
         &self.held
     }
@@ -365,8 +365,8 @@ impl MetadataImage {
         self.transaction.is_some()
     }
 
-    /// A broker starts in a log of an early release: its registration began a new leader epoch in every partition that it led, without
-    /// a record that said so.
+    /// Applies the start of a broker in a log of an early release: its registration started a new leader epoch in every partition that it led,
+    /// without a record of that change.
     pub(super) fn apply_implied(&mut self, broker: i32) {
         for topic in self.topics.values_mut() {
             for partition in Arc::make_mut(topic).partitions.iter_mut().filter(|p| p.leader == broker) {
@@ -384,7 +384,7 @@ pub(super) fn set(configs: &mut BTreeMap<String, String>, config: &ConfigRecord)
     };
 }
 
-/// Records that give a resource these settings.
+/// Records that set these settings of a resource.
 pub(super) fn config_records(resource_type: i8, resource: &str, configs: &BTreeMap<String, String>) -> Vec<MetadataRecord> {
     let record = |(name, value): (&String, &String)| {
         let (resource_name, name, value) = (resource.to_string(), name.clone(), Some(value.clone()));
@@ -447,7 +447,7 @@ mod tests {
         MetadataRecord::ClientQuota(ClientQuotaRecord { entity, key: "producer_byte_rate".into(), value: 1.5, remove })
     }
 
-    /// A record of each type, so that the state has something of each kind, and something of each kind has gone.
+    /// A record of each type, so that the state contains something of each kind, and something of each kind was removed.
     fn all() -> Vec<MetadataRecord> {
         let wide = PartitionRecord {
             partition_id: 0,
@@ -550,7 +550,7 @@ mod tests {
         ];
         assert_eq!(image.held().kinds(), kinds);
         let types: std::collections::BTreeSet<u8> = all().iter().map(|record| record.encode()[1]).collect();
-        // Types 23 to 25 are transactions, and 28 forgets what others hold: they are tested on their own.
+        // Types 23 to 25 are transactions, and 28 removes what other records set: they have their own tests.
         assert_eq!(types.len(), 27 - 4);
     }
 

@@ -1,4 +1,4 @@
-//! What a log under the metadata is: where records become committed, in one order for all nodes.
+//! The interface of the log below the metadata: it commits records, in the same order for all nodes.
 
 use std::pin::Pin;
 
@@ -14,16 +14,16 @@ pub struct Entry {
     pub epoch: i32,
     /// The offset of the first record.
     pub offset: i64,
-    /// What changes.
+    /// The records.
     pub records: Vec<MetadataRecord>,
 }
 
-/// A controller begins to lead. What was proposed in earlier epochs and is not committed before this offset never will be.
+/// A controller became leader. A proposal of an earlier epoch that is not committed before this offset never will be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaderChange {
     /// Its epoch.
     pub epoch: i32,
-    /// The offset of the control record that says so.
+    /// The offset of the LeaderChange control record.
     pub offset: i64,
     /// The controller.
     pub leader: i32,
@@ -32,24 +32,24 @@ pub struct LeaderChange {
 /// The whole state of the metadata up to an offset.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Snapshot {
-    /// The first offset that is not part of it.
+    /// The first offset that the snapshot does not contain.
     pub end: i64,
-    /// The epoch of the last record that is part of it.
+    /// The epoch of the last record that the snapshot contains.
     pub epoch: i32,
-    /// Records that make the state out of nothing.
+    /// Records that rebuild the state from an empty one.
     pub records: Vec<MetadataRecord>,
-    /// Topics that are known to be deleted; directories of theirs may still be there. Not stored.
+    /// Topics that are known to be deleted; their directories may still exist. Not stored.
     pub removed: Vec<Uuid>,
 }
 
-/// What a log delivers to those who follow it.
+/// An item that a log delivers to its readers.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Committed {
     /// The state as of an offset: it replaces the image.
     Snapshot(Snapshot),
     /// A change.
     Entry(Entry),
-    /// Another controller, or the same one in another epoch.
+    /// Another controller became leader, or the same one in a new epoch.
     LeaderChange(LeaderChange),
 }
 
@@ -64,17 +64,17 @@ impl Committed {
     }
 }
 
-/// What a node is in the quorum.
+/// The role of a node in the quorum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// It leads: its proposals may become committed. It must not decide before its own [`LeaderChange`] has come back on the stream, since
-    /// entries of earlier epochs may still come before that.
+    /// The leader: its proposals may be committed. It must not decide before it has received its own [`LeaderChange`] from the stream, because
+    /// entries of earlier epochs may still arrive before that.
     Leader,
-    /// It follows; the leader's id where it is known.
+    /// A follower; the leader's id if it is known.
     Follower(Option<i32>),
 }
 
-/// A node's role and the epoch in which it has it. The epoch never falls.
+/// A node's role and the epoch of that role. The epoch never decreases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Leadership {
     /// The epoch.
@@ -83,49 +83,49 @@ pub struct Leadership {
     pub role: Role,
 }
 
-/// Records that are to be committed together, at one place.
+/// Records to commit together, at one offset.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Proposal {
     /// The epoch in which the controller decided.
     pub epoch: i32,
-    /// The offset that the first record is to have: the end of what the controller decided upon. It makes a repeated proposal harmless, and
-    /// lets records name their own offset, as a broker's registration does.
+    /// The required offset of the first record: the end of the state that the controller based its decision on. It makes a repeated proposal
+    /// harmless, and lets records contain their own offset, as a broker's registration does.
     pub offset: i64,
-    /// What changes; never empty.
+    /// The records; never empty.
     pub records: Vec<MetadataRecord>,
 }
 
-/// How a proposal ends that is not known to be committed.
+/// The outcome of a proposal that is not known to be committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotCommitted {
-    /// It is not in the log and never will be: another try, here or elsewhere, is safe.
+    /// It is not in the log and never will be: a retry, here or on another node, is safe.
     Refused(Error),
-    /// It may have been committed, or may still be: nobody may be told that it failed.
+    /// It may have been committed, or may still be: it must not be reported as failed.
     Unknown(String),
 }
 
-/// A call of a [`MetadataLog`] on its way. It goes on when it is dropped.
+/// A running call of a [`MetadataLog`]. The call continues if the future is dropped.
 pub type Pending<T, E = Error> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
-/// What is committed, in one order everywhere and without a gap: first what the log holds when it is opened, then what follows. A node that
-/// fell behind gets a snapshot in the middle. It has no bound of its own: one proposal is under way at a time.
+/// Committed items, in the same order on all nodes and without a gap: first the content of the log when it is opened, then new items. A node
+/// that fell behind receives a snapshot in between. The channel is unbounded, but at most one proposal is in flight at a time.
 pub type CommittedStream = mpsc::UnboundedReceiver<Committed>;
 
-/// What the controller needs of a log. Records that are proposed come back on the log's [`CommittedStream`]; so do those of others.
+/// What the controller requires of a log. Committed proposals arrive on the log's [`CommittedStream`], as do those of other controllers.
 pub trait MetadataLog: Send + Sync {
     /// The role of this node, and its changes.
     fn leadership(&self) -> watch::Receiver<Leadership>;
 
-    /// Proposes records. Answers the offset of the last one once they are committed. They are refused where this node does not lead in the
-    /// proposal's epoch, and where the log does not end at the proposal's offset.
+    /// Proposes records. Returns the offset of the last one once they are committed. The proposal is refused if this node does not lead in its
+    /// epoch, or if the log does not end at its offset.
     fn propose(&self, proposal: Proposal) -> Pending<i64, NotCommitted>;
 
-    /// Whether so much has been committed since the last snapshot that another one is due.
+    /// Whether enough was committed since the last snapshot to write a new one.
     fn wants_snapshot(&self) -> bool;
 
-    /// Stores a snapshot, so that what led to it can be deleted. What is committed meanwhile stays.
+    /// Stores a snapshot, so that the records before it can be deleted. Records that are committed meanwhile are kept.
     fn snapshot(&self, snapshot: Snapshot) -> Pending<()>;
 
-    /// Stops; what is committed stays.
+    /// Stops; committed records are kept.
     fn close(&self) -> Pending<()>;
 }

@@ -1,7 +1,7 @@
-//! The metadata log of a cluster with one controller: segments and snapshots below the log directory, in Kafka's format.
+//! The metadata log of a cluster with one controller: segments and snapshots in the log directory, in Kafka's format.
 //!
-//! What is appended and synced is committed. Each start is an election with one voter: the epoch after the one that is stored, made durable
-//! by a LeaderChange record before anything is decided in it.
+//! Records that are appended and fsynced are committed. Each start is an election with one voter. The new epoch is the stored one plus 1, and a
+//! LeaderChange record with it is fsynced before any decision in that epoch.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,17 +23,17 @@ use crate::protocol::generated::cluster_metadata::NoOpRecord;
 use crate::records::BatchHeader;
 use crate::storage::{self, Log, LogConfig, OpenFiles, Origin, Policy, Recovery};
 
-/// The name of the metadata log, as in Kafka; its one partition is stored beside the others.
+/// The name of the metadata log, as in Kafka; its single partition is stored beside the others.
 pub const METADATA_TOPIC: &str = "__cluster_metadata";
 
-/// Where our log is within Kafka's.
+/// The subdirectory of our log in the directory of Kafka's.
 const BESIDE_KAFKA: &str = "dlog";
-/// Says up to which offset Kafka's log was taken over.
+/// The file with the offset up to which Kafka's log was taken over.
 const TAKEN_OVER: &str = "taken-over";
-/// Records after which a snapshot is taken, unless the last one was larger.
+/// The number of records after which a snapshot is written, unless the last snapshot was larger.
 const SNAPSHOT_AFTER_RECORDS: i64 = 10_000;
 
-/// A log of one node. A snapshot is a file of batches beside the segments.
+/// A log with one node. A snapshot is a file of batches beside the segments.
 pub struct LocalMetadataLog {
     file: Arc<Mutex<LogFile>>,
     leadership: watch::Sender<Leadership>,
@@ -46,24 +46,24 @@ struct LogFile {
     clock: Arc<dyn Clock>,
     epoch: i32,
     committed: mpsc::UnboundedSender<Committed>,
-    /// A sync has failed: what is in the file may not be on the disk, and nothing can be committed after it.
+    /// An fsync has failed: the file's content may not be on disk, and nothing can be committed after it.
     failed: bool,
-    /// End and size in records of the newest snapshot.
+    /// End offset and number of records of the newest snapshot.
     snapshot: (i64, i64),
-    /// What is stored is of an early release; a snapshot replaces it.
+    /// The log was written by an early release; a snapshot replaces it.
     must_convert: bool,
     /// The time of the last record.
     last_ms: i64,
 }
 
 impl LocalMetadataLog {
-    /// Opens the log below the log directory and elects `node`; everything that is there is committed.
+    /// Opens the log in the log directory and elects `node`; everything that it contains is committed.
     pub fn open(env: &Env, directory: &Path, node: NodeId) -> Result<(LocalMetadataLog, CommittedStream), Error> {
         LocalMetadataLog::open_at(env, directory.join(format!("{METADATA_TOPIC}-0")), node)
     }
 
-    /// Opens the log of a directory that Apache Kafka made. Kafka's own metadata log is read once and never written; ours lies in a directory
-    /// within its, where Kafka does not look.
+    /// Opens the log of a directory that Apache Kafka created. Kafka's own metadata log is read once and never written; ours is in a subdirectory
+    /// of it, which Kafka ignores.
     pub fn open_beside_kafka(env: &Env, directory: &Path, node: NodeId) -> Result<(LocalMetadataLog, CommittedStream), Error> {
         let kafkas = directory.join(format!("{METADATA_TOPIC}-0"));
         let (path, disk) = (kafkas.join(BESIDE_KAFKA), &*env.disk);
@@ -90,7 +90,7 @@ impl LocalMetadataLog {
             return LocalMetadataLog::open_at(env, path, node);
         }
         let taken = takeover::read(disk, &kafkas, node)?;
-        // What a start left that was cut short here.
+        // Removes what an interrupted earlier start left here.
         if disk.is_dir(&path) {
             disk.remove_dir_all(&path).map_err(unreadable)?;
         }
@@ -151,7 +151,7 @@ impl LocalMetadataLog {
         self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Works on the file where blocking is allowed.
+    /// Runs work on the file on a thread that may block.
     fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&mut LogFile) -> Result<T, Error> + Send + 'static) -> Pending<T> {
         let (file, workers) = (self.file.clone(), self.workers.clone());
         let work = move || work(&mut file.lock().unwrap_or_else(PoisonError::into_inner));
@@ -159,24 +159,24 @@ impl LocalMetadataLog {
     }
 }
 
-/// Refuses a log that is damaged before its end: opening it would cut off what was committed behind the damage. A last batch that is torn
-/// was never acknowledged, and may go.
+/// Rejects a log that is damaged before its end: opening it would truncate records that were committed after the damage. An incomplete last
+/// batch was never acknowledged, and may be truncated.
 fn refuse_damage(disk: &dyn Disk, directory: &Path) -> Result<(), Error> {
     let names = disk.list(directory).map_err(|e| Error::Storage(e.to_string()))?;
     let mut logs = names.iter().filter(|n| n.ends_with(".log"));
     logs.try_for_each(|name| batches_of_file(disk, &directory.join(name), |_, _| Ok(())))
 }
 
-/// Turns what is stored into what is delivered.
+/// Converts the stored batches to the delivered items.
 struct Replay {
     committed: mpsc::UnboundedSender<Committed>,
-    /// The state of a log of an early release, up to the first change of the leader that is recorded.
+    /// The state of a log of an early release, up to the first recorded change of the leader.
     implied: Option<Implied>,
     last_ms: i64,
     must_convert: bool,
 }
 
-/// What the records of an early release add up to: there a broker's registration began a leader epoch in every partition that it led.
+/// The result of an early release's records: in those, a broker's registration started a new leader epoch in every partition that it led.
 #[derive(Default)]
 struct Implied {
     image: MetadataImage,
@@ -225,7 +225,7 @@ impl Replay {
         Ok(())
     }
 
-    /// Delivers the state of an early release, if there is one, as a snapshot; from here on each change is a record.
+    /// Delivers the state of an early release, if there is one, as a snapshot. After it, each change is a record.
     fn convert(&mut self) {
         let Some(Implied { image, end, epoch, removed }) = self.implied.take().filter(|implied| implied.end > 0) else { return };
         self.must_convert = true;
@@ -287,7 +287,7 @@ impl MetadataLog for LocalMetadataLog {
 }
 
 impl LogFile {
-    /// The only voter elects itself: it leads from the next epoch on, once that is durable.
+    /// The only voter elects itself: it leads in the next epoch once the LeaderChange record is fsynced.
     fn elect(&mut self, node: NodeId) -> Result<(), Error> {
         let now_ms = self.clock.wall_ms();
         let epoch = self.epoch + 1;
@@ -316,13 +316,13 @@ impl LogFile {
             Err(error) => return refused(error.into()),
         }
         if let Err(error) = self.log.flush() {
-            // Whether the entry is on the disk shows at the next start.
+            // The next start shows whether the entry is on disk.
             self.failed = true;
             return Err(NotCommitted::Unknown(error.to_string()));
         }
         self.last_ms = now_ms;
         let last = offset + records.len() as i64 - 1;
-        // Who follows may have stopped; what is committed stays.
+        // The reader of the stream may have stopped; the entry is committed all the same.
         let _ = self.committed.send(Committed::Entry(Entry { epoch, offset, records }));
         Ok(last)
     }
@@ -339,7 +339,7 @@ impl LogFile {
         let bytes = encode_snapshot(records, *epoch, self.last_ms, now_ms);
         let directory = self.log.directory().to_path_buf();
         let name = snapshot_name(*end, *epoch);
-        // The new snapshot is durable before anything that it stands for goes.
+        // The new snapshot is fsynced before the records and snapshots that it replaces are deleted.
         self.disk.replace(&directory.join(&name), &bytes).map_err(|e| Error::Storage(e.to_string()))?;
         (self.snapshot, self.must_convert) = ((*end, records.len() as i64), false);
         let all = Policy { retention_ms: None, retention_bytes: Some(0) };

@@ -1,8 +1,8 @@
-//! What the brokers agree on: metadata records, image, controller, metadata log.
+//! The state that all brokers share: metadata records, image, controller, metadata log.
 //!
 //! A change is an [`Event`]. The [`Controller`] is a pure state machine that turns it into records and a response; the records go to the
-//! [`MetadataLog`]; once they are committed they are applied to the [`MetadataImage`], the partitions that this broker leads follow, the
-//! image is swapped in, and only then does the response leave: a topic that a client was told about is served.
+//! [`MetadataLog`]. Once they are committed, they are applied to the [`MetadataImage`], the partitions that this broker leads follow, the image is
+//! published, and then the response is sent: a topic in a response is already served.
 
 #[cfg(test)]
 mod adversary;

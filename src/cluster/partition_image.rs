@@ -1,32 +1,32 @@
-//! The state of a partition: who has it, who leads it, and in which epochs.
+//! The state of a partition: its replicas, its leader, and its epochs.
 
 use super::MetadataRecord;
 use crate::model::Uuid;
 use crate::protocol::generated::cluster_metadata::{PartitionChangeRecord, PartitionRecord};
 
-/// A leader of a [`PartitionChangeRecord`] that says that leader and leader epoch stay.
+/// A leader in a [`PartitionChangeRecord`] that means that leader and leader epoch do not change.
 pub(super) const SAME_LEADER: i32 = -2;
-/// A recovery state of a [`PartitionChangeRecord`] that says that it stays.
+/// A recovery state in a [`PartitionChangeRecord`] that means that it does not change.
 const SAME_RECOVERY_STATE: i8 = -1;
-/// The directory of a replica whose broker has not said which it is (KIP-858).
+/// The directory of a replica whose broker has not reported it (KIP-858).
 pub(super) const UNASSIGNED_DIRECTORY: Uuid = Uuid([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
 
 /// A partition.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PartitionImage {
-    /// The broker that leads it; -1 where it has no leader.
+    /// The broker that leads it; -1 if it has no leader.
     pub leader: i32,
-    /// Grows whenever a leader begins, even if it led before.
+    /// Increases whenever a leader starts, even if the same broker led before.
     pub leader_epoch: i32,
-    /// Grows with every change.
+    /// Increases with every change.
     pub partition_epoch: i32,
     /// 1 while a leader that was elected uncleanly recovers, else 0.
     pub leader_recovery_state: i8,
-    /// The brokers that have it, the preferred leader first.
+    /// The brokers that store it, the preferred leader first.
     pub replicas: Vec<i32>,
-    /// Those of them in sync.
+    /// The in-sync replicas.
     pub isr: Vec<i32>,
-    /// Eligible leader replicas: not in sync, and hold every committed record (KIP-966).
+    /// Eligible leader replicas: not in sync, but with every committed record (KIP-966).
     pub elr: Vec<i32>,
     /// The last known members of an ELR that had an unclean shutdown (KIP-966).
     pub last_known_elr: Vec<i32>,
@@ -34,7 +34,7 @@ pub struct PartitionImage {
     pub adding: Vec<i32>,
     /// Replicas that a reassignment removes.
     pub removing: Vec<i32>,
-    /// The log directory of each replica, in their order; empty where the log does not say.
+    /// The log directory of each replica, in the order of the replicas; empty if the log does not contain them.
     pub directories: Vec<Uuid>,
 }
 
@@ -67,7 +67,7 @@ impl PartitionImage {
         }
     }
 
-    /// The record that makes partition `number` of a topic.
+    /// The record that creates partition `number` of a topic.
     pub(super) fn to_record(&self, topic_id: Uuid, number: i32) -> MetadataRecord {
         let unless_empty = |list: &Vec<i32>| (!list.is_empty()).then(|| list.clone());
         MetadataRecord::Partition(PartitionRecord {
@@ -87,12 +87,12 @@ impl PartitionImage {
         })
     }
 
-    /// The record by which `leader` begins to lead, or to lead again.
+    /// The record with which `leader` becomes leader, or leader again.
     pub(super) fn leader_record(topic_id: Uuid, number: i32, leader: i32) -> MetadataRecord {
         MetadataRecord::PartitionChange(PartitionChangeRecord { partition_id: number, topic_id, leader, ..Default::default() })
     }
 
-    /// The partition after a change. A leader that is named begins a new leader epoch, even if it led before.
+    /// The partition after a change. If the change has a leader, a new leader epoch starts, even if the same broker led before.
     pub(super) fn changed(&self, change: &PartitionChangeRecord) -> PartitionImage {
         let list = |new: &Option<Vec<i32>>, now: &Vec<i32>| new.as_ref().unwrap_or(now).clone();
         let begins = change.leader != SAME_LEADER;
@@ -112,7 +112,7 @@ impl PartitionImage {
         }
     }
 
-    /// The directories that a change names; else each replica keeps its own.
+    /// The directories in the change, if it has any; otherwise each replica keeps its own.
     fn directories_of(&self, change: &PartitionChangeRecord) -> Vec<Uuid> {
         let Some(replicas) = change.replicas.as_ref().filter(|_| change.directories.is_none() && !self.directories.is_empty()) else {
             return change.directories.as_ref().unwrap_or(&self.directories).clone();
@@ -121,7 +121,7 @@ impl PartitionImage {
         replicas.iter().map(|id| known(id).copied().unwrap_or(UNASSIGNED_DIRECTORY)).collect()
     }
 
-    /// Forgets the eligible leader replicas.
+    /// Clears the eligible leader replicas.
     pub(super) fn clear_elr(&mut self) {
         if !(self.elr.is_empty() && self.last_known_elr.is_empty()) {
             (self.elr, self.last_known_elr) = (Vec::new(), Vec::new());
@@ -129,7 +129,7 @@ impl PartitionImage {
         }
     }
 
-    /// What holds of every partition.
+    /// Asserts what is true of every partition.
     pub(super) fn check(&self, topic: &str, number: i32) {
         let PartitionImage { leader, replicas, isr, elr, .. } = self;
         let within = |list: &[i32]| list.iter().all(|id| replicas.contains(id));
@@ -148,7 +148,7 @@ impl PartitionImage {
         assert!(directories == 0 || directories == count, "{topic}-{number}: {directories} directories for {count} replicas");
     }
 
-    /// Epochs never fall, and two leaders never share one.
+    /// Asserts that epochs never decrease and that one epoch never has two leaders.
     pub(super) fn check_epochs(&self, before: &PartitionImage, topic: &str, number: i32) {
         assert!(
             self.leader_epoch >= before.leader_epoch && self.partition_epoch >= before.partition_epoch,

@@ -1,16 +1,16 @@
-//! Producer ids for this broker, from blocks that the controller hands out.
+//! Producer ids for this broker, from blocks that the controller allocates.
 
 use tokio::sync::Mutex;
 
 use super::{ClusterHandle, Error, Event, Response};
 use crate::model::ProducerId;
 
-/// Hands them out one by one.
+/// Allocates ids one by one.
 #[derive(Debug)]
 pub struct ProducerIds {
     cluster: ClusterHandle,
     broker: i32,
-    /// What is left of the current block.
+    /// The rest of the current block.
     block: Mutex<(i64, i64)>,
 }
 
@@ -20,7 +20,7 @@ impl ProducerIds {
         ProducerIds { cluster, broker, block: Mutex::new((0, 0)) }
     }
 
-    /// An id that no producer has ever had.
+    /// An id that no producer has ever used.
     pub async fn next(&self) -> Result<ProducerId, Error> {
         let mut block = self.block.lock().await;
         if block.0 == block.1 {

@@ -18,7 +18,7 @@ const FRAME_VERSION: u32 = 1;
 /// Declares the enum with its encoding.
 macro_rules! metadata_records {
     ($($(#[$doc:meta])* $variant:ident($record:ident);)*) => {
-        /// One change of the cluster.
+        /// A record of the metadata log: one change of the cluster.
         #[derive(Debug, Clone, PartialEq)]
         pub enum MetadataRecord {
             $($(#[$doc])* $variant($record),)*
@@ -39,14 +39,14 @@ macro_rules! metadata_records {
                 writer.into_bytes()
             }
 
-            /// Reads stored bytes; the error is for a person.
+            /// Decodes stored bytes; the error is a message for people.
             pub fn decode(bytes: Bytes) -> Result<MetadataRecord, String> {
                 Framed::read(bytes)?.decode()
             }
         }
 
         impl Framed {
-            /// Reads the record; the error is for a person.
+            /// Decodes the record; the error is a message for people.
             pub(super) fn decode(&self) -> Result<MetadataRecord, String> {
                 let Framed { type_id, version, body } = self;
                 $(if <$record>::TYPE_ID == Some(*type_id) && (<$record>::MIN_VERSION..=<$record>::MAX_VERSION).contains(version) {
@@ -58,7 +58,7 @@ macro_rules! metadata_records {
     };
 }
 
-/// A stored record before it is read.
+/// A stored record before it is decoded.
 #[derive(Debug)]
 pub(super) struct Framed {
     pub(super) type_id: i16,
@@ -67,7 +67,7 @@ pub(super) struct Framed {
 }
 
 impl Framed {
-    /// Reads type and version; the error is for a person.
+    /// Reads type and version; the error is a message for people.
     pub(super) fn read(bytes: Bytes) -> Result<Framed, String> {
         let frame = Frame::new(bytes.clone());
         let malformed = |error: nom::Err<wire::Error>| wire::Error::from(error).to_string();
@@ -89,11 +89,11 @@ metadata_records! {
     UnregisterBroker(UnregisterBrokerRecord);
     /// A topic exists.
     Topic(TopicRecord);
-    /// A topic has a partition; the whole state of it.
+    /// A topic has a partition; contains its whole state.
     Partition(PartitionRecord);
     /// A setting of a resource; null removes it.
     Config(ConfigRecord);
-    /// Some fields of a partition change. A leader that is named begins a new leader epoch, even if it led before.
+    /// Some fields of a partition change. If the record has a leader, a new leader epoch starts, even if the same broker led before.
     PartitionChange(PartitionChangeRecord);
     /// A broker is fenced (superseded by `BrokerRegistrationChange`).
     FenceBroker(FenceBrokerRecord);
@@ -105,7 +105,7 @@ metadata_records! {
     DelegationToken(DelegationTokenRecord);
     /// A SCRAM credential of a user.
     UserScramCredential(UserScramCredentialRecord);
-    /// The level at which the cluster uses a feature (KIP-584); 0 says that it is not used.
+    /// The level at which the cluster uses a feature (KIP-584); 0 means that it is not used.
     FeatureLevel(FeatureLevelRecord);
     /// A quota of clients.
     ClientQuota(ClientQuotaRecord);
@@ -119,7 +119,7 @@ metadata_records! {
     RemoveAccessControlEntry(RemoveAccessControlEntryRecord);
     /// Changes nothing.
     NoOp(NoOpRecord);
-    /// How far Kafka's migration from ZooKeeper is.
+    /// The state of Kafka's migration from ZooKeeper.
     ZkMigrationState(ZkMigrationStateRecord);
     /// A SCRAM credential is removed.
     RemoveUserScramCredential(RemoveUserScramCredentialRecord);
@@ -133,7 +133,7 @@ metadata_records! {
     RemoveDelegationToken(RemoveDelegationTokenRecord);
     /// A controller has registered.
     RegisterController(RegisterControllerRecord);
-    /// The eligible leader replicas of a topic, or of all topics, are forgotten.
+    /// The eligible leader replicas of a topic, or of all topics, are cleared.
     ClearElr(ClearElrRecord);
     /// A controller is removed from the cluster.
     UnregisterController(UnregisterControllerRecord);

@@ -1,7 +1,7 @@
-//! Takes over the metadata of a one-node cluster from the log of Apache Kafka's controller, which is only read.
+//! Takes over the metadata of a one-node cluster from the log of Apache Kafka's controller. That log is only read.
 //!
-//! What is not enforced here (access control lists, quotas, SCRAM credentials, tokens, settings of groups) is taken over and kept in the image, and
-//! named in a warning. Kafka's metadata transactions (KIP-866) count as a whole or not at all.
+//! Metadata that is not enforced here (access control lists, quotas, SCRAM credentials, tokens, settings of groups) is kept in the image and
+//! listed in a warning. Kafka's metadata transactions (KIP-866) are applied as a whole or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -22,25 +22,25 @@ use crate::protocol::generated::cluster_metadata::{
 use crate::protocol::{Message, decode_whole};
 use crate::records::BatchHeader;
 
-/// Kafka's record types without which the cluster is the same for us: fencing, registrations and their changes, quorum, no-ops.
+/// Kafka's record types that do not change the cluster for us: fencing, registrations and their changes, quorum, no-ops.
 const WITHOUT_MEANING: &[i16] = &[1, 7, 8, 17, 20, 21, 27, 28, 29];
-/// Kafka's record types that are kept as they are: access control entries, tokens, credentials, quotas.
+/// Kafka's record types that are kept unchanged: access control entries, tokens, credentials, quotas.
 const HELD: &[i16] = &[10, 11, 14, 18, 19, 22, 26];
 const BEGIN_TRANSACTION: i16 = 23;
 const END_TRANSACTION: i16 = 24;
 const ABORT_TRANSACTION: i16 = 25;
-/// What Kafka's log says.
+/// The content of Kafka's log.
 #[derive(Debug)]
 pub(super) struct TakenOver {
-    /// Makes the cluster as it was, led by the one node.
+    /// The cluster's state, with all partitions led by the one node.
     pub(super) image: MetadataImage,
-    /// What is not taken over, in words.
+    /// Descriptions of what is not taken over.
     pub(super) left_behind: BTreeSet<String>,
     /// The offset of the next record that Kafka would write.
     pub(super) end: Offset,
 }
 
-/// Reads Kafka's metadata log in `directory`: the newest snapshot, and what follows it.
+/// Reads Kafka's metadata log in `directory`: the newest snapshot and the records after it.
 pub(super) fn read(disk: &dyn Disk, directory: &Path, node: NodeId) -> Result<TakenOver, Error> {
     let names = disk.list(directory).map_err(|e| Error::Storage(e.to_string()))?;
     let mut state = State::default();
@@ -71,7 +71,7 @@ pub(super) fn read(disk: &dyn Disk, directory: &Path, node: NodeId) -> Result<Ta
     Ok(TakenOver { image: state.image(node), left_behind, end })
 }
 
-/// The offset after the last whole batch of Kafka's log; none where it has no log.
+/// The offset after the last complete batch of Kafka's log; none if there is no log.
 pub(super) fn end(disk: &dyn Disk, directory: &Path) -> Result<Offset, Error> {
     let names = disk.list(directory).map_err(|e| Error::Storage(e.to_string()))?;
     let mut end = Offset(0);
@@ -84,7 +84,7 @@ pub(super) fn end(disk: &dyn Disk, directory: &Path) -> Result<Offset, Error> {
     Ok(end)
 }
 
-/// What the records add up to.
+/// The result of the records.
 #[derive(Debug, Default)]
 struct State {
     brokers: BTreeSet<i32>,
@@ -157,7 +157,7 @@ impl State {
         Ok(())
     }
 
-    /// A change of the leader, also to the same one, is a new epoch.
+    /// Every change of the leader, even to the same broker, starts a new epoch.
     fn change(&mut self, change: &PartitionChangeRecord) {
         let Some(partition) = self.partitions.get_mut(&(change.topic_id, change.partition_id)) else { return };
         partition.partition_epoch += 1;
@@ -183,7 +183,7 @@ impl State {
         self.configs.retain(|(kind, name, _), _| *kind != TOPIC_RESOURCE || *name != removed.name);
     }
 
-    /// The image of all this; a node that is alone leads everything, also what Kafka left without a leader when it stopped.
+    /// The image of this state. The single node leads every partition, also those that Kafka left without a leader when it stopped.
     fn image(self, node: NodeId) -> MetadataImage {
         let mut image = MetadataImage::default();
         let alone = |partition: PartitionRecord| PartitionRecord {
@@ -254,7 +254,7 @@ mod tests {
             acl(Uuid([4; 16])),
             MetadataRecord::AbortTransaction(Default::default()),
         ];
-        // Type 99 is of no Kafka that we know.
+        // Type 99 is not in any known version of Kafka.
         let taken = kafkas(&records, &[&[1, 99, 0]]).unwrap();
         let kinds: Vec<_> = taken.image.held().kinds().into_iter().map(|(_, count)| count).collect();
         assert_eq!(kinds, [1; 5], "{:?}", taken.image.held());

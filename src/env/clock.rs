@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Tells the wall time. Durations are measured by `tokio::time::Instant`, never by this.
+/// Returns the wall time. Durations are measured with `tokio::time::Instant`, never with this.
 pub trait Clock: Send + Sync {
     /// Milliseconds since 1970, UTC.
     fn wall_ms(&self) -> i64;

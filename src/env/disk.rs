@@ -1,4 +1,4 @@
-//! Files, as the rooms above need them.
+//! The file operations that the other rooms use.
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
@@ -12,27 +12,27 @@ use super::system::Descriptor;
 pub enum OpenMode {
     /// For reading; it must exist.
     Read,
-    /// For reading and writing; made where it is missing.
+    /// For reading and writing; created if it is missing.
     Write,
     /// For reading and writing; it must exist.
     Existing,
 }
 
-/// Of which positions, sizes and memory are multiples where the page cache is passed by: the largest block of usual disks.
+/// The required alignment of positions, sizes and memory for direct I/O: the largest block size of common disks.
 pub const DIRECT_BLOCK: usize = 4096;
 
-/// A tree of files. Paths are as the operating system takes them; all calls block.
+/// A tree of files. Paths are those of the operating system; all calls block.
 pub trait Disk: Send + Sync + Debug {
     /// Opens a file.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>>;
 
-    /// Opens a file, made where it is missing, for writes that pass by the page cache, where the file system can: they need no second copy, and
-    /// take no memory from what is read. Their positions, sizes and memory must be multiples of [`DIRECT_BLOCK`].
+    /// Opens a file, created if it is missing, for writes that bypass the page cache, if the file system supports that: such writes need no second
+    /// copy, and evict nothing that readers need. Their positions, sizes and memory must be multiples of [`DIRECT_BLOCK`].
     fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         self.open(path, OpenMode::Write)
     }
 
-    /// Maps a file that no one will change any more.
+    /// Maps a file that will not change any more.
     fn map(&self, path: &Path) -> io::Result<Map>;
 
     /// All bytes of a file.
@@ -47,31 +47,31 @@ pub trait Disk: Send + Sync + Debug {
     /// Whether there is a directory.
     fn is_dir(&self, path: &Path) -> bool;
 
-    /// Makes a directory and those above it.
+    /// Creates a directory and its parents.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Gives a file or directory another name, replacing a file of that name.
+    /// Renames a file or directory, and replaces an existing file of the new name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Removes a file; one that is missing is no error.
+    /// Removes a file; a missing file is no error.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
 
-    /// Removes a directory and all within.
+    /// Removes a directory with its contents.
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
 
-    /// Makes names within a directory durable.
+    /// Fsyncs a directory, so that the names in it are durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Makes everything durable that lies on the same file system as `path`; `Unsupported` where files can only be synced one by one.
+    /// Fsyncs everything on the file system of `path`; `Unsupported` if files can only be fsynced one by one.
     fn sync_all(&self, path: &Path) -> io::Result<()>;
 
-    /// Takes a lock that ends with the value or the process; none where another process holds it.
+    /// Acquires a lock that is released with the value or at the end of the process; none if another process holds it.
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>>;
 
-    /// Bytes of the file system that holds `path`, and how many of them are free for us; `Unsupported` where the system does not say.
+    /// The size of the file system that contains `path`, and the free bytes that this process may use; `Unsupported` if they are not reported.
     fn space(&self, path: &Path) -> io::Result<(u64, u64)>;
 
-    /// Writes a small file so that it holds the old or the new bytes at any moment.
+    /// Replaces a small file atomically: at any moment it contains either the old or the new bytes.
     fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let next = path.with_extension("tmp");
         let file = self.open(&next, OpenMode::Write)?;
@@ -82,7 +82,7 @@ pub trait Disk: Send + Sync + Debug {
         path.parent().map_or(Ok(()), |folder| self.sync_dir(folder))
     }
 
-    /// Writes a small file at once, without care for a crash in between: for what can be made anew.
+    /// Writes a small file without protection against a crash meanwhile: for files that can be rebuilt.
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let file = self.open(path, OpenMode::Write)?;
         file.truncate(0)?;
@@ -90,7 +90,7 @@ pub trait Disk: Send + Sync + Debug {
     }
 }
 
-/// An open file. Calls take positions, so that readers and the one writer share it.
+/// An open file. Each call has a position argument, so that readers and the one writer can share the file.
 pub trait File: Send + Sync + Debug {
     /// Its size in bytes.
     fn size(&self) -> io::Result<u64>;
@@ -98,19 +98,19 @@ pub trait File: Send + Sync + Debug {
     /// Reads up to `bytes.len()` bytes; fewer only at the end.
     fn read_at(&self, position: u64, bytes: &mut [u8]) -> io::Result<usize>;
 
-    /// Writes all bytes.
+    /// Writes all bytes of the parts.
     fn write_at(&self, position: u64, parts: &[IoSlice<'_>]) -> io::Result<()>;
 
-    /// Cuts the file, or extends it with zeros.
+    /// Truncates the file, or extends it with zeros.
     fn truncate(&self, size: u64) -> io::Result<()>;
 
-    /// Writes a range from the page cache to the disk and waits for it. It is not durable then, but [`File::sync`] has less to do, which keeps
-    /// others from the disk until it is done. An error is one of the disk, as that of a sync.
+    /// Writes a range from the page cache to the disk and waits for it. The range is not durable after that, but [`File::sync`] has less to write,
+    /// and so it delays other disk I/O for a shorter time. An error is a disk error, like that of an fsync.
     fn write_back(&self, _position: u64, _length: u64) -> io::Result<()> {
         Ok(())
     }
 
-    /// Makes bytes and size durable.
+    /// Fsyncs the file: its bytes and its size.
     fn sync(&self) -> io::Result<()>;
 
     /// The time of the last write, in milliseconds since 1970.
@@ -119,14 +119,14 @@ pub trait File: Send + Sync + Debug {
     /// Sets the time of the last write.
     fn set_modified_ms(&self, ms: i64) -> io::Result<()>;
 
-    /// Whether reading a range would not wait for a disk, as far as a few samples tell.
+    /// Whether a read of the range would not wait for the disk, judged from a few samples.
     fn is_cached(&self, position: u64, length: usize) -> bool;
 
-    /// What the kernel needs to send from the file; none where it cannot.
+    /// The descriptor with which the kernel can send from the file; none if it cannot.
     fn descriptor(&self) -> Option<Descriptor<'_>>;
 }
 
-/// A held lock: it ends when what holds it is dropped.
+/// A held lock: it is released when the value is dropped.
 pub struct Lock(#[expect(dead_code, reason = "held for its drop")] Box<dyn Send + Sync>);
 
 impl Lock {

@@ -1,4 +1,4 @@
-//! Chance.
+//! Randomness.
 
 use crate::model::Uuid;
 
@@ -19,14 +19,14 @@ impl Entropy for SystemEntropy {
 }
 
 impl dyn Entropy + '_ {
-    /// A fresh version 4 uuid.
+    /// A new version 4 UUID.
     pub fn uuid(&self) -> Uuid {
         let mut bytes = [0; 16];
         self.fill(&mut bytes);
         Uuid::from_random(bytes)
     }
 
-    /// A fresh number above zero.
+    /// A new number above zero.
     pub fn positive(&self) -> i32 {
         let mut bytes = [0; 4];
         self.fill(&mut bytes);

@@ -1,7 +1,7 @@
-//! Stops a broker, and nothing else in the process, when a part of it panics.
+//! Stops a broker when a part of it panics, and nothing else in the process.
 //!
-//! A panic says that an invariant does not hold: what the broker has in memory cannot be trusted any more. So it serves nobody from then on and does not
-//! mark its logs as cleanly closed, and the next start recovers them as after a crash.
+//! A panic means that an invariant is broken: the broker's memory cannot be trusted any more. The broker stops serving requests and does not
+//! mark its logs as cleanly closed, so that the next start recovers them as after a crash.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,10 +12,10 @@ use std::task::Poll;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-/// Watches the parts of one broker. Clones watch the same one.
+/// Watches the parts of one broker. Clones share their state.
 #[derive(Debug, Clone)]
 pub struct FailStop {
-    /// What ends the broker's parts.
+    /// Stops the broker's parts.
     stop: CancellationToken,
     failed: CancellationToken,
     reason: Arc<OnceLock<String>>,
@@ -27,11 +27,11 @@ impl FailStop {
         FailStop { stop, failed: CancellationToken::new(), reason: Arc::default() }
     }
 
-    /// Runs a part of the broker. If it panics, the broker stops and there is no result. The part is on the heap: as an argument of this future it
-    /// would take its memory twice, which counts for ten thousand connections.
+    /// Runs a part of the broker. If it panics, the broker stops and the result is none. The part is on the heap: as a plain argument, this future
+    /// would contain it twice, which matters with ten thousand connections.
     pub async fn guard<T>(&self, part: &str, mut work: Pin<Box<impl Future<Output = T> + ?Sized>>) -> Option<T> {
         let outcome = std::future::poll_fn(|context| {
-            // A future that has panicked is not polled again: what it left half done is never seen.
+            // A future that has panicked is not polled again, so its inconsistent state is never used.
             match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
                 Ok(Poll::Pending) => Poll::Pending,
                 Ok(Poll::Ready(result)) => Poll::Ready(Ok(result)),
@@ -50,19 +50,19 @@ impl FailStop {
         self.stop.cancel();
     }
 
-    /// Why the broker has failed; none while it has not.
+    /// The reason why the broker has failed; none if it has not failed.
     pub fn reason(&self) -> Option<&str> {
         self.reason.get().map(String::as_str)
     }
 
-    /// Waits until the broker has failed, and says why.
+    /// Waits until the broker has failed, and returns the reason.
     pub async fn failed(&self) -> String {
         self.failed.cancelled().await;
         self.reason().unwrap_or_default().to_string()
     }
 }
 
-/// What a panic says.
+/// The message of a panic.
 pub fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words")

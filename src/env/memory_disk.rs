@@ -1,6 +1,6 @@
-//! A disk in memory that can be cut off at any operation, lose what was not made durable, fill up and fail: what tests of crashes stand on.
+//! A disk in memory for crash tests: it can stop at any operation, lose everything that was not fsynced, fill up and fail.
 //!
-//! It is as strict as POSIX allows: `sync` makes a file's bytes durable, and not its name; `sync_dir` makes the names in one directory durable.
+//! It is as strict as POSIX allows: `sync` fsyncs a file's bytes but not its name; `sync_dir` fsyncs the names in one directory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
@@ -12,28 +12,28 @@ use super::Clock;
 use super::disk::{Disk, File, Lock, Map, OpenMode};
 use super::system::Descriptor;
 
-/// What is left of a disk after a crash.
+/// What a disk contains after a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Crash {
-    /// The process was killed: everything that was written.
+    /// The process was killed: everything that was written is present.
     Process,
-    /// The power went: only what was made durable.
+    /// Power loss: only what was fsynced is present.
     Power,
-    /// The power went, and of what was not durable some had reached the disk by chance, drawn from this seed: some names, some sectors,
-    /// and zeros where a file had grown and its bytes had not come.
+    /// Power loss, after which a random part of the data that was not fsynced is present, chosen with this seed: some names, some sectors,
+    /// and zeros where a file was extended but its bytes were not written.
     PowerPartly(u64),
 }
 
-/// When the disk stops.
+/// The point at which the disk stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cut {
-    /// The number of the operation that is not done any more, from 0. Only operations that change something count.
+    /// The number of the first operation that fails, from 0. Only operations that change something are counted.
     pub operation: u64,
-    /// If that is a write, it is done up to the last multiple of so many bytes in the file.
+    /// If that operation is a write, it is done up to the last multiple of this many bytes in the file.
     pub torn: Option<u64>,
 }
 
-/// The disk.
+/// A disk in memory.
 #[derive(Clone)]
 pub struct MemoryDisk(Arc<Mutex<State>>);
 
@@ -53,13 +53,13 @@ struct Directory {
 struct Bytes {
     written: Vec<u8>,
     durable: Vec<u8>,
-    /// All that differs between the two, and perhaps more: a sync copies no more than this. Beyond the end of either they differ by their sizes.
+    /// A range that contains all differences between the two, and possibly more: a sync copies only this range. Otherwise only their sizes differ.
     changed: Range<usize>,
     modified_ms: i64,
 }
 
 impl Bytes {
-    /// A file as it is found, all of it durable.
+    /// An existing file, completely durable.
     fn found(bytes: Vec<u8>, modified_ms: i64) -> Bytes {
         Bytes { written: bytes.clone(), durable: bytes, changed: 0..0, modified_ms }
     }
@@ -121,7 +121,7 @@ impl MemoryDisk {
         })))
     }
 
-    /// Stops at an operation: it and all after it fail.
+    /// Stops the disk at an operation: it and all later operations fail.
     pub fn cut_at(&self, cut: Cut) {
         self.state().cut = Some(cut);
     }
@@ -131,17 +131,17 @@ impl MemoryDisk {
         self.state().operations
     }
 
-    /// From now on files take so many bytes together; none is no limit.
+    /// Limits the total size of all files from now on; none means no limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state().capacity = bytes;
     }
 
-    /// From now on nothing can be made durable, or it can again.
+    /// Makes all fsyncs fail from now on, or succeed again.
     pub fn set_syncs_fail(&self, fail: bool) {
         self.state().syncs_fail = fail;
     }
 
-    /// The disk as it is found after a crash. This one stays as it is.
+    /// The disk as it is after a crash. This disk is not changed.
     pub fn after(&self, crash: Crash) -> MemoryDisk {
         let state = self.state();
         let mut chance = Chance(match crash {
@@ -180,7 +180,7 @@ impl MemoryDisk {
     }
 }
 
-/// A file of which some sectors had reached the disk.
+/// The content of a file of which only some sectors were written to the disk.
 fn partly(file: &Bytes, chance: &mut Chance) -> Vec<u8> {
     const SECTOR: usize = 512;
     let mut bytes = file.durable.clone();
@@ -225,7 +225,7 @@ fn parts(path: &Path) -> Vec<String> {
 }
 
 impl State {
-    /// Counts an operation that changes something. None: here the disk is cut; the answer says how much of a write is done.
+    /// Counts an operation that changes something. Returns the cut if the disk stops here; the cut determines how much of a write is done.
     fn step(&mut self) -> io::Result<Option<Cut>> {
         self.reading()?;
         self.operations += 1;
@@ -234,7 +234,7 @@ impl State {
         Ok(cut)
     }
 
-    /// The same for operations that are done wholly or not at all.
+    /// The same for operations that are atomic.
     fn whole_step(&mut self) -> io::Result<()> {
         if self.step()?.is_some() { Err(off()) } else { Ok(()) }
     }
@@ -243,7 +243,7 @@ impl State {
         if self.is_off { Err(off()) } else { Ok(()) }
     }
 
-    /// Bytes of all files that have a name.
+    /// The total size of all files that have a name.
     fn used(&self) -> u64 {
         self.used_below(0)
     }
@@ -277,7 +277,7 @@ impl State {
         }
     }
 
-    /// The directory that a path lies in, and its name there.
+    /// The parent directory of a path, and the name in it.
     fn place(&self, path: &Path) -> io::Result<(usize, String)> {
         let name = parts(path).pop().ok_or_else(|| missing(path))?;
         Ok((self.directory(path.parent().unwrap_or(Path::new("/")))?, name))
@@ -393,7 +393,7 @@ impl Disk for MemoryDisk {
         if state.file(path).is_ok() {
             let (at, name) = state.place(path)?;
             state.whole_step()?;
-            // Who has it open can read on.
+            // Readers that have the file open can continue to read it.
             state.directories[at].entries.remove(&name);
         }
         state.reading()

@@ -1,7 +1,7 @@
-//! The world: clock, chance, disk, network, threads; the only room that a test replaces.
+//! The outside world: clock, randomness, disk, network, threads; the only room that tests replace.
 //!
-//! An [`Env`] is built once a broker, in `main` or in a test. Nobody else calls the system clock, a random source, `std::fs` or
-//! `tokio::net`, or knows which operating system this is. Waiting uses `tokio::time`, which tests can pause.
+//! An [`Env`] is built once per broker, in `main` or in a test. No other room calls the system clock, a random source, `std::fs` or
+//! `tokio::net`, or depends on the operating system. Waiting uses `tokio::time`, which tests can pause.
 
 mod clock;
 mod disk;
@@ -32,12 +32,12 @@ pub use system::{
 };
 pub use workers::Workers;
 
-/// What one broker sees of the world.
+/// The environment of one broker.
 #[derive(Clone)]
 pub struct Env {
     /// Wall time.
     pub clock: Arc<dyn Clock>,
-    /// Chance.
+    /// Randomness.
     pub entropy: Arc<dyn Entropy>,
     /// Files.
     pub disk: Arc<dyn Disk>,
@@ -45,12 +45,12 @@ pub struct Env {
     pub network: Arc<dyn Network>,
     /// Threads that serve connections.
     pub workers: Workers,
-    /// How many files and connections this broker may have open; none is unlimited. Brokers of one process share its limit: each gets a part.
+    /// The limit of this broker's open files and connections; none means no limit. Brokers in one process share its limit: each gets a part.
     pub open_files_max: Option<u64>,
 }
 
 impl Env {
-    /// The real world with all of the process' open files; connections run where everything else does.
+    /// The machine's environment with the process's whole limit of open files; connections are served in the caller's runtime.
     pub fn real() -> Env {
         Env {
             clock: Arc::new(SystemClock),

@@ -18,35 +18,35 @@ use tokio::time::{Instant, timeout};
 use super::File;
 use super::system::{send_file, send_slices, set_send_buffer_bytes};
 
-/// Bytes that one `sendfile` call may move, so that one big answer does not hold a worker for long.
+/// The maximum number of bytes of one `sendfile` call, so that one large response does not occupy a worker for long.
 const SEND_BYTES_MAX: usize = 512 << 10;
-/// A slice of a file up to this size is copied: that costs less than a `sendfile` and the packets before and after it.
+/// A slice of a file up to this size is copied: that is cheaper than a `sendfile` call and the packets before and after it.
 const COPIED_MAX: usize = 16 << 10;
-/// Bytes that are gathered before they leave.
+/// The maximum number of bytes that are collected for one send.
 const GATHERED_MAX: usize = 256 << 10;
-/// Bytes that are read at once only so that they are in the page cache.
+/// The read size when a range is only read to load it into the page cache.
 const LOADED_AT_ONCE: usize = 128 << 10;
-/// What the kernel holds of a big answer to a client of this machine while others are answered. Over the loopback megabytes go into a socket at
-/// once, and sending and reading them keeps the cores from everybody else for milliseconds; with little both sides sleep often. Measured with
-/// two cores: at the 99th percentile others wait up to twice as long as alone, and not 3 to 12 times; the big answers come 15% slower.
+/// The socket's send buffer for large responses to a client on this machine while other clients are served. Over the loopback, megabytes enter a
+/// socket at once, and sending and reading them occupies the cores for milliseconds. With a small buffer both sides sleep often. Measured with
+/// two cores: at the 99th percentile other clients wait at most 2 times as long as alone, instead of 3 to 12 times; large responses are 15% slower.
 const NARROW_BYTES: usize = 64 << 10;
-/// And while nobody else is answered. The kernel makes of it what it allows.
+/// The send buffer while no other client is served. The kernel limits it to its maximum.
 const WIDE_BYTES: usize = 1 << 20;
-/// Others count for so long after they were answered.
+/// How long other clients count as active after a response to one of them.
 const COMPANY: Duration = Duration::from_millis(100);
-/// Slices that one `sendmsg` call may take.
+/// The maximum number of slices of one `sendmsg` call.
 const SLICES_MAX: usize = 1024;
 
-/// Where connections come from and lead to: this machine's network, or a simulated one.
+/// The network of a broker: the machine's, or a simulated one.
 pub trait Network: Send + Sync {
-    /// Listens on `host:port`; port 0 takes a free one.
+    /// Listens on `host:port`; port 0 means any free port.
     fn bind<'a>(&'a self, host: &'a str, port: u16) -> Pending<'a, Listener>;
 
-    /// Connects to `host:port`. This may wait for as long as the network does: the caller sets the deadline. Dropping the future gives up.
+    /// Connects to `host:port`. This may wait for as long as the network does: the caller sets the deadline. Dropping the future cancels the attempt.
     fn connect<'a>(&'a self, host: &'a str, port: u16) -> Pending<'a, NewConnection>;
 }
 
-/// Splits `host:port`; an IPv6 address may stand in brackets.
+/// Splits `host:port`; an IPv6 address may be in brackets.
 pub fn host_and_port(address: &str) -> io::Result<(&str, u16)> {
     let refuse = || io::Error::new(io::ErrorKind::InvalidInput, format!("{address} is not HOST:PORT"));
     let (host, port) = address.rsplit_once(':').ok_or_else(refuse)?;
@@ -54,12 +54,12 @@ pub fn host_and_port(address: &str) -> io::Result<(&str, u16)> {
     Ok((host, port.parse().map_err(|_| refuse())?))
 }
 
-/// What a network's listener does.
+/// The listener of a network.
 pub trait Accept: Send + Sync {
-    /// The address that was taken.
+    /// The bound address.
     fn local_address(&self) -> io::Result<SocketAddr>;
 
-    /// The next connection. Dropping the future loses none.
+    /// The next connection. Dropping the future loses no connection.
     fn accept(&self) -> Pending<'_, NewConnection>;
 }
 
@@ -71,10 +71,10 @@ pub trait ByteStream: AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static> ByteStream for T {}
 
-/// The machine's network. Brokers that share one give way to each other's clients (see [`Company`]).
+/// The machine's network. Brokers that share a network consider each other's clients (see [`Company`]).
 #[derive(Debug, Default)]
 pub struct RealNetwork {
-    /// Answers that its accepted connections have sent.
+    /// The number of responses that its accepted connections have sent.
     answers: Arc<AtomicU64>,
 }
 
@@ -120,12 +120,12 @@ impl Accept for RealListener {
 pub struct Listener(Box<dyn Accept>);
 
 impl Listener {
-    /// A network's listener.
+    /// Wraps a network's listener.
     pub fn new(accept: impl Accept + 'static) -> Listener {
         Listener(Box::new(accept))
     }
 
-    /// The address that was taken.
+    /// The bound address.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         self.0.local_address()
     }
@@ -138,12 +138,12 @@ impl Listener {
 
 #[derive(Debug)]
 enum Stream {
-    /// No event loop has it yet. An accepted one has the number of its network's answers.
+    /// Not registered with an event loop yet. An accepted connection has its network's response counter.
     Socket(std::net::TcpStream, Option<Arc<AtomicU64>>),
     Other(Box<dyn ByteStream>),
 }
 
-/// A connection that was accepted or made, and is not yet used.
+/// A new connection, accepted or outgoing, that is not used yet.
 #[derive(Debug)]
 pub struct NewConnection {
     stream: Stream,
@@ -154,12 +154,12 @@ pub struct NewConnection {
 }
 
 impl NewConnection {
-    /// A connection of another network than this machine's.
+    /// A connection of a network other than the machine's.
     pub fn new(stream: impl ByteStream, peer: SocketAddr, local: SocketAddr) -> NewConnection {
         NewConnection { stream: Stream::Other(Box::new(stream)), peer, local }
     }
 
-    /// Its two halves, served by the event loop that this runs in.
+    /// Its two halves, registered with the current event loop.
     pub fn split(self) -> io::Result<(ReadHalf, WriteHalf)> {
         match self.stream {
             Stream::Socket(stream, answers) => {
@@ -171,7 +171,7 @@ impl NewConnection {
         }
     }
 
-    /// Its bytes, for another protocol's client or server.
+    /// Its byte stream, for the client or server of another protocol.
     pub fn into_stream(self) -> io::Result<Box<dyn ByteStream>> {
         match self.stream {
             Stream::Socket(stream, _) => Ok(Box::new(TcpStream::from_std(stream)?)),
@@ -180,15 +180,15 @@ impl NewConnection {
     }
 }
 
-/// Counts the answers of a network, and tells whether others are answered beside this connection.
+/// Counts the responses of a network, and detects whether other clients are served at the same time as this connection.
 #[derive(Debug)]
 pub struct Company {
-    /// Answers that all connections of the network have sent.
+    /// The number of responses that all connections of the network have sent.
     answers: Arc<AtomicU64>,
-    /// Only a peer on this machine competes with the others for its cores.
+    /// Whether the peer is on this machine: only then it competes with other clients for the cores.
     is_local: bool,
     own_answers: u64,
-    /// As of its last big answer; none before the first.
+    /// The number of other responses at its last large response; none before the first.
     other_answers: Option<u64>,
     seen: Option<Instant>,
     is_narrow: bool,
@@ -204,7 +204,7 @@ impl Company {
         self.own_answers += 1;
     }
 
-    /// Whether others were answered lately, where `answers` is the number of all answers so far.
+    /// Whether other clients were served recently; `answers` is the number of all responses so far.
     fn is_there(&mut self, answers: u64, now: Instant) -> bool {
         let other_answers = answers - self.own_answers;
         if self.other_answers.replace(other_answers).is_some_and(|before| before != other_answers) {
@@ -213,7 +213,7 @@ impl Company {
         self.seen.is_some_and(|seen| now - seen < COMPANY)
     }
 
-    /// Makes the socket narrow or wide, if it should be and is not.
+    /// Changes the send buffer to the small or the large size, if the other one is set.
     fn make_room(&mut self, socket: &TcpStream) -> io::Result<()> {
         if !self.is_local {
             return Ok(());
@@ -227,23 +227,23 @@ impl Company {
     }
 }
 
-/// The halves of a connection that is no socket: without `sendfile`.
+/// The halves of a connection that is no socket. They do not use `sendfile`.
 pub fn split_stream(stream: Box<dyn ByteStream>) -> (ReadHalf, WriteHalf) {
     let (read, write) = tokio::io::split(stream);
     (ReadHalf::Other(read), WriteHalf::Other(write))
 }
 
-/// What comes in.
+/// The read half of a connection.
 #[derive(Debug)]
 pub enum ReadHalf {
-    /// Of a socket.
+    /// A socket's.
     Socket(OwnedReadHalf),
-    /// Of anything else.
+    /// Any other stream's.
     Other(tokio::io::ReadHalf<Box<dyn ByteStream>>),
 }
 
 impl ReadHalf {
-    /// Waits until there is something to read, or the end; what is no socket cannot tell, and is taken for readable.
+    /// Waits until data or the end can be read. A stream that is no socket cannot report this, and counts as readable.
     pub async fn readable(&mut self) -> io::Result<()> {
         match self {
             ReadHalf::Socket(socket) => socket.readable().await,
@@ -251,7 +251,7 @@ impl ReadHalf {
         }
     }
 
-    /// Reads some bytes into the room that `buffer` has; 0 is the end.
+    /// Reads bytes into the free space of `buffer`; 0 is the end.
     pub async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
         match self {
             ReadHalf::Socket(socket) => socket.read_buf(buffer).await,
@@ -260,10 +260,10 @@ impl ReadHalf {
     }
 }
 
-/// A piece of an answer.
+/// A part of a response.
 #[derive(Debug, Clone)]
 pub enum Part {
-    /// Bytes at hand.
+    /// Bytes in memory.
     Bytes(Bytes),
     /// A range of a file.
     File {
@@ -276,7 +276,7 @@ pub enum Part {
     },
 }
 
-/// Bytes that leave together.
+/// Bytes that are sent together.
 #[derive(Default)]
 struct Gathered {
     parts: Vec<Bytes>,
@@ -303,7 +303,7 @@ fn read_slice(file: &Arc<dyn File>, position: u64, length: usize) -> io::Result<
     Ok(bytes.into())
 }
 
-/// Brings a range into the page cache, on a thread that may wait for the disk: this one serves other connections too.
+/// Loads a range into the page cache, on a thread that may block: the calling thread also serves other connections.
 async fn load(file: &Arc<dyn File>, position: u64, length: usize) -> io::Result<()> {
     if file.is_cached(position, length) {
         return Ok(());
@@ -320,18 +320,18 @@ fn too_short() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than the slice that is sent")
 }
 
-/// What goes out.
+/// The write half of a connection.
 #[derive(Debug)]
 pub enum WriteHalf {
-    /// Of a socket; an accepted one has company.
+    /// A socket's; an accepted connection has a [`Company`].
     Socket(OwnedWriteHalf, Option<Company>),
-    /// Of anything else.
+    /// Any other stream's.
     Other(tokio::io::WriteHalf<Box<dyn ByteStream>>),
 }
 
 impl WriteHalf {
-    /// Writes all of the parts: to a socket those at hand and the small ones of files together, the others from the file to the socket
-    /// within the kernel where both allow it. A peer that takes nothing for as long as `patience` is an error of the kind `TimedOut`.
+    /// Writes all parts. To a socket, bytes in memory and small file slices are sent together; larger slices are sent from the file to the socket
+    /// within the kernel, if both support it. If the peer reads nothing for as long as `patience`, the error has the kind `TimedOut`.
     pub async fn write(&mut self, parts: &[Part], patience: Duration) -> io::Result<()> {
         match self {
             WriteHalf::Socket(socket, company) => {
@@ -343,7 +343,7 @@ impl WriteHalf {
     }
 }
 
-/// Writes parts to what is no socket.
+/// Writes parts to a stream that is no socket.
 async fn copy(parts: &[Part], stream: &mut (impl AsyncWrite + Unpin), patience: Duration) -> io::Result<()> {
     for part in parts {
         match part {
@@ -399,7 +399,7 @@ impl Sender<'_> {
         self.send_bytes(&gathered.take(), false).await
     }
 
-    /// `more` says that the rest of the last packet follows at once.
+    /// `more` means that the rest of the last packet follows at once.
     async fn send_bytes(&self, parts: &[Bytes], more: bool) -> io::Result<()> {
         let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|bytes| IoSlice::new(bytes)).collect();
         let mut left = &mut slices[..];
@@ -432,14 +432,14 @@ impl Sender<'_> {
             }
             left -= sent;
             if left > 0 {
-                // The thread's other connections have their turn.
+                // Lets the thread serve its other connections.
                 yield_now().await;
             }
         }
         Ok(())
     }
 
-    /// Calls the system once the socket takes bytes.
+    /// Calls the system once the socket is writable.
     async fn ready(&self, mut send: impl FnMut(&TcpStream) -> io::Result<usize>) -> io::Result<usize> {
         let sent = async {
             loop {
@@ -462,7 +462,7 @@ mod tests {
     fn company_is_who_was_answered_in_the_last_tenth_of_a_second() {
         let begin = Instant::now();
         let mut company = Company::new(Arc::default(), true);
-        // When, own answers and all so far, and what is to be seen.
+        // Time in ms, own responses and all so far, and the expected result.
         let cases = [
             (0, 1, 8, false),
             (1, 2, 9, false),

@@ -9,7 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::disk::{Disk, File, Lock, Map, OpenMode};
 use super::system::{self, Cursor, Descriptor};
 
-/// `std::fs`, with positioned reads and writes.
+/// `std::fs`, with positional reads and writes.
 #[derive(Debug)]
 pub struct RealDisk;
 
@@ -69,7 +69,7 @@ impl Disk for RealDisk {
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        // One system call fewer than by parts: a topic of 1,000 partitions has as many of these files.
+        // One system call fewer than a write of parts: a topic with 1,000 partitions has as many of these files.
         fs::write(path, bytes)
     }
 
@@ -95,12 +95,12 @@ impl Disk for RealDisk {
     }
 }
 
-/// A locked file. Closing it would not do: a child process that is just being started has the file too, until it runs its own program.
+/// A locked file. Closing it is not enough: a child process that is just being started also has the file open, until it executes its own program.
 struct Locked(fs::File);
 
 impl Drop for Locked {
     fn drop(&mut self) {
-        // Closing ends the lock too.
+        // Closing the file also releases the lock.
         let _ = self.0.unlock();
     }
 }

@@ -1,7 +1,7 @@
-//! Threads that serve connections: each runs an event loop of its own, and a connection stays on the one that it was given to.
+//! Threads that serve connections: each runs its own event loop, and a connection stays on the thread that it was assigned to.
 //!
-//! A runtime that shares its tasks among threads wakes a second thread for nearly every request (16 KB batches with five in flight cost it
-//! half as much CPU again). Here a request is read, run and answered by one thread, which sleeps when its connections do.
+//! A runtime that shares its tasks among threads wakes a second thread for nearly every request (that costs half as much CPU again for 16 KB
+//! batches with five in flight). Here one thread reads, runs and answers a request, and sleeps when its connections are idle.
 
 use std::io;
 use std::panic::resume_unwind;
@@ -27,7 +27,7 @@ enum Kind {
     Inline(Option<Arc<Late>>),
 }
 
-/// How late something begins, by chance.
+/// A random delay before work starts.
 struct Late {
     most: Duration,
     entropy: Arc<dyn Entropy>,
@@ -42,34 +42,34 @@ struct Threads {
 #[derive(Debug)]
 struct EventLoop {
     handle: Handle,
-    /// Its thread ends when this goes.
+    /// Dropping this ends the thread.
     _stop: oneshot::Sender<()>,
 }
 
 impl Workers {
-    /// No threads of their own: connections are served in the caller's runtime, as in a test.
+    /// No separate threads: connections are served in the caller's runtime, as in a test.
     pub fn none() -> Workers {
         Workers(Kind::Caller)
     }
 
-    /// As many threads as the machine has cores.
+    /// One thread per core of the machine.
     pub fn per_core() -> io::Result<Workers> {
         let count = std::thread::available_parallelism().map_or(1, usize::from);
         let loops = (0..count).map(start).collect::<io::Result<_>>()?;
         Ok(Workers(Kind::PerCore(Arc::new(Threads { loops, next: AtomicUsize::new(0) }))))
     }
 
-    /// One thread for everything, also for what may block: a simulation, in which nothing may depend on how fast another thread is.
+    /// One thread for everything, including blocking work: for a simulation, in which nothing may depend on the speed of another thread.
     pub fn inline() -> Workers {
         Workers(Kind::Inline(None))
     }
 
-    /// As [`Workers::inline`]; what may block begins later by chance, at `most` so much, as on a thread that is busy or waits for a disk.
+    /// Like [`Workers::inline`], but blocking work starts after a random delay of at most `most`, as on a thread that is busy or waits for a disk.
     pub fn inline_late(entropy: Arc<dyn Entropy>, most: Duration) -> Workers {
         Workers(Kind::Inline(Some(Arc::new(Late { most, entropy }))))
     }
 
-    /// How many things can be done at once.
+    /// The number of threads.
     pub fn count(&self) -> usize {
         match &self.0 {
             Kind::PerCore(threads) => threads.loops.len(),
@@ -77,7 +77,7 @@ impl Workers {
         }
     }
 
-    /// The event loop of the next connection: each in turn.
+    /// The event loop of the next connection, round robin.
     pub fn next(&self) -> Handle {
         match &self.0 {
             Kind::PerCore(threads) => threads.loops[threads.next.fetch_add(1, Ordering::Relaxed) % threads.loops.len()].handle.clone(),
@@ -85,7 +85,7 @@ impl Workers {
         }
     }
 
-    /// Does what may wait for a disk, on a thread that may. If it panics, so does the caller: the error says only that the process ends.
+    /// Runs blocking work on a thread that may block. If the work panics, so does the caller: an error only means that the process ends.
     pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
         match &self.0 {
             Kind::PerCore(_) | Kind::Caller => match spawn_blocking(work).await {
@@ -93,7 +93,7 @@ impl Workers {
                 result => result,
             },
             Kind::Inline(late) => {
-                // Others go first, as they may where it is another thread.
+                // Lets other tasks run first, as they might if this were another thread.
                 match late {
                     Some(late) => sleep(late.by_chance()).await,
                     None => yield_now().await,
@@ -117,7 +117,7 @@ fn start(number: usize) -> io::Result<EventLoop> {
     let handle = runtime.handle().clone();
     let (stop, stopped) = oneshot::channel::<()>();
     let body = move || {
-        // An error says that the sender is gone.
+        // An error means that the sender was dropped.
         let _ = runtime.block_on(stopped);
     };
     std::thread::Builder::new().name(format!("connections-{number}")).spawn(body)?;

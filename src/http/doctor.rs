@@ -1,4 +1,4 @@
-//! `GET /v1/doctor`: what is wrong, as far as the broker itself can see, in sentences.
+//! `GET /v1/doctor`: the problems that the broker itself can detect, as sentences.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,23 +16,23 @@ use crate::env::{OPEN_FILES_WANTED, ProcessUse, process_use};
 use crate::partition::DirectoryView;
 use crate::server::{Loss, Lost, Seen, Sent, Stranger};
 
-/// A disk of which less is free is nearly full: this share, or so many bytes.
+/// A disk is nearly full if less than this share, or less than this number of bytes, is free.
 const FREE_SHARE_MIN: f64 = 0.03;
 const FREE_BYTES_MIN: u64 = 256 << 20;
-/// The share of open files from which on there are few left.
+/// The share of the limit of open files from which a problem is reported.
 const OPEN_FILES_SHARE: f64 = 0.8;
 
-/// What is wrong, and what helps.
+/// A problem and its remedy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// A word for machines: `client-never-came`, `group-protocol`, `sasl`, `tls`, `http`, `frame`, `api`, `version`, `disk-full`, `disk-offline`,
+    /// A word for programs: `client-never-came`, `group-protocol`, `sasl`, `tls`, `http`, `frame`, `api`, `version`, `disk-full`, `disk-offline`,
     /// `open-files`, and those of `dlog doctor` itself.
     pub kind: String,
-    /// A sentence.
+    /// The problem, as a sentence.
     pub text: String,
     /// What to do.
     pub remedy: String,
-    /// When it was seen; none for what holds now.
+    /// When it was seen; none for a problem that exists now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<FindingSeen>,
 }
@@ -40,7 +40,7 @@ pub struct Finding {
 /// When a finding was seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FindingSeen {
-    /// How often.
+    /// The number of times.
     pub count: u32,
     /// The first time, in UTC (RFC 3339).
     pub first: String,
@@ -51,7 +51,7 @@ pub struct FindingSeen {
 }
 
 impl Finding {
-    /// Puts one together that holds now.
+    /// A problem that exists now.
     pub fn new(kind: &str, text: String, remedy: String) -> Finding {
         Finding { kind: kind.into(), text, remedy, seen: None }
     }
@@ -66,18 +66,18 @@ impl fmt::Display for FindingSeen {
     }
 }
 
-/// The broker's view of itself.
+/// The broker's diagnosis of itself.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Diagnosis {
-    /// The cluster's id, to know the broker again over the Kafka port.
+    /// The cluster's id, with which the broker can be recognized over the Kafka port.
     pub cluster_id: String,
     /// Name and bound address of each listener.
     pub listeners: BTreeMap<String, SocketAddr>,
-    /// What is wrong.
+    /// The problems.
     pub findings: Vec<Finding>,
 }
 
-/// Both clocks at one moment: what was seen is kept by the monotonic one, and people read the other.
+/// Both clocks at one moment: events are recorded with the monotonic clock and reported in wall time.
 #[derive(Clone, Copy)]
 struct Now {
     instant: Instant,
@@ -102,7 +102,7 @@ pub(super) async fn doctor(State(pages): State<Pages>) -> Json<Diagnosis> {
     Json(Diagnosis { cluster_id: pages.cluster_id.clone(), listeners: pages.listeners.iter().cloned().collect(), findings })
 }
 
-/// `DELETE /v1/doctor`: forgets what was seen of clients. A page of another site cannot send this without asking first (CORS), and is refused then.
+/// `DELETE /v1/doctor`: clears the findings about clients. A page of another site cannot send this without a CORS preflight, which is refused.
 pub(super) async fn clear(State(pages): State<Pages>) -> StatusCode {
     pages.visits.clear();
     StatusCode::NO_CONTENT

@@ -1,4 +1,4 @@
-//! Why a group is as it is.
+//! Explains the state of a group.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -13,7 +13,7 @@ struct Explanation {
     group: String,
     state: &'static str,
     members: usize,
-    /// Since this broker coordinates the group, oldest first.
+    /// Events since this broker became the group's coordinator, oldest first.
     history: Vec<Line>,
 }
 

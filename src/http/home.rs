@@ -1,4 +1,4 @@
-//! `/`: the broker at a glance, as a page for browsers and as JSON for everybody else.
+//! `/`: an overview of the broker, as a page for browsers and as JSON for other clients.
 
 use std::fmt::Write;
 
@@ -13,7 +13,7 @@ use super::lists::{BrokerEntry, Groups, Page, Topics, brokers_of, groups_of, top
 use super::routes::ROUTES;
 use super::time::utc;
 
-/// Topics and groups that the page shows; the lists have all of them.
+/// The number of topics and groups on the page; the lists have all of them.
 const SHOWN: usize = 50;
 
 #[derive(Serialize)]
@@ -26,13 +26,13 @@ struct Home {
     links: Vec<&'static str>,
 }
 
-/// HTML for who asks for it; JSON for curl and programs.
+/// HTML for clients that accept it; JSON for curl and programs.
 pub(super) async fn home(State(pages): State<Pages>, headers: HeaderMap) -> Response {
     let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).any(|value| value.contains("text/html"));
     if !accepts {
         return Json(json(&pages)).into_response();
     }
-    // Nothing of the page runs, and nothing is fetched from elsewhere.
+    // The page runs no scripts and loads nothing from other hosts.
     let policy = (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'");
     let kind = (header::CONTENT_TYPE, "text/html; charset=utf-8");
     ([policy, kind, (header::X_CONTENT_TYPE_OPTIONS, "nosniff")], page(&pages)).into_response()
@@ -145,24 +145,24 @@ fn groups(html: &mut String, found: &Groups) {
     html.push_str("</table>");
 }
 
-/// How many of all there are, with a link to the rest.
+/// The number of entries shown out of all, with a link to the rest.
 fn shown(here: usize, all: usize, path: &str) -> String {
     if here < all { format!("the first {here} of <a href=\"{path}\">{all}</a>") } else { all.to_string() }
 }
 
-/// Bytes in the largest unit of which there is one.
+/// A size in the largest unit in which it is at least 1.
 fn size(bytes: u64) -> String {
     let units = [("GB", 1_000_000_000.0), ("MB", 1_000_000.0), ("kB", 1000.0)];
     let unit = units.iter().find(|(_, unit)| bytes as f64 >= *unit);
     unit.map_or_else(|| format!("{bytes} B"), |(name, unit)| format!("{:.1} {name}", bytes as f64 / unit))
 }
 
-/// Text between tags or in quotes.
+/// Text escaped for HTML elements and quoted attributes.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }
 
-/// A name as a part of a path.
+/// A name encoded as a part of a path.
 fn encoded(text: &str) -> String {
     let one = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),

@@ -1,4 +1,4 @@
-//! Whom a request may call: a page of another site that a browser shows must not reach us under that site's name (DNS rebinding).
+//! The host names that a request may use: a page of another site in a browser must not reach the broker under that site's name (DNS rebinding).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-/// Names by which requests may call us, besides addresses, `localhost` and names without a dot, which no other site can own. `*` is any name.
+/// Host names that requests may use, besides addresses, `localhost` and names without a dot, which no other site can own. `*` means any name.
 #[derive(Debug, Clone, Default)]
 pub struct AllowedHosts(Arc<Vec<String>>);
 
 impl AllowedHosts {
-    /// These names.
+    /// Allows these names.
     pub fn new(names: impl IntoIterator<Item = String>) -> AllowedHosts {
         AllowedHosts(Arc::new(names.into_iter().map(|name| name.to_ascii_lowercase()).collect()))
     }
@@ -28,17 +28,17 @@ impl AllowedHosts {
     }
 }
 
-/// The longest name that DNS has.
+/// The maximum length of a DNS name.
 const NAME_MAX: usize = 253;
 
-/// Answers 403 to requests that call us by a foreign name.
+/// Returns 403 for requests that use a host name that is not allowed.
 pub(super) async fn refuse_foreign(State(hosts): State<AllowedHosts>, request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).map(|value| value.to_str().unwrap_or(".")).unwrap_or_default().to_string();
     if hosts.allows(&host) {
         return next.run(request).await;
     }
     let host = host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name);
-    // The name is the client's: what is no letter of a name is left out of the answer.
+    // The client chooses the name: characters that are invalid in a host name are omitted from the response.
     let name: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')).take(NAME_MAX).collect();
     let text =
         format!("the Host {name:?} is not allowed: set http.allowed.hosts={name} (KAFKA_HTTP_ALLOWED_HOSTS), or use an IP address\n");

@@ -1,4 +1,4 @@
-//! `/v1/brokers`, `/v1/topics` and `/v1/groups`: what there is, a page at a time.
+//! `/v1/brokers`, `/v1/topics` and `/v1/groups`: paginated lists.
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -13,15 +13,15 @@ use crate::coordinator::GroupView;
 use crate::model::is_internal_topic;
 use crate::protocol::generated::cluster_metadata::RegisterBrokerRecord;
 
-/// Entries of a page where the request names no number, and the most.
+/// The default number of entries per page, and the maximum.
 const PAGE: usize = 100;
 const PAGE_MAX: usize = 1000;
 
-/// Which page of a list.
+/// The requested page of a list.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
-    /// The last name of the page before.
+    /// The last name of the previous page.
     after: Option<String>,
     limit: Option<usize>,
 }
@@ -50,7 +50,7 @@ pub(super) struct Brokers {
 #[derive(Debug, Serialize)]
 pub(super) struct BrokerEntry {
     pub(super) node_id: i32,
-    /// Whether it answers this request. Of the others only the id is known here.
+    /// Whether this broker serves the request. For other brokers only the id is known here.
     pub(super) is_this: bool,
     pub(super) version: Option<&'static str>,
     pub(super) http: Option<String>,
@@ -61,7 +61,7 @@ pub(super) struct BrokerEntry {
 pub(super) struct ListenerEntry {
     pub(super) name: String,
     pub(super) address: String,
-    /// What its clients are told to connect to; none where that is the address at which each of them reached it.
+    /// The advertised address; none if each client gets the address that it connected to.
     pub(super) advertised: Option<String>,
 }
 
@@ -106,7 +106,7 @@ struct PartitionEntry {
     leader_epoch: i32,
     replicas: Vec<i32>,
     isr: Vec<i32>,
-    /// Of this broker's replica; none where it has none or its directory is offline.
+    /// The log of this broker's replica; none if it has no replica or the replica's directory is offline.
     log: Option<LogEntry>,
 }
 
@@ -135,7 +135,7 @@ pub(super) struct GroupEntry {
     pub(super) state: &'static str,
     pub(super) protocol_type: String,
     pub(super) members: usize,
-    /// Records that it has still to read, of all topics that it has committed offsets of.
+    /// The lag in records, over all topics that the group has committed offsets for.
     pub(super) lag: i64,
     pub(super) topics: Vec<GroupTopic>,
 }
@@ -265,7 +265,7 @@ pub(super) fn groups_of(pages: &Pages, mut all: Vec<GroupView>, page: &Page) -> 
 }
 
 fn group_entry(pages: &Pages, group: GroupView) -> GroupEntry {
-    // A list may know fewer members than a description does.
+    // The list may have fewer members than the description.
     let members = pages.groups.describe(&group.id).ok().flatten().map_or(group.members.len(), |view| view.members.len());
     let lag_of = |topic: &str, number: i32, committed: i64| {
         pages.partitions.get(topic, number).map_or(0, |replica| (replica.view().high_watermark.0 - committed).max(0))

@@ -1,6 +1,6 @@
-//! What `/metrics` shows: what was counted as it happened, and what is read off the broker's state when it is asked.
+//! The metrics of `/metrics`: counters that are updated when something happens, and values that are read from the broker's state for each request.
 //!
-//! State is not kept in gauges: a topic that is deleted would stay in them.
+//! State is not kept in gauges, because the gauges of a deleted topic would remain.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -10,19 +10,19 @@ use super::Pages;
 use crate::env::process_use;
 use crate::partition::Replica;
 
-/// How a metric behaves.
+/// The type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricKind {
-    /// It only grows, and starts at 0 with the broker.
+    /// It only increases, and is 0 when the broker starts.
     Counter,
-    /// It goes up and down.
+    /// It increases and decreases.
     Gauge,
-    /// Numbers of observations by size.
+    /// Counts of observations by size.
     Histogram,
 }
 
 impl MetricKind {
-    /// In Prometheus' words.
+    /// The type's name in Prometheus' format.
     pub fn name(self) -> &'static str {
         match self {
             MetricKind::Counter => "counter",
@@ -35,9 +35,9 @@ impl MetricKind {
 /// One metric.
 #[derive(Debug, Clone, Copy)]
 pub struct Metric {
-    /// Its name: that of the JMX exporter or of kafka_exporter where dashboards use one.
+    /// Its name: that of the JMX exporter or of kafka_exporter if dashboards use one.
     pub name: &'static str,
-    /// How it behaves.
+    /// Its type.
     pub kind: MetricKind,
     /// Its labels.
     pub labels: &'static [&'static str],
@@ -102,7 +102,7 @@ pub const METRICS: &[Metric] = &[
     metric("process_start_time_seconds", Gauge, &[], "When the process began, in seconds since 1970."),
 ];
 
-/// Lines that were read off the state, by metric.
+/// Lines with values from the broker's state, by metric.
 #[derive(Default)]
 struct Samples(BTreeMap<&'static str, Vec<(Vec<String>, f64)>>);
 
@@ -128,12 +128,12 @@ impl Samples {
     }
 }
 
-/// A label's text as the format wants it.
+/// A label's value, escaped for the format.
 fn escaped(label: &str) -> String {
     label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-/// The page.
+/// The response of `/metrics`.
 pub(super) fn exposition(pages: &Pages) -> String {
     let mut samples = Samples::default();
     let mut replicas = pages.partitions.all();
@@ -187,7 +187,7 @@ fn topics(pages: &Pages, samples: &mut Samples) {
     samples.add("kafka_server_replicamanager_partitioncount", &[], f64::from(ours));
 }
 
-/// A directory whose space cannot be read has none of these.
+/// A directory whose space cannot be read has no such metrics.
 fn directories(pages: &Pages, samples: &mut Samples) {
     for directory in pages.partitions.directories() {
         let Some((total, free)) = directory.space else { continue };
@@ -250,7 +250,7 @@ fn process(samples: &mut Samples) {
     samples.add("process_start_time_seconds", &[], used.began_seconds);
 }
 
-/// The histogram's counts under the name that dashboards know.
+/// The histogram's counts under the metric name that dashboards use.
 fn requests(counted: &str, samples: &mut Samples) {
     for line in counted.lines() {
         let count = line.strip_prefix("dlog_request_seconds_count{request=\"").and_then(|rest| rest.split_once("\"} "));

@@ -1,4 +1,4 @@
-//! Health, readiness, metrics, lists of what there is, and what tests wait for, over HTTP.
+//! Health, readiness, metrics, lists, and conditions that tests wait for, over HTTP.
 
 mod doctor;
 mod groups;

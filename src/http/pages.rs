@@ -1,4 +1,4 @@
-//! The router: which path is answered by whom.
+//! The router: the handler of each path.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,27 +23,27 @@ use crate::env::{ByteStream, Clock, Listener};
 use crate::partition::Partitions;
 use crate::server::Visits;
 
-/// How long nothing is accepted after an accept that failed, as at the limit of open files.
+/// The pause after a failed accept, for example at the limit of open files.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
-/// What the pages show.
+/// The state that the handlers read.
 #[derive(Clone)]
 pub struct Pages {
     /// Set once clients are served.
     pub ready: Arc<AtomicBool>,
-    /// What was counted.
+    /// The counters and histograms.
     pub counted: PrometheusHandle,
-    /// Our id.
+    /// This broker's id.
     pub node_id: i32,
     /// The cluster's id.
     pub cluster_id: String,
-    /// Names and addresses of the listeners, as they were bound.
+    /// Names and bound addresses of the listeners.
     pub listeners: Arc<[(String, SocketAddr)]>,
-    /// Listeners with a configured address, and what their clients are told: `host:port`.
+    /// Listeners with a configured address, and the advertised addresses: `host:port`.
     pub advertised: Arc<[(String, String)]>,
-    /// Where this is served.
+    /// The address on which HTTP is served.
     pub http: SocketAddr,
-    /// What recent connections did.
+    /// Recent connections.
     pub visits: Arc<Visits>,
     /// Metadata.
     pub cluster: ClusterHandle,
@@ -51,13 +51,13 @@ pub struct Pages {
     pub partitions: Arc<Partitions>,
     /// Groups.
     pub groups: Arc<GroupCoordinator>,
-    /// The time of day.
+    /// The wall clock.
     pub clock: Arc<dyn Clock>,
-    /// By which names requests may call us.
+    /// The host names that requests may use.
     pub hosts: AllowedHosts,
 }
 
-/// Serves [`ROUTES`](super::ROUTES) until told to stop. None of them changes data: `DELETE /v1/doctor` only clears what was seen of clients.
+/// Serves [`ROUTES`](super::ROUTES) until `stop` is cancelled. None of them changes data: `DELETE /v1/doctor` only clears findings about clients.
 pub async fn serve(listener: Listener, pages: Pages, stop: CancellationToken) -> std::io::Result<()> {
     let hosts = pages.hosts.clone();
     let router = Router::new()
@@ -73,13 +73,13 @@ pub async fn serve(listener: Listener, pages: Pages, stop: CancellationToken) ->
         .route("/v1/doctor", get(doctor::doctor).delete(doctor::clear))
         .fallback(|| async { (StatusCode::NOT_FOUND, "there is no such path; / lists those that there are\n") })
         .layer(axum::middleware::from_fn_with_state(hosts, refuse_foreign))
-        // Prometheus in Kubernetes asks by names that are not ours, and metrics hold nothing that a page of another site could misuse.
+        // Prometheus in Kubernetes uses host names that are not ours, and metrics contain nothing that a page of another site could misuse.
         .route("/metrics", get(metrics))
         .with_state(pages);
     axum::serve(Listening(listener), router).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
-/// Our listener as axum wants it.
+/// Our listener as axum requires it.
 struct Listening(Listener);
 
 impl axum::serve::Listener for Listening {

@@ -1,19 +1,19 @@
-//! What is served over HTTP, as docs/http.md and the page at `/` list it. A test asks each of these.
+//! The HTTP routes, as docs/http.md and the page at `/` list them. A test requests each of them.
 
 /// A path with a method.
 #[derive(Debug, Clone, Copy)]
 pub struct Route {
     /// `GET` or `DELETE`.
     pub method: &'static str,
-    /// The path; parts in braces are names.
+    /// The path; parts in braces are placeholders.
     pub path: &'static str,
-    /// Parameters, each with what it means.
+    /// Parameters, each with its meaning.
     pub parameters: &'static [(&'static str, &'static str)],
-    /// Status codes, each with when it is answered.
+    /// Status codes, each with the case in which it is returned.
     pub answers: &'static [(u16, &'static str)],
     /// One sentence.
     pub help: &'static str,
-    /// Whether it can be opened as it is.
+    /// Whether a browser can open the path as it is.
     pub is_link: bool,
 }
 
@@ -25,7 +25,7 @@ const fn get(path: &'static str, help: &'static str, answers: &'static [(u16, &'
     Route { method: "GET", path, parameters: &[], answers, help, is_link: true }
 }
 
-/// All of them.
+/// All routes.
 #[rustfmt::skip]
 pub const ROUTES: &[Route] = &[
     get("/", "The broker at a glance: version, addresses, topics, groups with lag. A page where `Accept` has `text/html`, else JSON.", &[(200, "HTML or JSON")]),

@@ -1,4 +1,4 @@
-//! Times as people read them.
+//! Times for people.
 
 /// A time of day in UTC, as `2026-11-27T23:02:10Z` (RFC 3339), from milliseconds since 1970.
 pub fn utc(ms: i64) -> String {
@@ -8,7 +8,7 @@ pub fn utc(ms: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
 }
 
-/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar: 400 years have 146,097 days, and a year that begins in March
+/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar: 400 years have 146,097 days, and a year that starts in March
 /// has its leap day at the end.
 fn date(day: i64) -> (i64, i64, i64) {
     let from_march = day + 719_468;

@@ -1,4 +1,4 @@
-//! `GET /v1/wait`: an answer when something holds, so that tests need no sleep.
+//! `GET /v1/wait`: responds when a condition is true, so that tests need no sleep.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use tokio::time::Instant;
 use super::Pages;
 use crate::coordinator::GroupState;
 
-/// How often it is looked.
+/// The interval at which the conditions are checked.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// How long it is waited if nobody says.
+/// The default time-out.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest wait.
+/// The maximum time-out.
 const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
-/// What is to hold.
+/// The conditions.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
@@ -31,14 +31,14 @@ pub(super) struct Wanted {
     timeout: Option<String>,
 }
 
-/// The answer: all of it holds, or what is missing.
+/// The response: all conditions are true, or the ones that are not.
 #[derive(Debug, Serialize)]
 struct Outcome {
     satisfied: bool,
     missing: Vec<String>,
 }
 
-/// Waits: 200 when all holds, 408 with what is missing when time is over, 400 for what cannot be waited for.
+/// Waits: 200 when all conditions are true, 408 with those that are not after the time-out, 400 for an invalid request.
 pub(super) async fn wait(State(pages): State<Pages>, query: Result<Query<Wanted>, axum::extract::rejection::QueryRejection>) -> Response {
     let checked = query.map_err(|e| e.body_text()).and_then(|Query(wanted)| wanted.check().map(|timeout| (wanted, timeout)));
     let (wanted, timeout) = match checked {
@@ -59,7 +59,7 @@ pub(super) async fn wait(State(pages): State<Pages>, query: Result<Query<Wanted>
 }
 
 impl Wanted {
-    /// The time-out, where the request makes sense.
+    /// The time-out, if the request is valid.
     fn check(&self) -> Result<Duration, String> {
         if self.group.is_none() && (self.state.is_some() || self.members.is_some() || self.lag.is_some()) {
             return Err("state, members and lag are those of a group: group=NAME is missing".into());
@@ -110,7 +110,7 @@ impl Wanted {
     }
 }
 
-/// Records that a group has still to read: of a topic, or of all topics that it has committed offsets of. A partition without a committed
+/// The lag of a group in records, for one topic, or for all topics that it has committed offsets for. A partition without a committed
 /// offset counts from its start.
 fn lag(pages: &Pages, group: &str, topic: Option<&str>) -> Option<i64> {
     let committed = pages.groups.all_committed(group).ok()?;

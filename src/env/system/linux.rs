@@ -1,4 +1,4 @@
-//! What only Linux has.
+//! Functions that only Linux has.
 
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -19,7 +19,7 @@ pub use super::unix::{
 };
 use super::{Process, ProcessUse, ServiceState};
 
-/// The kernel reads ahead at least as much: of so many bytes one is looked at.
+/// One byte is sampled for this many bytes, because the kernel reads ahead at least as much.
 const SAMPLE_BYTES: usize = 256 << 10;
 /// `st` of a listening socket in `/proc/net/tcp`.
 const LISTENING: &str = "0A";
@@ -30,7 +30,7 @@ const CONTAINER_MARKS: [&str; 2] = ["/.dockerenv", "/run/.containerenv"];
 pub fn write_at(file: &fs::File, _cursor: &Cursor, parts: &[IoSlice<'_>], mut position: u64) -> io::Result<()> {
     let total: usize = parts.iter().map(|part| part.len()).sum();
     let mut done = rustix::io::retry_on_intr(|| rustix::io::pwritev(file, parts, position))?;
-    // A short write is rare (a full disk, a signal): what is left goes out part by part.
+    // A short write is rare (a full disk, a signal): the rest is written part by part.
     position += done as u64;
     if done < total {
         for part in parts {
@@ -43,7 +43,7 @@ pub fn write_at(file: &fs::File, _cursor: &Cursor, parts: &[IoSlice<'_>], mut po
     Ok(())
 }
 
-/// Opens a file with O_DIRECT, where the file system has it.
+/// Opens a file with O_DIRECT, if the file system supports it.
 pub fn open_direct(path: &Path) -> io::Result<fs::File> {
     let mut options = fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
@@ -53,7 +53,7 @@ pub fn open_direct(path: &Path) -> io::Result<fs::File> {
     }
 }
 
-/// Makes everything durable that lies on the same file system as `path`.
+/// Fsyncs everything on the file system of `path`.
 pub fn sync_file_system(path: &Path) -> io::Result<()> {
     Ok(rustix::fs::syncfs(fs::File::open(path)?)?)
 }
@@ -62,54 +62,54 @@ pub fn sync_file_system(path: &Path) -> io::Result<()> {
 #[allow(unsafe_code)]
 pub fn write_back(file: &fs::File, position: u64, length: u64) -> io::Result<()> {
     let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
-    // SAFETY: it takes an open descriptor and numbers, and touches no memory of ours.
+    // SAFETY: the call has an open descriptor and numbers as arguments, and accesses no memory of ours.
     let result = unsafe { libc::sync_file_range(file.as_raw_fd(), position as i64, length as i64, flags) };
     let error = if result == 0 { return Ok(()) } else { io::Error::last_os_error() };
     match Errno::from_io_error(&error) {
-        // The file system does not support it; the sync writes everything.
+        // The file system does not support it; the fsync then writes everything.
         Some(Errno::NOSYS | Errno::INVAL | Errno::SPIPE) => Ok(()),
         _ => Err(error),
     }
 }
 
-/// Whether reading a range would not wait for a disk, as far as a few samples tell.
+/// Whether a read of the range would not wait for the disk, judged from a few samples.
 pub fn is_cached(file: &fs::File, position: u64, length: usize) -> bool {
     let last = position + length.saturating_sub(1) as u64;
     (position..last).step_by(SAMPLE_BYTES).skip(1).chain([last]).all(|at| {
         let read = preadv2(file, &mut [IoSliceMut::new(&mut [0])], at, ReadWriteFlags::NOWAIT);
-        // If the file system cannot tell, the best case is assumed.
+        // If the file system cannot report this, the range is assumed to be cached.
         read != Err(Errno::AGAIN)
     })
 }
 
-/// What the kernel needs to send from a file.
+/// A descriptor with which the kernel sends from a file.
 #[derive(Debug, Clone, Copy)]
 pub struct Descriptor<'a>(BorrowedFd<'a>);
 
 impl Descriptor<'_> {
-    /// Of an open file; none where the kernel cannot send from it.
+    /// The descriptor of an open file; none if the kernel cannot send from it.
     pub(in crate::env) fn of(file: &fs::File) -> Option<Descriptor<'_>> {
         Some(Descriptor(file.as_fd()))
     }
 }
 
-/// Sends bytes, as many as the socket takes now. `more` says that the rest of the last packet follows at once.
+/// Sends as many bytes as the socket accepts now. `more` means that the rest of the last packet follows at once.
 pub fn send_slices(socket: &TcpStream, slices: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
     let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
     socket.try_io(Interest::WRITABLE, || Ok(sendmsg(socket, slices, &mut SendAncillaryBuffer::default(), flags)?))
 }
 
-/// Sends from a file within the kernel, and moves the position.
+/// Sends from a file within the kernel, and advances the position.
 pub fn send_file(socket: &TcpStream, descriptor: Descriptor<'_>, position: &mut u64, length: usize) -> io::Result<usize> {
     socket.try_io(Interest::WRITABLE, || Ok(rustix::fs::sendfile(socket, descriptor.0, Some(position), length)?))
 }
 
-/// What the process uses, from `/proc`; none where there is no `/proc`.
+/// The resources that the process uses, from `/proc`; none if there is no `/proc`.
 pub fn process_use() -> Option<ProcessUse> {
     let ticks = rustix::param::clock_ticks_per_second() as f64;
     let pages: u64 = fs::read_to_string("/proc/self/statm").ok()?.split_whitespace().nth(1)?.parse().ok()?;
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // The name of the program, in parentheses, may hold blanks.
+    // The name of the program, in parentheses, may contain spaces.
     let fields: Vec<f64> = stat.rsplit_once(") ")?.1.split(' ').map(|field| field.trim().parse().unwrap_or_default()).collect();
     let (user, system, began) = (fields.get(11)?, fields.get(12)?, fields.get(19)?);
     let booted = fs::read_to_string("/proc/stat").ok()?.lines().find_map(|l| l.strip_prefix("btime ")?.parse::<f64>().ok())?;
@@ -122,14 +122,14 @@ pub fn process_use() -> Option<ProcessUse> {
     })
 }
 
-/// The process that listens on a TCP port, where Linux lets us see it: our own user's processes, or all of them as root.
+/// The process that listens on a TCP port, if Linux permits us to see it: the processes of our own user, or all of them as root.
 pub fn listening_process(port: u16) -> Option<Process> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].iter().filter_map(|table| fs::read_to_string(table).ok());
     let inodes: Vec<String> = tables.flat_map(|table| table.lines().filter_map(|line| inode(line, port)).collect::<Vec<_>>()).collect();
     process_with(&inodes.iter().map(|inode| format!("socket:[{inode}]").into()).collect::<Vec<_>>())
 }
 
-/// The process that has a file open, where Linux lets us see it.
+/// The process that has a file open, if Linux permits us to see it.
 pub fn process_with_file(path: &Path) -> Option<Process> {
     process_with(&[fs::canonicalize(path).ok()?])
 }
@@ -152,14 +152,14 @@ fn inode(line: &str, port: u16) -> Option<String> {
     (local == port && *fields.get(3)? == LISTENING).then(|| fields.get(9).map(|inode| inode.to_string())).flatten()
 }
 
-/// Whether one of the process' files is one of these.
+/// Whether the process has one of these files open.
 fn holds(process: &Path, wanted: &[PathBuf]) -> bool {
     let Ok(files) = fs::read_dir(process.join("fd")) else { return false };
     files.flatten().filter_map(|file| fs::read_link(file.path()).ok()).any(|to| wanted.contains(&to))
 }
 
-/// The gateway of the container that we are in: connections through published ports come from it, where the engine translates their addresses, as
-/// Docker Desktop does for all and Docker on Linux for those from the host itself. None outside of containers.
+/// The gateway of the container in which we run. Connections through published ports come from it if the engine translates their addresses. Docker
+/// Desktop does so for all connections, Docker on Linux for those from the host itself. None outside of containers.
 pub fn container_gateway() -> Option<IpAddr> {
     if !CONTAINER_MARKS.iter().any(|mark| Path::new(mark).exists()) {
         return None;
@@ -175,7 +175,7 @@ fn gateway(routes: &str) -> Option<IpAddr> {
     Some(IpAddr::V4(Ipv4Addr::from(address.to_le_bytes())))
 }
 
-/// Reports the state to systemd, if it started the process with `Type=notify`; does nothing otherwise.
+/// Reports the state to systemd if it started the process with `Type=notify`; otherwise does nothing.
 pub fn tell_service_manager(state: ServiceState) -> io::Result<()> {
     let state = match state {
         ServiceState::Ready => sd_notify::NotifyState::Ready,

@@ -1,8 +1,8 @@
-//! Functions that differ between operating systems. Each file has the same ones.
+//! Functions that differ between operating systems. Each file has the same functions.
 //!
-//! - `portable`: uses only the standard library and tokio. Windows uses it as a whole; elsewhere its functions are tested beside the others.
-//! - `unix`: what all Unix systems share, macOS among them; it takes the rest from `portable`.
-//! - `linux`: what only Linux has; it takes the rest from `unix`.
+//! - `portable`: uses only the standard library and tokio. Windows uses all of it; on other systems its functions are tested beside the native ones.
+//! - `unix`: what all Unix systems share, including macOS; the rest comes from `portable`.
+//! - `linux`: what only Linux has; the rest comes from `unix`.
 //!
 //! The cargo feature `portable` selects `portable` on every system, so that tests can run a whole broker on it.
 
@@ -28,10 +28,10 @@ pub use chosen::{
     process_use, process_with_file, raise_open_files, tell_service_manager, user_and_group,
 };
 
-/// Open files below which many partitions or connections get into trouble.
+/// With a lower limit of open files, many partitions or connections cause errors.
 pub const OPEN_FILES_WANTED: u64 = 4096;
 
-/// What the process uses.
+/// The resources that the process uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct ProcessUse {
     /// Memory in bytes.
@@ -40,18 +40,18 @@ pub struct ProcessUse {
     pub cpu_seconds: f64,
     /// Open files.
     pub open_files: u64,
-    /// The most open files; none is unlimited.
+    /// The limit of open files; none means no limit.
     pub open_files_max: Option<u64>,
-    /// When it began, in seconds since 1970.
+    /// The start time, in seconds since 1970.
     pub began_seconds: f64,
 }
 
-/// A process of this machine.
+/// A process on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
     /// Its number.
     pub id: u32,
-    /// The name of its program, cut off at 15 characters by Linux.
+    /// The name of its program; Linux truncates it to 15 characters.
     pub name: String,
 }
 
@@ -71,7 +71,7 @@ mod tests {
 
     use super::*;
 
-    /// Does the same reads and writes with the bodies of one file of this room, and gives what came of them.
+    /// Runs the same reads and writes with the functions of one file of this room, and returns the results.
     macro_rules! played {
         ($bodies:ident, $folder:expr) => {{
             let path = $folder.join(stringify!($bodies));
@@ -114,7 +114,7 @@ mod tests {
         }
     }
 
-    /// Threads that share a file read what they ask for, wherever the others are.
+    /// Threads that share a file read the requested bytes, whatever positions the other threads use.
     #[test]
     fn positioned_reads_do_not_disturb_each_other() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The standard library and tokio alone.
+//! Implementations with only the standard library and tokio.
 #![allow(dead_code, reason = "other systems replace some of these functions")]
 
 use std::convert::Infallible;
@@ -15,11 +15,11 @@ use tokio::process::Child;
 use super::{Process, ProcessUse, ServiceState};
 use crate::env::Map;
 
-/// A lock for the position of a file, which every read and write moves.
+/// A lock for the file position, which every read and write changes.
 #[derive(Debug, Default)]
 pub struct Cursor(Mutex<()>);
 
-/// Windows' error codes of a device that does not do what it should: write-protected, not ready, bad checksum, cannot write, cannot read, general failure,
+/// Windows' error codes for a failed device: write-protected, not ready, bad checksum, cannot write, cannot read, general failure,
 /// I/O device error, corrupt disk structure, corrupt file.
 const WINDOWS_DEVICE_FAILURES: [i32; 9] = [19, 21, 23, 29, 30, 31, 1117, 1393, 1392];
 /// EIO, on every Unix system.
@@ -48,7 +48,7 @@ pub fn write_at(mut file: &fs::File, cursor: &Cursor, parts: &[IoSlice<'_>], pos
     parts.iter().try_for_each(|part| file.write_all(part))
 }
 
-/// Opens a file as any other: there is no portable way around the page cache.
+/// Opens a file as usual: there is no portable way to bypass the page cache.
 pub fn open_direct(path: &Path) -> io::Result<fs::File> {
     fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
 }
@@ -58,12 +58,12 @@ pub fn map(path: &Path) -> io::Result<Map> {
     fs::read(path).map(Map::Copied)
 }
 
-/// Makes names within a directory durable. Windows keeps names in its journal, and does not open directories.
+/// Fsyncs a directory. Windows keeps names in its journal, and cannot open directories.
 pub fn sync_directory(path: &Path) -> io::Result<()> {
     if cfg!(windows) { Ok(()) } else { fs::File::open(path)?.sync_all() }
 }
 
-/// Not supported: files have to be synced one by one.
+/// Not supported: files have to be fsynced one by one.
 pub fn sync_file_system(_path: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
@@ -73,39 +73,39 @@ pub fn space(_path: &Path) -> io::Result<(u64, u64)> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Does nothing: the sync writes everything.
+/// Does nothing: the fsync writes everything.
 pub fn write_back(_file: &fs::File, _position: u64, _length: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Always true: the system does not tell, and the best case is assumed.
+/// Always true: the system does not report this, and the range is assumed to be cached.
 pub fn is_cached(_file: &fs::File, _position: u64, _length: usize) -> bool {
     true
 }
 
-/// Whether an error says that the device failed, or refuses all writing.
+/// Whether an error means that the device failed or rejects all writes.
 pub fn is_device_failure(error: &io::Error) -> bool {
     let failed = |code| if cfg!(windows) { WINDOWS_DEVICE_FAILURES.contains(&code) } else { code == UNIX_DEVICE_FAILURE };
     error.kind() == io::ErrorKind::ReadOnlyFilesystem || error.raw_os_error().is_some_and(failed)
 }
 
-/// What the kernel needs to send from a file. It never exists: the bytes pass through this process.
+/// A descriptor with which the kernel sends from a file. It never exists here: the bytes pass through this process.
 #[derive(Debug, Clone, Copy)]
 pub struct Descriptor<'a>(Infallible, std::marker::PhantomData<&'a fs::File>);
 
 impl Descriptor<'_> {
-    /// Of an open file; none where the kernel cannot send from it.
+    /// The descriptor of an open file; none if the kernel cannot send from it.
     pub(in crate::env) fn of(_file: &fs::File) -> Option<Descriptor<'_>> {
         None
     }
 }
 
-/// Sends bytes, as many as the socket takes now. `_more` says that the rest of the last packet follows at once.
+/// Sends as many bytes as the socket accepts now. `_more` means that the rest of the last packet follows at once.
 pub fn send_slices(socket: &TcpStream, slices: &[IoSlice<'_>], _more: bool) -> io::Result<usize> {
     socket.try_write_vectored(slices)
 }
 
-/// Sends from a file, and moves the position.
+/// Sends from a file, and advances the position.
 pub fn send_file(_socket: &TcpStream, descriptor: Descriptor<'_>, _position: &mut u64, _length: usize) -> io::Result<usize> {
     match descriptor.0 {}
 }
@@ -115,62 +115,62 @@ pub fn set_send_buffer_bytes(_socket: &TcpStream, _bytes: usize) -> io::Result<(
     Ok(())
 }
 
-/// How many files may be open now; none is unlimited, or unknown.
+/// The current limit of open files; none means no limit, or an unknown one.
 pub fn open_files_max() -> Option<u64> {
     None
 }
 
-/// Raises the limit of open files as far as it goes and returns it; none is unlimited, or unknown.
+/// Raises the limit of open files to its maximum and returns it; none means no limit, or an unknown one.
 pub fn raise_open_files() -> Option<u64> {
     None
 }
 
-/// What the process uses; none where the system does not say.
+/// The resources that the process uses; none if the system does not report them.
 pub fn process_use() -> Option<ProcessUse> {
     None
 }
 
-/// The process that listens on a TCP port; none where the system does not say.
+/// The process that listens on a TCP port; none if the system does not report it.
 pub fn listening_process(_port: u16) -> Option<Process> {
     None
 }
 
-/// The process that has a file open; none where the system does not say.
+/// The process that has a file open; none if the system does not report it.
 pub fn process_with_file(_path: &Path) -> Option<Process> {
     None
 }
 
-/// User and group of this process; none where the system has no such numbers.
+/// User and group of this process; none if the system has no such numbers.
 pub fn user_and_group() -> Option<(u32, u32)> {
     None
 }
 
-/// The user and group that own a file; none where the system has none of these numbers.
+/// The user and group that own a file; none if the system has no such numbers.
 pub fn owner_of(_path: &Path) -> Option<(u32, u32)> {
     None
 }
 
-/// The gateway of the container that we are in; none outside of containers.
+/// The gateway of the container in which we run; none outside of containers.
 pub fn container_gateway() -> Option<IpAddr> {
     None
 }
 
-/// Reports the state to the service manager; does nothing without one.
+/// Reports the state to the service manager; does nothing if there is none.
 pub fn tell_service_manager(_state: ServiceState) -> io::Result<()> {
     Ok(())
 }
 
-/// The signals that ask the process to end: Ctrl-C.
+/// The signals that request the end of the process: Ctrl-C.
 #[derive(Debug)]
 pub struct Signals(());
 
 impl Signals {
-    /// Registers for the signals, which no longer end the process by themselves.
+    /// Registers for the signals. After this they no longer end the process by themselves.
     pub fn listen() -> io::Result<Signals> {
         Ok(Signals(()))
     }
 
-    /// The next of them, by name.
+    /// The name of the next signal.
     pub async fn next(&mut self) -> &'static str {
         match tokio::signal::ctrl_c().await {
             Ok(()) => "Ctrl-C",
@@ -179,7 +179,7 @@ impl Signals {
         }
     }
 
-    /// The next signal that was sent to this process alone. Ctrl-C reaches every process of the terminal.
+    /// The next signal that was sent to this process only. Ctrl-C reaches every process of the terminal.
     pub async fn next_to_us(&mut self) -> &'static str {
         loop {
             self.next().await;
@@ -187,12 +187,12 @@ impl Signals {
     }
 }
 
-/// Ends a child at once: there is no way to ask it.
+/// Ends a child at once: there is no portable way to request its end.
 pub fn ask_to_end(child: &mut Child) -> io::Result<()> {
     child.start_kill()
 }
 
-/// The number of the signal that ended a process; none where it ended by itself.
+/// The number of the signal that ended a process; none if it ended by itself.
 pub fn end_signal(_status: ExitStatus) -> Option<i32> {
     None
 }

@@ -19,19 +19,19 @@ pub use super::portable::{
 };
 use crate::env::Map;
 
-/// The most open files of a macOS process; its hard limit claims to be unlimited.
+/// The maximum number of open files of a macOS process; its hard limit is reported as unlimited.
 const MACOS_OPEN_FILES_MAX: u64 = 10_240;
 
-/// Empty: reads and writes take their position as an argument.
+/// Empty: reads and writes have a position argument.
 #[derive(Debug, Default)]
 pub struct Cursor(());
 
-/// User and group as which this process runs.
+/// User and group of this process.
 pub fn user_and_group() -> Option<(u32, u32)> {
     Some((rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()))
 }
 
-/// The user and group to which a file belongs.
+/// The user and group that own a file.
 pub fn owner_of(path: &Path) -> Option<(u32, u32)> {
     let facts = fs::metadata(path).ok()?;
     Some((facts.uid(), facts.gid()))
@@ -70,7 +70,7 @@ pub fn map(path: &Path) -> io::Result<Map> {
     Ok(Map::Mapped(map))
 }
 
-/// Bytes of the file system that holds `path`, and how many of them are free for us.
+/// The size of the file system that contains `path`, and the free bytes that this process may use.
 pub fn space(path: &Path) -> io::Result<(u64, u64)> {
     let facts = rustix::fs::statvfs(path)?;
     Ok((facts.f_blocks * facts.f_frsize, facts.f_bavail * facts.f_frsize))
@@ -81,12 +81,12 @@ pub fn set_send_buffer_bytes(socket: &TcpStream, bytes: usize) -> io::Result<()>
     Ok(rustix::net::sockopt::set_socket_send_buffer_size(socket, bytes)?)
 }
 
-/// How many files may be open now; none is unlimited.
+/// The current limit of open files; none means no limit.
 pub fn open_files_max() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// Raises the soft limit of open files to the hard one, or as far as the system goes, and returns it; none is unlimited.
+/// Raises the soft limit of open files to the hard limit, or to the system's maximum, and returns it; none means no limit.
 pub fn raise_open_files() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let is_less = |than: Option<u64>| limit.current.is_some_and(|current| than.is_none_or(|than| current < than));
@@ -95,7 +95,7 @@ pub fn raise_open_files() -> Option<u64> {
     reached.unwrap_or(limit.current)
 }
 
-/// The signals that ask the process to end: SIGTERM and SIGINT.
+/// The signals that request the end of the process: SIGTERM and SIGINT.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
@@ -103,12 +103,12 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Registers for the signals, which no longer end the process by themselves.
+    /// Registers for the signals. After this they no longer end the process by themselves.
     pub fn listen() -> io::Result<Signals> {
         Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// The next of them, by name.
+    /// The name of the next signal.
     pub async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
@@ -116,7 +116,7 @@ impl Signals {
         }
     }
 
-    /// The next signal that was sent to this process alone. Ctrl-C reaches every process of the terminal.
+    /// The next signal that was sent to this process only. Ctrl-C reaches every process of the terminal.
     pub async fn next_to_us(&mut self) -> &'static str {
         self.terminate.recv().await;
         "SIGTERM"
@@ -134,7 +134,7 @@ pub fn ask_to_end(child: &mut Child) -> io::Result<()> {
     }
 }
 
-/// The number of the signal that ended a process; none where it ended by itself.
+/// The number of the signal that ended a process; none if it ended by itself.
 pub fn end_signal(status: ExitStatus) -> Option<i32> {
     status.signal()
 }
