@@ -135,7 +135,7 @@ fn what_keeps_it_from_starting_is_said_in_a_sentence() {
         assert_eq!(text.lines().count(), 1, "{text}");
         words.iter().for_each(|word| assert!(text.contains(word), "{word}: {text}"));
     };
-    let own = if NAMES_PROCESSES { format!("process {}", running.child.id()) } else { "another broker".into() };
+    let own = if NAMES_PROCESSES { format!("process {}", running.child.id()) } else { "in use by".into() };
     refused(command(folder.path()), &["in use by another broker", &own, "--data", "; stop that, or use this: dlog --data "]);
 
     let fresh = || tempfile::tempdir().unwrap();

@@ -229,6 +229,19 @@ fn a_new_member_is_told_its_id_first() {
 }
 
 #[test]
+fn an_id_that_was_handed_out_is_not_used_with_a_static_id() {
+    // It took the static id from the member that had it, and the group then contradicted itself.
+    let mut bench = Bench::new(settings());
+    bench.join(JoinRequest { id_required: true, ..new_member("a") });
+    let fixed = bench.join(JoinRequest { instance_id: Some("x".into()), ..new_member("b") });
+    bench.pass(i64::from(SESSION_MS) - 1);
+    assert_eq!(bench.joined(fixed).map(|j| j.error), Some(ErrorCode::None));
+    let taken = bench.join(JoinRequest { instance_id: Some("x".into()), ..known("a") });
+    assert_eq!(bench.joined(taken).map(|j| j.error), Some(ErrorCode::UnknownMemberId));
+    assert_eq!(bench.heartbeat("b", 1), ErrorCode::None);
+}
+
+#[test]
 fn an_id_that_was_handed_out_and_never_used_does_not_hold_up_the_next_member() {
     // KAFKA-7909: a client that gave up after MEMBER_ID_REQUIRED made the next member of the empty group wait for its session time-out.
     for delay_ms in [0, 3000] {

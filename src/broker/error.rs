@@ -17,7 +17,7 @@ pub enum Error {
     },
     /// A setting that requires authentication, authorization or encryption.
     #[error(
-        "{name} (from {source_name}) asks for {protection}, which is not supported yet: any client could read and write everything. Remove the setting, or accept an open broker with --ignore-security-settings"
+        "{name} (from {source_name}) asks for {protection}, which is not supported yet: any client could read and write everything. Remove the setting, or accept an open broker with --ignore-security-settings (DLOG_IGNORE_SECURITY_SETTINGS=true)"
     )]
     Unprotected {
         /// The setting or the variable.

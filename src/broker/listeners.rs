@@ -58,16 +58,17 @@ pub(super) fn listeners(
         None => advertised.iter().map(|a| Address { host: String::new(), ..a.clone() }).collect(),
     };
     check_advertised(&advertised, &bound)?;
-    let controllers: Vec<&str> = controllers.split(',').map(str::trim).collect();
-    let protocols: BTreeMap<&str, &str> =
-        protocols.split(',').filter_map(|p| p.split_once(':')).map(|(n, p)| (n.trim(), p.trim())).collect();
+    let controllers: Vec<String> = controllers.split(',').map(normalised).collect();
+    let protocols: BTreeMap<String, String> =
+        protocols.split(',').filter_map(|p| p.split_once(':')).map(|(name, protocol)| (normalised(name), normalised(protocol))).collect();
     let mut result: Vec<ListenerConfig> = Vec::new();
-    for address in bound.iter().filter(|a| !controllers.contains(&a.name.as_str())) {
-        let protocol = protocols.get(address.name.as_str()).copied().unwrap_or(address.name.as_str());
-        let is_protected = protocol != "PLAINTEXT" && (protocols.contains_key(address.name.as_str()) || PROTECTED.contains(&protocol));
+    for address in bound.iter().filter(|a| !controllers.contains(&a.name)) {
+        let mapped = protocols.get(&address.name);
+        let protocol = mapped.unwrap_or(&address.name).as_str();
+        let is_protected = protocol != "PLAINTEXT" && (mapped.is_some() || PROTECTED.contains(&protocol));
         if is_protected && protected == Protected::Rejected {
             let what = format!(
-                "{protocol} is not supported yet, only PLAINTEXT is; change listener.security.protocol.map, or accept an open listener with --ignore-security-settings"
+                "{protocol} is not supported yet, only PLAINTEXT is; change listener.security.protocol.map, or accept an open listener with --ignore-security-settings (DLOG_IGNORE_SECURITY_SETTINGS=true)"
             );
             return Err(refuse(LISTENERS, &address.name, &what));
         }
@@ -115,6 +116,11 @@ fn check_advertised(advertised: &[Address], bound: &[Address]) -> Result<(), Err
     Ok(())
 }
 
+/// The name of a listener or of a security protocol, which can be written in any case, as in Kafka.
+fn normalised(name: &str) -> String {
+    name.trim().to_uppercase()
+}
+
 fn refuse(key: &str, value: &str, what: &str) -> Error {
     Error::Setting { key: key.into(), value: value.into(), what: what.into() }
 }
@@ -153,7 +159,7 @@ fn address(key: &str, word: &str, of: usize) -> Result<Address, Error> {
     }
     let port =
         port.parse().map_err(|_| refuse(key, word, "the port must be a number from 0 to 65535, as in PLAINTEXT://localhost:9092"))?;
-    Ok(Address { name: name.to_string(), host: host.to_string(), port })
+    Ok(Address { name: normalised(name), host: host.to_string(), port })
 }
 
 #[cfg(test)]
@@ -192,6 +198,8 @@ mod tests {
             ("://localhost:1", None, "the name of a listener"),
             ("PLAINTEXT:///localhost:1", None, "must be NAME://host:port"),
             ("SSL://localhost:9092", None, "SSL is not supported yet"),
+            ("ssl://localhost:9092", None, "SSL is not supported yet"),
+            ("sasl_Ssl://localhost:9092", None, "SASL_SSL is not supported yet"),
             ("PLAINTEXT://:9092,OTHER", None, "each of several addresses needs the name"),
             ("PLAINTEXT://:9092", Some("PLAINTEXT://0.0.0.0:9092"), "clients cannot connect to this address"),
             ("PLAINTEXT://:9092", Some("PLAINTEXT://[::]:9092"), "clients cannot connect to this address"),
@@ -211,6 +219,7 @@ mod tests {
         // A controller's listener may be advertised since Kafka 3.9 (KIP-853).
         assert!(read(Some("PLAINTEXT://:9092,CONTROLLER://:9093"), Some("PLAINTEXT://a:9092,CONTROLLER://a:9093")).is_ok());
         assert!(read(Some("PLAINTEXT://:9092"), Some(" ")).is_ok(), "empty is as good as not set");
+        assert!(read(Some("plaintext://:9092,controller://:1"), Some("Plaintext://a:9092")).is_ok(), "in any case");
     }
 
     #[test]
@@ -218,6 +227,8 @@ mod tests {
         let of = |protected| listeners(Some("OUTSIDE://:9092"), None, "OUTSIDE:SASL_SSL", "", protected);
         assert!(of(Protected::Rejected).unwrap_err().to_string().contains("--ignore-security-settings"));
         assert_eq!(of(Protected::ServedOpen).unwrap()[0].endpoint.name, "OUTSIDE");
+        let mapped = |map| listeners(Some("OUTSIDE://:9092"), None, map, "", Protected::Rejected);
+        assert!(mapped("outside:sasl_ssl").is_err() && mapped("Outside:plaintext").is_ok(), "in any case");
         // A protocol for an unknown listener name is ignored.
         assert!(listeners(Some("PLAINTEXT://:9092"), None, "PLAINTEXT:PLAINTEXT,X:SASL_SSL", "", Protected::Rejected).is_ok());
     }

@@ -4,6 +4,7 @@
 //! opposite, so each of them prevents the start. `--ignore-security-settings` accepts an open broker.
 
 use super::Error;
+use crate::partition::kafka_settings;
 
 /// The protection that a setting requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +67,7 @@ const ASKING_FOR_NOTHING: &[(&str, &[&str])] = &[
     ("ssl.keystore.type", &["JKS"]),
     ("ssl.protocol", &["TLSv1.3"]),
     ("ssl.truststore.type", &["JKS"]),
-    ("tls.client.auth", &["none"]),
+    ("tls.client.auth", &["none", "required"]),
     ("tls.type", &["JKS"]),
     ("redpanda.admin_api_require_auth", &["false"]),
     ("redpanda.enable_sasl", &["false"]),
@@ -123,7 +124,9 @@ pub(super) fn is_secret(name: &str) -> bool {
 fn protection(name: &str, value: &str) -> Option<Protection> {
     let value = value.trim();
     let means_nothing = |(harmless, values): &(&str, &[&str])| *harmless == name && values.iter().any(|v| v.eq_ignore_ascii_case(value));
-    if value.is_empty() || ASKING_FOR_NOTHING.iter().any(means_nothing) {
+    let is_kafkas_default = || kafka_settings().iter().any(|known| known.setting.name == name && known.default == Some(value));
+    let is_off = name.ends_with(".enabled") && value.eq_ignore_ascii_case("false");
+    if value.is_empty() || is_off || ASKING_FOR_NOTHING.iter().any(means_nothing) || is_kafkas_default() {
         return None;
     }
     if let Some(rest) = name.strip_prefix(OF_A_LISTENER) {

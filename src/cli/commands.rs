@@ -120,7 +120,7 @@ pub(super) struct SettingOptions {
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     pub(super) set: Vec<(String, String)>,
     /// Reject unknown settings.
-    #[arg(long, env = "DLOG_STRICT", value_parser = clap::builder::BoolishValueParser::new())]
+    #[arg(long, env = "DLOG_STRICT", value_parser = clap::builder::FalseyValueParser::new())]
     pub(super) strict: bool,
     /// Start even if settings ask for authentication, authorization or TLS, which are not supported yet. Any client can then read and write everything.
     #[arg(long, env = "DLOG_IGNORE_SECURITY_SETTINGS", value_parser = clap::builder::BoolishValueParser::new())]

@@ -19,6 +19,8 @@ use crate::env::{Disk, RealDisk};
 const NOT_SERVED: u8 = 2;
 /// Redpanda's configuration file, which start scripts write.
 const REDPANDA_YAML: &str = "/etc/redpanda/redpanda.yaml";
+/// Redpanda's file of cluster settings, beside the configuration file.
+const BOOTSTRAP_YAML: &str = ".bootstrap.yaml";
 /// The port of an address of Redpanda's without one.
 const KAFKA_PORT: u16 = 9092;
 /// The first words of the command lines that are Redpanda's.
@@ -204,7 +206,33 @@ pub(super) fn rpk(command: Rpk) -> Result<ExitCode, String> {
 fn start(options: &StartOptions) -> Result<(), String> {
     let path = options.config.clone().unwrap_or_else(|| PathBuf::from(REDPANDA_YAML));
     let text = read(&path, options.config.is_some())?;
-    serve(Mode::Dev, serve_options(options, &text))
+    refuse_flow_style(&path, &text)?;
+    let mut serve_options = serve_options(options, &text);
+    let cluster = read(&path.with_file_name(BOOTSTRAP_YAML), false)?;
+    serve_options.settings.set.splice(0..0, cluster_settings(&cluster));
+    serve(Mode::Dev, serve_options)
+}
+
+/// The cluster's settings in the text of [`BOOTSTRAP_YAML`], whose keys are at the top level.
+fn cluster_settings(yaml: &str) -> Vec<(String, String)> {
+    let scalars = entries(yaml).into_iter().filter(|e| e.path.len() == 1 && !e.value.is_empty());
+    scalars.filter_map(|e| Some((translated(e.path.first()?)?, e.value))).collect()
+}
+
+/// Fails for mappings in YAML's flow style (`{a: b}`) below `redpanda:`, which are not parsed: they may require security.
+fn refuse_flow_style(path: &Path, yaml: &str) -> Result<(), String> {
+    let mut is_ours = false;
+    for (at, line) in yaml.lines().enumerate() {
+        if !line.starts_with([' ', '#', '-']) && !line.trim().is_empty() {
+            is_ours = line.starts_with("redpanda:");
+        }
+        let text = line.split(" #").next().unwrap_or(line).trim_start();
+        if is_ours && !text.starts_with('#') && text.contains('{') {
+            let place = format!("{}:{}", path.display(), at + 1);
+            return Err(format!("{place}: mappings in flow style ({{...}}) are not supported; write each key on a line of its own"));
+        }
+    }
+    Ok(())
 }
 
 /// The configuration file; empty where there is none and none is asked for.
@@ -281,13 +309,20 @@ fn entries(yaml: &str) -> Vec<Entry> {
         if text.is_empty() || text.starts_with('#') {
             continue;
         }
+        let is_item = text.starts_with("- ");
         if let Some(rest) = text.strip_prefix("- ") {
             item += 1;
             indent += text.len() - rest.trim_start().len();
             text = rest.trim_start();
         }
-        let Some((key, value)) = text.split_once(':').filter(|(_, value)| value.is_empty() || value.starts_with(' ')) else { continue };
         above.retain(|(at, _)| *at < indent);
+        let Some((key, value)) = text.split_once(':').filter(|(_, value)| value.is_empty() || value.starts_with(' ')) else {
+            if is_item {
+                // A plain item is a value of the key above it, as in a list of superusers.
+                all.push(Entry { path: above.iter().map(|(_, key)| key.clone()).collect(), item, value: text.trim().to_string() });
+            }
+            continue;
+        };
         above.push((indent, key.trim().to_string()));
         let value = value.trim().trim_matches(['"', '\'']).to_string();
         all.push(Entry { path: above.iter().map(|(_, key)| key.clone()).collect(), item, value });
@@ -320,10 +355,10 @@ fn addresses(entries: &[Entry], list: &str) -> Option<String> {
 /// Security that the lists of a file ask for: SASL of a listener, TLS.
 fn security_of(entries: &[Entry]) -> Vec<(String, String)> {
     let has = |list: &str, key: &str, values: &[&str]| {
-        below(entries, list).any(|e| e.path.last().is_some_and(|k| k == key) && values.contains(&e.value.as_str()))
+        below(entries, list).any(|e| e.path.last().is_some_and(|k| k == key) && values.contains(&e.value.to_lowercase().as_str()))
     };
     let sasl = has("kafka_api", "authentication_method", &["sasl"]).then_some("redpanda.enable_sasl");
-    let tls = has("kafka_api_tls", "enabled", &["true"]).then_some("redpanda.kafka_api_tls");
+    let tls = has("kafka_api_tls", "enabled", &["true", "yes", "on"]).then_some("redpanda.kafka_api_tls");
     sasl.into_iter().chain(tls).map(|name| (name.to_string(), "true".to_string())).collect()
 }
 
@@ -402,6 +437,18 @@ mod tests {
         let yaml = "redpanda:\n  enable_sasl: true\n  kafka_api:\n  - address: 0.0.0.0\n    port: 9092\n    authentication_method: sasl\n  kafka_api_tls:\n  - name: external\n    enabled: true\n";
         let names: Vec<String> = set(&[], yaml).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["listeners", "redpanda.enable_sasl", "redpanda.kafka_api_tls", "redpanda.enable_sasl"]);
+        let asked = |yaml: &str| set(&[], yaml).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!(asked("redpanda:\n  superusers:\n    - admin\n"), ["redpanda.superusers"]);
+        assert_eq!(asked("redpanda:\n  kafka_api_tls:\n  - enabled: Yes\n"), ["redpanda.kafka_api_tls"]);
+        assert_eq!(cluster_settings("enable_sasl: true\nauto_create_topics_enabled: false\n").len(), 2);
+        for yaml in [
+            "redpanda:\n  kafka_api: [{address: a, authentication_method: sasl}]\n",
+            "redpanda: {kafka_api: []}\n",
+            "redpanda:\n  kafka_api:\n  - {port: 1}\n",
+        ] {
+            assert!(refuse_flow_style(Path::new("f"), yaml).unwrap_err().starts_with("f:"), "{yaml}");
+        }
+        assert_eq!(refuse_flow_style(Path::new("f"), "redpanda:\n  seed_servers: []\npandaproxy: {}\n"), Ok(()));
         assert!(
             set(&[], "redpanda:\n  kafka_api:\n  - address: 0.0.0.0\n    authentication_method: none\n")
                 .iter()

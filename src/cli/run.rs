@@ -83,7 +83,9 @@ fn is_for_the_broker(name: &str) -> bool {
         "HOME",
     ];
     let key = name.strip_prefix("KAFKA_CFG_").or_else(|| name.strip_prefix("KAFKA_"));
-    key.is_some_and(|key| !NOT.contains(&key))
+    // Those of security are the command's: there is none here, and clients have settings of the same names.
+    const OF_CLIENTS: &[&str] = &["SASL_", "SSL_", "TLS_", "SECURITY_"];
+    key.is_some_and(|key| !NOT.contains(&key) && !OF_CLIENTS.iter().any(|prefix| key.starts_with(prefix)))
 }
 
 async fn beside(config: Config, env: Env, command: &[String], keep_in: &Path) -> Result<ExitCode, String> {

@@ -45,7 +45,8 @@ impl Drop for Ephemeral {
 /// Starts a broker and waits for the signal to stop.
 pub(super) fn serve(mode: Mode, options: ServeOptions) -> Result<(), String> {
     go_on_without_a_reader();
-    let level = options.log.clone().unwrap_or_else(kafkas_log_level);
+    // A variable that is set and empty is as one that is not set.
+    let level = options.log.clone().filter(|level| !level.trim().is_empty()).unwrap_or_else(kafkas_log_level);
     init_logging(&level, options.log_format.into(), LogTo::Stdout)?;
     let open_files_max = raise_open_files();
     let env = Env { workers: Workers::per_core().map_err(|e| e.to_string())?, open_files_max, ..Env::real() };
@@ -64,7 +65,9 @@ fn kafkas_log_level() -> String {
         "" => "info".into(),
         "fatal" => "error".into(),
         "all" => "trace".into(),
-        level => level.into(),
+        level @ ("off" | "error" | "warn" | "info" | "debug" | "trace") => level.into(),
+        // It is another program's variable: it does not prevent the start.
+        _ => "info".into(),
     }
 }
 
@@ -77,7 +80,8 @@ fn configure(mode: Mode, options: &ServeOptions, env: &Env, ephemeral: Option<&P
         flags.insert("listeners".into(), format!("PLAINTEXT://{listen}"));
     }
     let mut config = Config::read(mode, &sources(&options.settings, flags), &options.http).map_err(|e| e.to_string())?;
-    config.seed = Seed::read(&*env.disk, options.create_topics.as_deref(), options.seed.as_deref()).map_err(|e| e.to_string())?;
+    let seed = options.seed.as_ref().filter(|folder| !folder.as_os_str().is_empty());
+    config.seed = Seed::read(&*env.disk, options.create_topics.as_deref(), seed.map(PathBuf::as_path)).map_err(|e| e.to_string())?;
     config.reset = options.reset;
     Ok(config)
 }
@@ -86,7 +90,8 @@ fn configure(mode: Mode, options: &ServeOptions, env: &Env, ephemeral: Option<&P
 pub(super) fn sources(options: &SettingOptions, more: BTreeMap<String, String>) -> Sources {
     let mut flags: BTreeMap<String, String> = options.set.iter().cloned().collect();
     flags.extend(more);
-    let environment = std::env::vars().collect();
+    // A variable that is not UTF-8 is no setting.
+    let environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
     Sources {
         file: options.config.clone(),
         strict: options.strict,

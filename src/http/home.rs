@@ -46,7 +46,7 @@ fn json(pages: &Pages) -> Home {
         brokers: brokers.brokers,
         topics: pages.cluster.image().topic_count(),
         groups: pages.groups.list().ok().map(|groups| groups.len()),
-        links: ROUTES.iter().map(|route| route.path).collect(),
+        links: ROUTES.iter().filter(|route| route.method == "GET" && !route.path.contains('{')).map(|route| route.path).collect(),
     }
 }
 

@@ -800,6 +800,10 @@ impl Partitions {
         self.sync_files(home, unflushed)?;
         home.log.save_recovery_points(|| replicas.iter().map(|r| (r.id().clone(), r.view().log_end)).collect())?;
         home.log.journal().remove()?;
+        // A partition that could not be opened was not recovered: the next start must not trust its log.
+        if self.not_opened().keys().any(|id| self.env.0.disk.exists(&home.log.partition_path(id))) {
+            return Ok(());
+        }
         Ok(home.log.mark_clean()?)
     }
 }

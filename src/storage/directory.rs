@@ -429,7 +429,8 @@ pub fn partition_of_directory(name: &str) -> Option<TopicPartition> {
 fn partition_offset(line: &str) -> Option<(TopicPartition, Offset)> {
     let mut words = line.split(' ');
     let partition = TopicPartition::new(words.next()?, words.next()?.parse().ok()?);
-    Some((partition, Offset(words.next()?.parse().ok()?)))
+    let offset = words.next()?.parse().ok().filter(|offset| *offset >= 0)?;
+    Some((partition, Offset(offset)))
 }
 
 /// The creating software, the cluster id and the directory id, after checking that the file is complete and has the id of this node.

@@ -175,12 +175,20 @@ impl CommitJournal {
         };
         let mut uses = files(&**disk, directory)?;
         uses.sort_by_key(|(file, _)| file.number);
-        let next_number = uses.last().map_or(1, |(file, _)| file.number + 1).max(first_number);
+        // Above the names too: a file that a crash left without a valid commit must not be opened a second time as a new one.
+        let named = uses.iter().filter_map(|(file, _)| number_of(&file.path)).max().unwrap_or(0);
+        let next_number = uses.last().map_or(1, |(file, _)| file.number.max(named) + 1).max(first_number);
         let mut state = State { first_number: next_number, next_number, ..State::default() };
         for (file, stored) in uses {
+            if stored.is_empty() {
+                // Nothing in it is needed.
+                state.free.push(file);
+                continue;
+            }
             stored.into_iter().for_each(|(of, stored)| state.found.entry(of).or_default().push(stored));
             state.older.push(file);
         }
+        state.check();
         Ok(CommitJournal {
             disk: disk.clone(),
             directory: directory.to_path_buf(),
@@ -244,8 +252,9 @@ impl CommitJournal {
             current.number,
             current.path.display()
         );
-        state.next_turn += 1;
+        // Before the turn is taken: if this fails, no later commit waits for it.
         state.check();
+        state.next_turn += 1;
         Ok(Some(Room { journal: self, entries, size, file, turn, is_flush_due, has_ended: false }))
     }
 
@@ -329,6 +338,9 @@ impl State {
             numbers().collect::<Vec<_>>()
         );
         assert!(numbers().all(|number| number < next_number), "a file of a commit journal has a number from {next_number} on");
+        let mut paths: Vec<&Path> = self.older.iter().chain(&self.current).chain(&self.free).map(|file| file.path.as_path()).collect();
+        paths.sort_unstable();
+        assert!(paths.is_sorted_by(|a, b| a < b), "a file of a commit journal is open twice: {paths:?}");
         assert!(
             ending_turn <= next_turn && broken_below <= next_turn,
             "turn {ending_turn} of {next_turn} ends, broken below {broken_below}"
@@ -446,7 +458,12 @@ impl Stored {
 
 /// Whether a file of this name belongs to a journal.
 pub(super) fn is_journal(name: &str) -> bool {
-    name.strip_prefix(NAME).is_some_and(|number| number.parse::<u64>().is_ok())
+    number_of(Path::new(name)).is_some()
+}
+
+/// The number in the name of a journal's file: that of the first use.
+fn number_of(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.strip_prefix(NAME)?.parse().ok()
 }
 
 /// A file, and the batches of its last use with their logs.
@@ -562,6 +579,33 @@ mod tests {
     fn found<const N: usize>(disk: &Arc<dyn Disk>, partitions: [i32; N]) -> [Vec<Vec<u8>>; N] {
         let journal = open(disk);
         partitions.map(|partition| journal.take(TOPIC, partition, 0).iter().map(|stored| stored.read().unwrap()).collect())
+    }
+
+    #[test]
+    fn files_that_a_crash_left_without_a_commit_are_used_again_and_none_is_open_twice() {
+        // Such a file had the number 0, and its name was given to the next use as well: two handles of one file, of which one was freed and
+        // overwritten, or removed, while the other one held acknowledged batches.
+        let disk = disk();
+        for number in [1, 2] {
+            disk.open_direct(&Path::new(ROOT).join(format!("{NAME}{number}"))).unwrap();
+        }
+        for round in 0..3_u8 {
+            let journal = open(&disk);
+            for at in 0..3_u8 {
+                let batches = [round, at];
+                let entries = entries(&disk, 0, &batches);
+                assert_eq!(journal.reserve(&entries).unwrap().unwrap().commit().unwrap(), Committed::Durable);
+                let state = journal.state();
+                state.check();
+                assert_eq!(state.current.as_ref().map(|file| disk.exists(&file.path)), Some(true));
+                drop(state);
+                let sealed = journal.seal();
+                if at < 2 {
+                    journal.free(sealed).unwrap();
+                }
+            }
+            assert_eq!(found(&disk, [0])[0].last(), Some(&vec![round, 2]));
+        }
     }
 
     #[test]
