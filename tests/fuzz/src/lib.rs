@@ -168,7 +168,7 @@ pub fn journal(data: &[u8]) {
     let disk = disk_with(whole(), &Path::new(DATA).join("commit-journal.1"), &bytes);
     let directory = LogDirectory::open(disk.clone(), &SystemEntropy, Path::new(DATA), NodeId(1), None).expect("the directory opens");
     let (mut log, mut report) = Log::open(&OpenFiles::new(disk, 4), &log_path(), config(), Recovery::From(Offset(0)), NOW).expect("the log opens");
-    let stored = directory.journal().take(topic_id(), 0);
+    let stored = directory.committed_to(&partition(), topic_id());
     let _ = stored.iter().try_for_each(|batches| log.restore(batches, &mut report, NOW));
     assert!(log.log_end() >= Offset(RECORDS) && report.missing_records >= 0);
     read_all(&log);
