@@ -135,8 +135,9 @@ fn what_keeps_it_from_starting_is_said_in_a_sentence() {
         assert_eq!(text.lines().count(), 1, "{text}");
         words.iter().for_each(|word| assert!(text.contains(word), "{word}: {text}"));
     };
-    let own = if NAMES_PROCESSES { format!("process {}", running.child.id()) } else { "in use by".into() };
-    refused(command(folder.path()), &["in use by another broker", &own, "--data", "; stop that, or use this: dlog --data "]);
+    let own = |unknown: &str| if NAMES_PROCESSES { format!("process {}", running.child.id()) } else { unknown.to_string() };
+    let words = ["in use by another broker", &own("another broker"), "--data", "; stop that, or use this: dlog --data "];
+    refused(command(folder.path()), &words);
 
     let fresh = || tempfile::tempdir().unwrap();
     let busy_flag = {
@@ -145,7 +146,10 @@ fn what_keeps_it_from_starting_is_said_in_a_sentence() {
         c.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
         c
     };
-    refused(busy_flag, &[&format!("{} is in use by {own}", running.address), "use this: dlog --listen 127.0.0.1:", "--data"]);
+    refused(
+        busy_flag,
+        &[&format!("{} is in use by {}", running.address, own("another program")), "use this: dlog --listen 127.0.0.1:", "--data"],
+    );
 
     let foreign = fresh();
     std::fs::write(foreign.path().join("thesis.txt"), "words").unwrap();

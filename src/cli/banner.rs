@@ -50,13 +50,13 @@ impl Banner {
         let mut text = format!("dlog {} ({})\n", env!("CARGO_PKG_VERSION"), self.mode);
         for Said { name, address, advertised } in &self.listeners {
             let told = match advertised {
-                Some(told) => format!("clients are told to connect to {told} (advertised.listeners)"),
+                Some(told) => format!("advertised to clients as {told} (advertised.listeners)"),
                 None if is_in_container => {
-                    "clients of the host are told localhost with this port, others the address at which they reached it; where the port is published \
-                     under another number, set KAFKA_ADVERTISED_LISTENERS"
+                    "advertised to clients on the host as localhost with this port, and to others as the address that they connected to; if the port is \
+                     published under another number, set KAFKA_ADVERTISED_LISTENERS"
                         .to_string()
                 }
-                None => "each client is told the address at which it reached this listener".to_string(),
+                None => "advertised to each client as the address that it connected to".to_string(),
             };
             let _ = writeln!(text, "  {:<9} {address}\n            {told}", name.to_lowercase());
         }
@@ -123,15 +123,15 @@ mod tests {
     }
 
     #[test]
-    fn it_says_what_clients_are_told() {
+    fn it_names_the_advertised_addresses() {
         let listeners = vec![said("PLAINTEXT", "0.0.0.0:9092", None), said("OUTSIDE", "0.0.0.0:9093", Some("host:9093"))];
         let banner = Banner { mode: "dev mode", listeners, http: "127.0.0.1:9644".into(), data: vec!["/d".into()], try_it: None };
         let text = banner.text(false);
         assert!(
-            text.contains("  plaintext 0.0.0.0:9092\n            each client is told the address at which it reached this listener\n"),
+            text.contains("  plaintext 0.0.0.0:9092\n            advertised to each client as the address that it connected to\n"),
             "{text}"
         );
-        assert!(text.contains("clients are told to connect to host:9093 (advertised.listeners)"), "{text}");
+        assert!(text.contains("advertised to clients as host:9093 (advertised.listeners)"), "{text}");
         assert!(banner.text(true).contains("KAFKA_ADVERTISED_LISTENERS"));
         let json: serde_json::Value = serde_json::from_str(&banner.json()).unwrap();
         assert_eq!((json["listeners"][1]["advertised"].as_str(), json["data"][0].as_str()), (Some("host:9093"), Some("/d")));
