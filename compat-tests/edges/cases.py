@@ -153,6 +153,8 @@ BASES = {
     "ListConfigResources": dict(resource_types=[2, 4]),
     "OffsetDelete": dict(group_id="g", topics=[dict(name="t", partitions=[dict(partition_index=1)])]),
     "UpdateFeatures": dict(timeout_ms=2000, feature_updates=[dict(feature="transaction.version", max_version_level=2, upgrade_type=1)], validate_only=True),
+    "SaslHandshake": dict(mechanism="PLAIN"),
+    "SaslAuthenticate": dict(auth_bytes=b"\0user\0password"),
     "DescribeCluster": dict(include_cluster_authorized_operations=True, endpoint_type=1),
     "DescribeProducers": dict(topics=[dict(name="empty", partition_indexes=[0])]),
     "DescribeTransactions": dict(transactional_ids=["nobody"]),
