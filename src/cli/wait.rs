@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::block_on::block_on;
 use super::http::get;
+use crate::http::encoded;
 
 /// Time is over.
 const TIMED_OUT: u8 = 4;
@@ -67,15 +68,6 @@ fn path(options: &WaitOptions) -> String {
     let all = numbers.into_iter().filter_map(|(name, value)| Some((name, value?))).chain(words);
     let pairs = all.chain([("timeout", options.timeout.clone())]).map(|(name, value)| format!("{name}={}", encoded(&value)));
     format!("/v1/wait?{}", pairs.collect::<Vec<_>>().join("&"))
-}
-
-/// Percent-encoded, as in a query.
-fn encoded(text: &str) -> String {
-    let one = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
-        other => format!("%{other:02X}"),
-    };
-    text.bytes().map(one).collect()
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod time;
 mod wait;
 
 pub use doctor::{Diagnosis, Finding, FindingSeen};
+pub use home::encoded;
 pub use hosts::AllowedHosts;
 pub use metrics::{METRICS, Metric, MetricKind};
 pub use pages::{Pages, serve};
