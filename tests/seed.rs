@@ -126,6 +126,7 @@ async fn a_seed_that_is_wrong_is_said_and_nothing_starts() {
         assert!(error.to_string().starts_with("cannot seed: ") && error.to_string().contains(words), "{error}");
         assert!(!error.to_string().contains(" column "), "{error}");
     }
+    assert!(Seed::read(&RealDisk, None, Some(Path::new(""))).is_ok(), "a variable that is set and empty");
     let error = Seed::read(&RealDisk, None, Some(Path::new("/nowhere/at all"))).unwrap_err().to_string();
     assert_eq!(error, "cannot seed: /nowhere/at all: there is no such directory");
 }

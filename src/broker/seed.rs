@@ -85,10 +85,11 @@ pub(super) struct SeedOffset {
 }
 
 impl Seed {
-    /// Reads the value of `KAFKA_CREATE_TOPICS` (`name:partitions:replicas[:cleanup.policy]`, separated by commas) and a directory.
+    /// Reads the value of `KAFKA_CREATE_TOPICS` (`name:partitions:replicas[:cleanup.policy]`, separated by commas) and a directory; an empty
+    /// path is as none, as from a variable that is set and empty.
     pub fn read(disk: &dyn Disk, create_topics: Option<&str>, directory: Option<&Path>) -> Result<Seed, Error> {
         let mut seed = Seed { topics: named(create_topics.unwrap_or_default())?, ..Seed::default() };
-        let Some(directory) = directory else { return Ok(seed) };
+        let Some(directory) = directory.filter(|directory| !directory.as_os_str().is_empty()) else { return Ok(seed) };
         if !disk.is_dir(directory) {
             return Err(refuse(directory, "there is no such directory".into()));
         }

@@ -80,8 +80,7 @@ fn configure(mode: Mode, options: &ServeOptions, env: &Env, ephemeral: Option<&P
         flags.insert("listeners".into(), format!("PLAINTEXT://{listen}"));
     }
     let mut config = Config::read(mode, &sources(&options.settings, flags), &options.http).map_err(|e| e.to_string())?;
-    let seed = options.seed.as_ref().filter(|folder| !folder.as_os_str().is_empty());
-    config.seed = Seed::read(&*env.disk, options.create_topics.as_deref(), seed.map(PathBuf::as_path)).map_err(|e| e.to_string())?;
+    config.seed = Seed::read(&*env.disk, options.create_topics.as_deref(), options.seed.as_deref()).map_err(|e| e.to_string())?;
     config.reset = options.reset;
     Ok(config)
 }
