@@ -20,7 +20,7 @@ use super::taken::{self, TakenPorts};
 use super::telemetry::metrics_recorder;
 use super::{Config, Error, Seed};
 use crate::client::Connection;
-use crate::cluster::{self, ClusterHandle, Following, LocalMetadataLog, ProducerIds, Registration};
+use crate::cluster::{self, ClusterHandle, Following, QuorumLog, ProducerIds, Registration};
 use crate::coordinator::{
     GroupCoordinator, KnownTopics, NewProducerIds, OFFSETS_TOPIC, Pending, TRANSACTIONS_TOPIC, TransactionCoordinator,
 };
@@ -73,8 +73,8 @@ impl Broker {
         let (made_by, is_fresh) = (directories[0].made_by, directories[0].start == Start::Fresh);
         let log_dirs = directories.iter().filter_map(|directory| directory.id).collect();
         let (log, committed) = match made_by {
-            Software::Dlog => LocalMetadataLog::open(&env, &metadata_path, config.node_id)?,
-            Software::Kafka => LocalMetadataLog::open_beside_kafka(&env, &metadata_path, config.node_id)?,
+            Software::Dlog => QuorumLog::open(&env, &metadata_path, config.node_id).await?,
+            Software::Kafka => QuorumLog::open_beside_kafka(&env, &metadata_path, config.node_id).await?,
         };
         let files_max = env.open_files_max.map_or(FILES_MAX, |limit| limit as usize / 2).min(FILES_MAX) / directories.len();
         let keeping = Keeping { durability: config.durability, files_max };

@@ -7,17 +7,23 @@
 //! | SnapshotFooter | 4 | the last record of a snapshot: without it the snapshot is incomplete |
 //!
 //! A snapshot's batches have offsets from 0, and the epoch of the last record that the snapshot contains.
+//!
+//! What only nodes of our quorum need is a [`Note`] in a NoOp record, in a tagged field that Kafka skips.
 
 use std::path::Path;
 
 use bytes::Bytes;
 
+use super::quorum::{Note, VotersNote};
+use super::records::{Framed, put_frame};
 use super::{Error, MetadataRecord};
 use crate::env::Disk;
 use crate::model::{LeaderEpoch, Offset};
+use crate::protocol::generated::cluster_metadata::NoOpRecord;
 use crate::protocol::generated::control_records::{GrantingVoter, LeaderChangeMessage, SnapshotFooterRecord, SnapshotHeaderRecord, Voter};
 use crate::protocol::{Message, decode_whole, encode_to_bytes};
 use crate::records::{self, BatchBuilder, BatchHeader, CheckedBatch, NewRecord, Records, batches, layout};
+use crate::wire::{self, Cursor, Frame, Tags, Writer, tags};
 
 /// The suffix of a snapshot's file name, after its offset and epoch, as in Kafka.
 pub(super) const SNAPSHOT_SUFFIX: &str = ".checkpoint";
@@ -27,6 +33,9 @@ const SNAPSHOT_BATCH_RECORDS: usize = 1000;
 const KEY_VERSION: i16 = 0;
 /// The version of our control records.
 const CONTROL_VERSION: i16 = 0;
+
+/// The tag of a NoOp record's field with a [`Note`], far above those of Kafka.
+const NOTE_TAG: u32 = 10_000;
 
 /// Directory name, end offset and epoch of a snapshot's file.
 pub(super) fn snapshot_place(name: &str) -> Option<(&str, Offset, i32)> {
@@ -60,8 +69,41 @@ fn control<M: Message>(record: &M, now_ms: i64) -> CheckedBatch {
     BatchBuilder::new().record(NewRecord::keyed(&key, Some(&value))).control().build_own(now_ms)
 }
 
+/// A NoOp record with a note, as one batch.
+pub(super) fn note_batch(note: &Note, now_ms: i64) -> CheckedBatch {
+    BatchBuilder::new().record(NewRecord::value(&note_record(note))).build_own(now_ms)
+}
+
+fn note_record(note: &Note) -> Bytes {
+    let json = serde_json::to_vec(note).expect("a note has no map with other keys than strings");
+    let (mut writer, mut tags) = (Writer::default(), Tags::new());
+    tags.add(NOTE_TAG, |writer| writer.raw(&json));
+    put_frame::<NoOpRecord>(&mut writer);
+    writer.tags(tags);
+    writer.into_bytes()
+}
+
+/// The note in a stored record, if it is a NoOp record with one.
+fn note_of(value: &Bytes) -> Result<Option<Note>, String> {
+    let framed = Framed::read(value.clone())?;
+    if Some(framed.type_id) != NoOpRecord::TYPE_ID {
+        return Ok(None);
+    }
+    let (frame, mut note) = (Frame::new(framed.body), None);
+    let take = |tag, field: Cursor<'_>| {
+        if tag == NOTE_TAG {
+            note = Some(field.rest().to_vec());
+        }
+        Ok(())
+    };
+    tags(frame.cursor(), take).map_err(|error| wire::Error::from(error).to_string())?;
+    note.map(|json| serde_json::from_slice(&json)).transpose().map_err(|error| format!("a note of the quorum: {error}"))
+}
+
 /// The content of a batch.
 pub(super) enum Content {
+    /// A note of our quorum.
+    Note(Note),
     /// Metadata records.
     Records(Vec<MetadataRecord>),
     /// The id of the controller that becomes leader.
@@ -74,6 +116,16 @@ pub(super) enum Content {
     OtherControl,
 }
 
+impl Content {
+    /// The voters, if the batch changes them.
+    pub(super) fn voters(&self) -> Option<&VotersNote> {
+        match self {
+            Content::Note(Note::Voters(voters)) => Some(voters),
+            _ => None,
+        }
+    }
+}
+
 /// Decodes a batch whose CRC is valid. Batches of the metadata log are never compressed.
 pub(super) fn content(header: &BatchHeader, batch: &[u8]) -> Result<Content, Error> {
     let body = Bytes::copy_from_slice(batch.get(layout::SIZE..).unwrap_or_default());
@@ -81,11 +133,18 @@ pub(super) fn content(header: &BatchHeader, batch: &[u8]) -> Result<Content, Err
     if header.is_control() {
         return control_content(&body, header.records_count).map_err(malformed);
     }
-    let one = |record: Result<records::Record<'_>, records::Error>| {
+    let value = |record: Result<records::Record<'_>, records::Error>| {
         let value = record.map_err(|e| malformed(e.to_string()))?.value.map(|v| body.slice_ref(v));
-        MetadataRecord::decode(value.ok_or_else(|| malformed("a record has no value".into()))?).map_err(malformed)
+        value.ok_or_else(|| malformed("a record has no value".into()))
     };
-    let records = Records::new(&body, header.records_count).map(one).collect::<Result<Vec<_>, _>>()?;
+    let mut values = Records::new(&body, header.records_count).map(value);
+    if header.records_count == 1
+        && let Some(note) = values.next().transpose()?.map(|value| note_of(&value).map_err(malformed)).transpose()?.flatten()
+    {
+        return Ok(Content::Note(note));
+    }
+    let values = Records::new(&body, header.records_count).map(value);
+    let records = values.map(|value| MetadataRecord::decode(value?).map_err(malformed)).collect::<Result<Vec<_>, _>>()?;
     if records.is_empty() { Err(malformed("a batch has no records".into())) } else { Ok(Content::Records(records)) }
 }
 
@@ -111,10 +170,10 @@ fn version_of(value: &Bytes) -> i16 {
 }
 
 /// Encodes a snapshot's file; `last_ms` is the time of the last record that the snapshot contains.
-pub(super) fn encode_snapshot(records: &[MetadataRecord], epoch: i32, last_ms: i64, now_ms: i64) -> Vec<u8> {
+pub(super) fn encode_snapshot(records: &[MetadataRecord], note: &Note, epoch: i32, last_ms: i64, now_ms: i64) -> Vec<u8> {
     let header = SnapshotHeaderRecord { version: CONTROL_VERSION, last_contained_log_timestamp: last_ms };
     let chunks = records.chunks(SNAPSHOT_BATCH_RECORDS).map(|chunk| batch(chunk, now_ms));
-    let all = std::iter::once(control(&header, now_ms)).chain(chunks);
+    let all = [control(&header, now_ms), note_batch(note, now_ms)].into_iter().chain(chunks);
     let mut bytes = Vec::new();
     let mut next = Offset(0);
     for mut batch in all.chain(std::iter::once(control(&SnapshotFooterRecord { version: CONTROL_VERSION }, now_ms))) {
@@ -125,23 +184,35 @@ pub(super) fn encode_snapshot(records: &[MetadataRecord], epoch: i32, last_ms: i
     bytes
 }
 
-/// The records of a snapshot's file, and whether an early release wrote it: those have neither header nor footer, and broker registrations in
+/// The content of a snapshot's file.
+pub(super) struct Stored {
+    /// The records.
+    pub(super) records: Vec<MetadataRecord>,
+    /// The last entry and the voters; snapshots of early releases have none.
+    pub(super) note: Option<Note>,
+    /// How leader epochs are recorded.
+    pub(super) form: Form,
+}
+
+/// The content of a snapshot's file, and whether an early release wrote it: those have neither header nor footer, and broker registrations in
 /// the log before and after them imply leader epochs.
-pub(super) fn read_snapshot(bytes: &[u8]) -> Result<(Vec<MetadataRecord>, Form), Error> {
+pub(super) fn read_snapshot(bytes: &[u8]) -> Result<Stored, Error> {
     let malformed = |error: records::Error| Error::Storage(format!("the snapshot: {error}"));
-    let (mut all, mut form, mut read, mut is_whole) = (Vec::new(), Form::Implied, 0, true);
+    let (mut all, mut noted, mut form, mut read, mut is_whole) = (Vec::new(), None, Form::Implied, 0, true);
     for batch in batches(bytes) {
         let (header, batch) = batch.map_err(malformed)?;
         header.check_crc(batch).map_err(malformed)?;
         match content(&header, batch)? {
             Content::Records(records) => all.extend(records),
+            Content::Note(note) => noted = Some(note),
             Content::SnapshotHeader => (form, is_whole) = (Form::Explicit, false),
             Content::SnapshotFooter => is_whole = true,
             Content::LeaderChange(_) | Content::OtherControl => {}
         }
         read += batch.len();
     }
-    if read == bytes.len() && is_whole { Ok((all, form)) } else { Err(Error::Storage("the snapshot is not whole".into())) }
+    let is_whole = read == bytes.len() && is_whole;
+    if is_whole { Ok(Stored { records: all, note: noted, form }) } else { Err(Error::Storage("the snapshot is not whole".into())) }
 }
 
 /// How leader epochs are recorded in a log.

@@ -30,9 +30,7 @@ macro_rules! metadata_records {
                 let mut writer = Writer::default();
                 match self {
                     $(MetadataRecord::$variant(record) => {
-                        writer.unsigned_varint(FRAME_VERSION);
-                        writer.unsigned_varint(<$record>::TYPE_ID.map_or(0, |id| id as u32));
-                        writer.unsigned_varint(<$record>::MAX_VERSION as u32);
+                        put_frame::<$record>(&mut writer);
                         record.encode(&mut writer, <$record>::MAX_VERSION);
                     })*
                 }
@@ -56,6 +54,13 @@ macro_rules! metadata_records {
             }
         }
     };
+}
+
+/// Writes what stands before a record: frame version, type, and the newest version.
+pub(super) fn put_frame<M: Message>(writer: &mut Writer) {
+    writer.unsigned_varint(FRAME_VERSION);
+    writer.unsigned_varint(M::TYPE_ID.map_or(0, |id| id as u32));
+    writer.unsigned_varint(M::MAX_VERSION as u32);
 }
 
 /// A stored record before it is decoded.
