@@ -256,6 +256,10 @@ impl LogFile {
         if self.entries.is_empty() && self.purged.is_none() {
             self.first = index;
         }
+        if self.purged.is_some_and(|purged| index <= purged.index) {
+            // A snapshot contains it.
+            return Ok(());
+        }
         let (last, next) = (self.state().1, self.next_index());
         assert_eq!(index, next, "an entry is appended after {last:?}");
         assert!(last.is_none_or(|last| epoch_of(&last) <= epoch), "an entry of epoch {epoch} is appended after {last:?}");
@@ -378,7 +382,8 @@ impl LogFile {
         index.and_then(|index| Some(log_id(self.place(index)?.epoch, index))).or(newest)
     }
 
-    fn store_snapshot(
+    /// Stores a snapshot with this last entry.
+    pub(super) fn store_snapshot(
         &mut self,
         end: i64,
         last: LogId,

@@ -13,14 +13,12 @@ use super::{LogEntry, LogFile, LogId, Outcome, Quorum, SnapshotMeta, StorageErro
 use crate::cluster::{CommittedStream, MetadataImage};
 use crate::env::{Env, MemoryDisk};
 
-/// A state machine and the part of the driver: it follows the stream, and writes the snapshots.
+/// A state machine and the part of the driver: it follows the stream, and writes the snapshots. The suite applies entries that are in no log.
 struct Driven {
     machine: Machine,
     store: Store,
     stream: CommittedStream,
     image: MetadataImage,
-    /// The entries that the suite applies are in no log: a snapshot needs them there.
-    applied: Vec<LogEntry>,
 }
 
 /// A builder that lets the driver write a snapshot first.
@@ -28,18 +26,16 @@ struct Building {
     written: Written,
     store: Store,
     image: MetadataImage,
-    applied: Vec<LogEntry>,
+    applied: (Option<LogId>, StoredMembership),
 }
 
 impl RaftSnapshotBuilder<Quorum> for Building {
     async fn build_snapshot(&mut self) -> Result<Snapshot<Quorum>, StorageError> {
-        let (end, epoch, records) = (self.image.offset + 1, self.image.epoch, self.image.to_records());
-        let (snapshot, applied) = (crate::cluster::Snapshot { end, epoch, records, removed: Vec::new() }, std::mem::take(&mut self.applied));
-        let written = self.store.blocking(move |file| {
-            file.append(0, applied)?;
-            file.write_snapshot(&snapshot)
-        });
-        written.await.map_err(unwritable)?;
+        let (end, records) = (self.image.offset + 1, self.image.to_records());
+        let (Some(last), voters) = self.applied.clone() else {
+            return Ok(Snapshot { meta: SnapshotMeta::default(), snapshot: Box::new(StoredSnapshot { bytes: Default::default() }) });
+        };
+        self.store.blocking(move |file| file.store_snapshot(end, last, &voters, &records)).await.map_err(unwritable)?;
         self.written.build_snapshot().await
     }
 }
@@ -56,8 +52,6 @@ impl RaftStateMachine<Quorum> for Driven {
         I: IntoIterator<Item = LogEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries: Vec<LogEntry> = entries.into_iter().collect();
-        self.applied.extend(entries.iter().cloned());
         let outcomes = self.machine.apply(entries).await?;
         while let Ok(committed) = self.stream.try_recv() {
             self.image.apply_committed(&committed);
@@ -66,7 +60,8 @@ impl RaftStateMachine<Quorum> for Driven {
     }
 
     async fn get_snapshot_builder(&mut self) -> Building {
-        let (written, applied) = (self.machine.get_snapshot_builder().await, std::mem::take(&mut self.applied));
+        let written = self.machine.get_snapshot_builder().await;
+        let applied = self.machine.applied_state().await.unwrap();
         Building { written, store: self.store.clone(), image: self.image.clone(), applied }
     }
 
@@ -93,7 +88,7 @@ impl StoreBuilder<Quorum, Store, Driven, tempfile::TempDir> for Stores {
         let file = LogFile::open(&self.0, folder.path(), &committed).map_err(unwritable)?;
         let store = Store::new(file, self.0.workers.clone(), 0);
         let machine = Machine::new(store.clone(), committed, None, 0);
-        let driven = Driven { machine, store: store.clone(), stream, image: MetadataImage::default(), applied: Vec::new() };
+        let driven = Driven { machine, store: store.clone(), stream, image: MetadataImage::default() };
         Ok((folder, store, driven))
     }
 }
@@ -105,6 +100,7 @@ fn the_store_passes_the_suite_of_openraft_on_a_real_disk() {
 
 #[test]
 fn the_store_passes_the_suite_of_openraft_on_a_disk_in_memory() {
-    let disk = Arc::new(MemoryDisk::default());
-    Suite::test_all(Stores(Env { disk, ..Env::real() })).unwrap();
+    let real = Env::real();
+    let disk = Arc::new(MemoryDisk::new(real.clock.clone()));
+    Suite::test_all(Stores(Env { disk, ..real })).unwrap();
 }
