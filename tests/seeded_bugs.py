@@ -131,10 +131,14 @@ BUGS = [
     ("lose the leader epoch in a snapshot", CLUSTER + "partition_image.rs", "leader_epoch: self.leader_epoch,\n            partition_epoch", "leader_epoch: 0,\n            partition_epoch", "lib"),
     ("lose what is only held in a snapshot", CLUSTER + "image.rs", "records.extend(self.held.to_records());", "", "lib"),
     ("trust a snapshot without its end", CLUSTER + "batches.rs", "read == bytes.len() && is_whole", "read == bytes.len() && (is_whole || read > 0)", "lib"),
-    ("start in an epoch that was used", CLUSTER + "metadata_log.rs", "let epoch = self.epoch + 1;", "let epoch = self.epoch.max(1);", "lib"),
-    ("append a proposal that is repeated", CLUSTER + "metadata_log.rs", "epoch != self.epoch || offset != self.log.log_end().0", "epoch != self.epoch || offset > self.log.log_end().0", "lib"),
-    ("convert without the epochs that were implied", CLUSTER + "metadata_log.rs", "self.image.apply_implied(broker.broker_id);", "", "lib"),
-    ("imply epochs after the conversion", CLUSTER + "metadata_log.rs", "                self.convert();\n                self.deliver(Committed::LeaderChange", "                self.deliver(Committed::LeaderChange", "lib"),
+    ("start in an epoch that was used", CLUSTER + "quorum/file.rs", "self.vote.or_else(implied)", "self.vote", "lib"),
+    ("continue an election that was won before a restart", CLUSTER + "quorum/file.rs", "Vote { committed: false, ..*vote }", "*vote", "lib"),
+    ("append a proposal that is repeated", CLUSTER + "quorum/file.rs", "placed.offset != self.end()", "placed.offset > self.end()", "lib"),
+    ("acknowledge an entry of the quorum before its fsync", CLUSTER + "quorum/file.rs", "Ok(self.log.flush()?)\n    }\n\n    fn append_one", "Ok(())\n    }\n\n    fn append_one", "lib"),
+    ("keep a proposal in the log whose place another leader takes", CLUSTER + "quorum/file.rs", "            self.drop_staged()?;\n            if entry.payload", "            self.staged = None;\n            if entry.payload", "lib"),
+    ("write a snapshot without the voters", CLUSTER + "quorum/file.rs", "Note::Snapshot { index: last.index, voters }", "Note::Snapshot { index: last.index, voters: voters.filter(|_| false) }", "lib"),
+    ("convert without the epochs that were implied", CLUSTER + "quorum/replay.rs", "self.image.apply_implied(broker.broker_id);", "", "lib"),
+    ("imply epochs after the conversion", CLUSTER + "quorum/replay.rs", "                self.convert();\n                self.deliver(Committed::LeaderChange", "                self.deliver(Committed::LeaderChange", "lib"),
 ]
 
 

@@ -20,7 +20,7 @@ use super::taken::{self, TakenPorts};
 use super::telemetry::metrics_recorder;
 use super::{Config, Error, Seed};
 use crate::client::Connection;
-use crate::cluster::{self, ClusterHandle, Following, QuorumLog, ProducerIds, Registration};
+use crate::cluster::{self, ClusterHandle, Following, ProducerIds, QuorumLog, Registration};
 use crate::coordinator::{
     GroupCoordinator, KnownTopics, NewProducerIds, OFFSETS_TOPIC, Pending, TRANSACTIONS_TOPIC, TransactionCoordinator,
 };
@@ -76,6 +76,7 @@ impl Broker {
             Software::Dlog => QuorumLog::open(&env, &metadata_path, config.node_id).await?,
             Software::Kafka => QuorumLog::open_beside_kafka(&env, &metadata_path, config.node_id).await?,
         };
+        let quorum = log.view();
         let files_max = env.open_files_max.map_or(FILES_MAX, |limit| limit as usize / 2).min(FILES_MAX) / directories.len();
         let keeping = Keeping { durability: config.durability, files_max };
         let partitions = Arc::new(Partitions::new(env.clone(), directories, lost, keeping));
@@ -111,6 +112,7 @@ impl Broker {
         let transactions = TransactionCoordinator::new(env.clone(), partitions.clone(), groups.clone(), ids, topics, transaction_settings);
         let rooms = Rooms {
             cluster: handle,
+            quorum,
             partitions: partitions.clone(),
             groups: groups.clone(),
             transactions: transactions.clone(),

@@ -65,6 +65,9 @@ pub fn init_logging(level: &str, format: LogFormat, to: LogTo) -> Result<(), Str
     Ok(())
 }
 
+/// The level of libraries that log much at the levels for users of the broker; a filter that names them overrides it.
+const QUIET: &str = "openraft=error";
+
 /// The filter for a text. tracing treats a word that is no level as the name of a module, and would then log all events of that module and no others.
 fn filter(text: &str) -> Result<EnvFilter, String> {
     let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word.trim()));
@@ -77,7 +80,7 @@ fn filter(text: &str) -> Result<EnvFilter, String> {
     };
     match text.split(',').find(|word| !is_sound(word)) {
         Some(word) => Err(refuse(&format!("{word:?} is not a level"))),
-        None => EnvFilter::try_new(text).map_err(|error| refuse(&error.to_string())),
+        None => EnvFilter::try_new(format!("{QUIET},{text}")).map_err(|error| refuse(&error.to_string())),
     }
 }
 

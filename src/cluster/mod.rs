@@ -35,5 +35,5 @@ pub use image::{MetadataImage, TopicImage};
 pub use log::{Committed, CommittedStream, Entry, LeaderChange, Leadership, MetadataLog, NotCommitted, Pending, Proposal, Role, Snapshot};
 pub use partition_image::PartitionImage;
 pub use producer_ids::ProducerIds;
-pub use quorum::{METADATA_TOPIC, QuorumLog};
+pub use quorum::{METADATA_TOPIC, QuorumLog, QuorumState, QuorumView};
 pub use records::MetadataRecord;

@@ -8,7 +8,7 @@ use super::fetch_sessions::FetchSessions;
 use super::limits::{Budgets, ServerLimits};
 use super::metrics::ServerMetrics;
 use super::visits::{Told, Visit, Visits};
-use crate::cluster::{ClusterHandle, ProducerIds};
+use crate::cluster::{ClusterHandle, ProducerIds, QuorumView};
 use crate::coordinator::{GroupCoordinator, TransactionCoordinator};
 use crate::env::Env;
 use crate::partition::{Kind, Partitions, Replica};
@@ -89,6 +89,8 @@ pub struct ServerSettings {
 pub struct Rooms {
     /// Metadata.
     pub cluster: ClusterHandle,
+    /// The voters of the metadata.
+    pub quorum: QuorumView,
     /// The replicas.
     pub partitions: Arc<Partitions>,
     /// Groups.
@@ -112,6 +114,8 @@ pub struct Services {
     pub cluster_id: String,
     /// Metadata.
     pub cluster: ClusterHandle,
+    /// The voters of the metadata.
+    pub quorum: QuorumView,
     /// The replicas.
     pub partitions: Arc<Partitions>,
     /// Groups.
@@ -143,7 +147,7 @@ impl Services {
         settings: ServerSettings,
         metrics: ServerMetrics,
     ) -> Arc<Services> {
-        let Rooms { cluster, partitions, groups, transactions, producer_ids } = rooms;
+        let Rooms { cluster, quorum, partitions, groups, transactions, producer_ids } = rooms;
         let sessions = FetchSessions::new(settings.fetch_sessions_max);
         let budgets = Budgets::of(&settings.limits);
         Arc::new(Services {
@@ -151,6 +155,7 @@ impl Services {
             node_id,
             cluster_id,
             cluster,
+            quorum,
             partitions,
             groups,
             transactions,

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::entry::RaftEntry;
 use tokio::sync::mpsc;
@@ -12,9 +12,7 @@ use tokio::sync::mpsc;
 use super::entry::{LogEntry, Note, Payload, Placed, VotersNote};
 use super::replay::Replay;
 use super::{LogId, Membership, SnapshotMeta, StoredMembership, Vote, epoch_of, log_id, vote};
-use crate::cluster::batches::{
-    Stored, batch, batches_of_file, content, encode_snapshot, read_snapshot, snapshot_name, snapshot_place,
-};
+use crate::cluster::batches::{Stored, batch, batches_of_file, content, encode_snapshot, read_snapshot, snapshot_name, snapshot_place};
 use crate::cluster::{Committed, Error, MetadataRecord, NotCommitted, Proposal, Snapshot};
 use crate::env::{Clock, Disk, Env};
 use crate::model::{LeaderEpoch, Offset};
@@ -49,6 +47,31 @@ struct Place {
     epoch: i32,
 }
 
+/// How far the log is. It has a lock of its own, because that of the file is held while the disk works.
+#[derive(Clone, Default)]
+pub(super) struct Progress(Arc<Mutex<Reached>>);
+
+#[derive(Clone, Default)]
+pub(super) struct Reached {
+    /// The end of the log.
+    pub(super) end: i64,
+    /// The end of what is applied: the high watermark of the metadata.
+    pub(super) committed: i64,
+    /// The changes of the voters that are applied, in order: those since the snapshot, and the last one before it.
+    pub(super) voters: Vec<StoredMembership>,
+}
+
+impl Progress {
+    pub(super) fn get(&self) -> MutexGuard<'_, Reached> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last voters that are applied.
+    pub(super) fn voters(&self) -> StoredMembership {
+        self.get().voters.last().cloned().unwrap_or_default()
+    }
+}
+
 /// The log, its snapshots and the vote. All calls block.
 pub(super) struct LogFile {
     log: Log,
@@ -63,8 +86,7 @@ pub(super) struct LogFile {
     staged: Option<Placed>,
     vote: Option<Vote>,
     pub(super) snapshot: Option<Newest>,
-    /// The changes of the voters that are applied, in order: those since the snapshot, and the last one before it.
-    pub(super) voters: Vec<StoredMembership>,
+    progress: Progress,
     /// The disk has failed: what the file contains may not be durable, and nothing can be committed after it.
     failed: bool,
     /// The log was written by an early release; a snapshot replaces it.
@@ -77,7 +99,10 @@ impl LogFile {
     /// Opens the log in `path`, and delivers everything that it contains. Only a sole voter may do that before an election: what it has is committed.
     pub(super) fn open(env: &Env, path: &Path, deliver: &mpsc::UnboundedSender<Committed>) -> Result<LogFile, Error> {
         let Env { disk, clock, .. } = env.clone();
-        disk.create_dir(path).map_err(unusable(path))?;
+        if !disk.is_dir(path) {
+            disk.create_dir(path).map_err(unusable(path))?;
+            path.parent().map_or(Ok(()), |parent| disk.sync_dir(parent)).map_err(unusable(path))?;
+        }
         refuse_damage(&*disk, path)?;
         let log = open_log(&disk, path, clock.wall_ms())?;
         let vote = vote::read(&*disk, path)?;
@@ -92,7 +117,7 @@ impl LogFile {
             staged: None,
             vote,
             snapshot: None,
-            voters: Vec::new(),
+            progress: Progress::default(),
             failed: false,
             must_convert: false,
             last_ms: 0,
@@ -101,6 +126,11 @@ impl LogFile {
         file.replay(&mut replay)?;
         replay.convert();
         (file.last_ms, file.must_convert) = (replay.last_ms, replay.must_convert);
+        let end = file.end();
+        {
+            let mut reached = file.progress.get();
+            (reached.end, reached.committed) = (end, end);
+        }
         Ok(file)
     }
 
@@ -127,7 +157,7 @@ impl LogFile {
         };
         let last = log_id(epoch, index);
         (self.purged, self.first) = (Some(last), index + 1);
-        self.voters = vec![membership.clone()];
+        self.progress.get().voters = vec![membership.clone()];
         let meta = SnapshotMeta { last_log_id: Some(last), last_membership: membership, snapshot_id: name.to_string() };
         let is_of_several = meta.last_membership.nodes().count() > 1;
         self.snapshot = Some(Newest { end: end.0, meta, name: name.to_string(), records: records.len() as i64 });
@@ -147,7 +177,7 @@ impl LogFile {
             let (content, index) = (content(header, batch)?, self.next_index());
             self.entries.push_back(Place { offset: header.base_offset.0, epoch: header.leader_epoch.0 });
             if let Some(voters) = content.voters() {
-                self.voters.push(StoredMembership::new(Some(log_id(header.leader_epoch.0, index)), voters.membership()));
+                self.progress.get().voters.push(StoredMembership::new(Some(log_id(header.leader_epoch.0, index)), voters.membership()));
             }
             replay.batch(header, content)
         })
@@ -179,9 +209,9 @@ impl LogFile {
         (self.purged, last.or(self.purged))
     }
 
-    /// The last voters that are applied.
-    pub(super) fn last_voters(&self) -> StoredMembership {
-        self.voters.last().cloned().unwrap_or_default()
+    /// How far it is.
+    pub(super) fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     /// The stored vote. A log of a release without Raft has none: its node has voted for itself in the log's epoch.
@@ -278,6 +308,7 @@ impl LogFile {
             self.write(entry.batch(now_ms), epoch, now_ms)?;
         }
         self.entries.push_back(Place { offset, epoch });
+        self.progress.get().end = self.end();
         Ok(())
     }
 
@@ -296,6 +327,7 @@ impl LogFile {
         let Some(place) = self.place(index) else { return Ok(()) };
         self.cut(place.offset)?;
         self.entries.truncate((index - self.first) as usize);
+        self.progress.get().end = place.offset;
         Ok(())
     }
 
@@ -367,9 +399,12 @@ impl LogFile {
         let Snapshot { end, epoch, records, .. } = snapshot;
         let last = self.last_before(*end).ok_or_else(|| Error::Storage(format!("no entry ends at offset {end}")))?;
         assert_eq!(epoch_of(&last), *epoch, "a snapshot up to {end} is of epoch {epoch}, and its last entry is {last}");
-        let at = self.voters.iter().rposition(|voters| voters.log_id().is_none_or(|id| id <= last)).unwrap_or(0);
-        self.voters.drain(..at);
-        let membership = self.voters.first().cloned().unwrap_or_default();
+        let membership = {
+            let voters = &mut self.progress.get().voters;
+            let at = voters.iter().rposition(|voters| voters.log_id().is_none_or(|id| id <= last)).unwrap_or(0);
+            voters.drain(..at);
+            voters.first().cloned().unwrap_or_default()
+        };
         self.store_snapshot(*end, last, &membership, records)?;
         Ok(last)
     }
@@ -429,7 +464,7 @@ impl LogFile {
         let last = meta.last_log_id.filter(|last| epoch_of(last) == epoch).ok_or_else(malformed)?;
         let records = read_snapshot(&snapshot.bytes)?.records;
         self.keep(end.0, last, &meta.last_membership, records.len() as i64, &snapshot.bytes)?;
-        self.voters = vec![meta.last_membership.clone()];
+        *self.progress.get() = Reached { end: end.0, committed: end.0, voters: vec![meta.last_membership.clone()] };
         Ok(Snapshot { end: end.0, epoch, records, removed: Vec::new() })
     }
 
@@ -472,8 +507,8 @@ impl LogFile {
 
     /// The membership before any change: `node` alone.
     pub(super) fn sole_voter(&mut self, node: u64) {
-        if self.last_voters().membership().get_joint_config().is_empty() {
-            self.voters = vec![StoredMembership::new(None, Membership::new(vec![[node].into()], ()))];
+        if self.progress.voters().membership().get_joint_config().is_empty() {
+            self.progress.get().voters = vec![StoredMembership::new(None, Membership::new(vec![[node].into()], ()))];
         }
     }
 }
@@ -519,7 +554,6 @@ fn refuse_damage(disk: &dyn Disk, directory: &Path) -> Result<(), Error> {
     let mut logs = names.iter().filter(|n| n.ends_with(".log"));
     logs.try_for_each(|name| batches_of_file(disk, &directory.join(name), |_, _| Ok(())))
 }
-
 
 fn config() -> LogConfig {
     LogConfig {

@@ -15,10 +15,9 @@ use super::entry::raft_id;
 use super::machine::Machine;
 use super::network::Alone;
 use super::store::Store;
+use super::view::QuorumView;
 use super::{LogFile, METADATA_TOPIC, Outcome, Quorum};
-use crate::cluster::{
-    CommittedStream, Error, Leadership, MetadataLog, NotCommitted, Pending, Proposal, Role, Snapshot, takeover,
-};
+use crate::cluster::{CommittedStream, Error, Leadership, MetadataLog, NotCommitted, Pending, Proposal, Role, Snapshot, takeover};
 use crate::env::{Disk, Env};
 use crate::model::NodeId;
 use crate::storage;
@@ -36,6 +35,11 @@ pub struct QuorumLog {
 }
 
 impl QuorumLog {
+    /// What others may see of the quorum.
+    pub fn view(&self) -> QuorumView {
+        QuorumView::new(self.store.clone(), self.leadership.subscribe())
+    }
+
     /// Opens the log in the log directory and elects `node`; everything that it contains is committed.
     pub async fn open(env: &Env, directory: &Path, node: NodeId) -> Result<(QuorumLog, CommittedStream), Error> {
         QuorumLog::open_at(env, directory.join(format!("{METADATA_TOPIC}-0")), node).await
@@ -55,7 +59,7 @@ impl QuorumLog {
         let id = raft_id(node);
         let mut file = LogFile::open(env, &path, &committed)?;
         file.sole_voter(id);
-        let voters: Vec<u64> = file.last_voters().voter_ids().collect();
+        let voters: Vec<u64> = file.progress().voters().voter_ids().collect();
         if voters != [id] {
             let what = format!("{} belongs to a quorum of the nodes {voters:?}, and this is node {id}", path.display());
             return Err(Error::Storage(what));
@@ -239,7 +243,7 @@ mod tests {
 
     /// Proposes at the end of the log.
     async fn propose(log: &QuorumLog, records: Vec<MetadataRecord>) -> Result<i64, NotCommitted> {
-        let (epoch, offset) = (log.leadership.borrow().epoch, log.store.now(|file| file.end()));
+        let (epoch, offset) = (log.leadership.borrow().epoch, log.view().state().log_end);
         log.propose(Proposal { epoch, offset, records }).await
     }
 

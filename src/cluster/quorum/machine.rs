@@ -34,7 +34,7 @@ impl Machine {
             Payload::LeaderChange(leader) => Committed::LeaderChange(LeaderChange { epoch, offset, leader: leader.unwrap_or(-1) }),
             Payload::Records(records) => Committed::Entry(Entry { epoch, offset, records }),
             Payload::Voters(membership) => {
-                self.store.now(|file| file.voters.push(StoredMembership::new(Some(id), membership)));
+                self.store.progress().get().voters.push(StoredMembership::new(Some(id), membership));
                 nothing()
             }
             Payload::Staged(_) | Payload::Refused => {
@@ -43,6 +43,7 @@ impl Machine {
             }
         };
         (self.applied, self.next) = (Some(id), offset + count);
+        self.store.progress().get().committed = self.next;
         // The reader of the stream may have stopped; the entry is committed all the same.
         let _ = self.committed.send(committed);
         outcome
@@ -53,7 +54,7 @@ impl RaftStateMachine<Quorum> for Machine {
     type SnapshotBuilder = Written;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), StorageError> {
-        Ok((self.applied, self.store.now(|file| file.last_voters())))
+        Ok((self.applied, self.store.progress().voters()))
     }
 
     async fn apply<I>(&mut self, entries: I) -> Result<Vec<Outcome>, StorageError>

@@ -14,6 +14,8 @@
 //! batch counts once openraft appends the entry; see [`LogFile::stage`].
 
 mod entry;
+#[cfg(test)]
+mod faults;
 mod file;
 mod log;
 mod machine;
@@ -22,10 +24,12 @@ mod replay;
 mod store;
 #[cfg(test)]
 mod suite;
+mod view;
 mod vote;
 
-pub use log::QuorumLog;
 pub(super) use entry::{Note, VotersNote};
+pub use log::QuorumLog;
+pub use view::{QuorumState, QuorumView};
 
 use entry::{LogEntry, Outcome, Placed};
 use file::{LogFile, StoredSnapshot};

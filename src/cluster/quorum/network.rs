@@ -33,11 +33,7 @@ impl RaftNetwork<Quorum> for Alone {
         Err(unreachable().into())
     }
 
-    async fn vote(
-        &mut self,
-        _: VoteRequest<u64>,
-        _: RPCOption,
-    ) -> Result<VoteResponse<u64>, RPCError<u64, EmptyNode, RaftError<u64>>> {
+    async fn vote(&mut self, _: VoteRequest<u64>, _: RPCOption) -> Result<VoteResponse<u64>, RPCError<u64, EmptyNode, RaftError<u64>>> {
         Err(unreachable().into())
     }
 

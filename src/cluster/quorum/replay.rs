@@ -92,4 +92,3 @@ impl Implied {
         self.image.apply(&record);
     }
 }
-

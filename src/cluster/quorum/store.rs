@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{AnyError, LogState, OptionalSend, RaftLogReader, StorageIOError};
 
+use super::file::Progress;
 use super::{LogEntry, LogFile, LogId, Quorum, StorageError, Vote};
 use crate::cluster::Error;
 use crate::env::Workers;
@@ -15,13 +16,24 @@ use crate::env::Workers;
 #[derive(Clone)]
 pub(super) struct Store {
     file: Arc<Mutex<LogFile>>,
+    progress: Progress,
     workers: Workers,
     node: u64,
 }
 
 impl Store {
     pub(super) fn new(file: LogFile, workers: Workers, node: u64) -> Store {
-        Store { file: Arc::new(Mutex::new(file)), workers, node }
+        Store { progress: file.progress().clone(), file: Arc::new(Mutex::new(file)), workers, node }
+    }
+
+    /// This node's id.
+    pub(super) fn node(&self) -> i32 {
+        self.node as i32
+    }
+
+    /// How far the log is.
+    pub(super) fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     /// Runs short work on what is in memory.

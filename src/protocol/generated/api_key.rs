@@ -74,6 +74,8 @@ pub enum ApiKey {
     ListPartitionReassignments = 46,
     /// Deletes committed offsets of a group.
     OffsetDelete = 47,
+    /// Shows the metadata quorum (KIP-595).
+    DescribeQuorum = 55,
     /// Changes the levels of features (KIP-584).
     UpdateFeatures = 57,
     /// Describes the brokers of the cluster (KIP-700).
@@ -132,6 +134,7 @@ impl ApiKey {
         ApiKey::IncrementalAlterConfigs,
         ApiKey::ListPartitionReassignments,
         ApiKey::OffsetDelete,
+        ApiKey::DescribeQuorum,
         ApiKey::UpdateFeatures,
         ApiKey::DescribeCluster,
         ApiKey::DescribeProducers,
@@ -181,6 +184,7 @@ impl ApiKey {
             44 => ApiKey::IncrementalAlterConfigs,
             46 => ApiKey::ListPartitionReassignments,
             47 => ApiKey::OffsetDelete,
+            55 => ApiKey::DescribeQuorum,
             57 => ApiKey::UpdateFeatures,
             60 => ApiKey::DescribeCluster,
             61 => ApiKey::DescribeProducers,
@@ -232,6 +236,7 @@ impl ApiKey {
             ApiKey::IncrementalAlterConfigs => "IncrementalAlterConfigs",
             ApiKey::ListPartitionReassignments => "ListPartitionReassignments",
             ApiKey::OffsetDelete => "OffsetDelete",
+            ApiKey::DescribeQuorum => "DescribeQuorum",
             ApiKey::UpdateFeatures => "UpdateFeatures",
             ApiKey::DescribeCluster => "DescribeCluster",
             ApiKey::DescribeProducers => "DescribeProducers",
@@ -282,6 +287,7 @@ impl ApiKey {
             ApiKey::IncrementalAlterConfigs => 1,
             ApiKey::ListPartitionReassignments => 0,
             ApiKey::OffsetDelete => i16::MAX,
+            ApiKey::DescribeQuorum => 0,
             ApiKey::UpdateFeatures => 0,
             ApiKey::DescribeCluster => 0,
             ApiKey::DescribeProducers => 0,
@@ -335,6 +341,7 @@ macro_rules! each_api {
             incremental_alter_configs, IncrementalAlterConfigs, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse;
             list_partition_reassignments, ListPartitionReassignments, ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse;
             offset_delete, OffsetDelete, OffsetDeleteRequest, OffsetDeleteResponse;
+            describe_quorum, DescribeQuorum, DescribeQuorumRequest, DescribeQuorumResponse;
             update_features, UpdateFeatures, UpdateFeaturesRequest, UpdateFeaturesResponse;
             describe_cluster, DescribeCluster, DescribeClusterRequest, DescribeClusterResponse;
             describe_producers, DescribeProducers, DescribeProducersRequest, DescribeProducersResponse;

@@ -18,6 +18,7 @@ pub(super) mod describe_configs;
 pub(super) mod describe_groups;
 pub(super) mod describe_log_dirs;
 pub(super) mod describe_producers;
+pub(super) mod describe_quorum;
 pub(super) mod describe_topic_partitions;
 pub(super) mod describe_transactions;
 pub(super) mod elect_leaders;
