@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use common::logs::log_directory;
-use common::{Client, PATIENCE, start};
+use common::{Client, PATIENCE, start, tasks};
 use dlog::coordinator::{
     GroupCoordinator, GroupSettings, InitRequest, KnownTopics, NewProducerIds, OFFSETS_TOPIC, Pending, TRANSACTIONS_TOPIC,
     TransactionCoordinator, TransactionSettings, TransactionState,
@@ -93,7 +93,8 @@ impl Machine {
         };
         let groups = GroupCoordinator::new(env.clone(), partitions.clone(), groups);
         let (ids, metadata) = (Box::new(Ids(AtomicI64::new(0))), Metadata::default());
-        let transactions = TransactionCoordinator::new(env, partitions.clone(), groups.clone(), ids, Box::new(metadata.clone()), settings);
+        let transactions =
+            TransactionCoordinator::new(env, partitions.clone(), groups.clone(), ids, Box::new(metadata.clone()), settings, tasks());
         groups.load();
         transactions.load();
         let stop = CancellationToken::new();

@@ -50,6 +50,11 @@ impl FailStop {
         self.stop.cancel();
     }
 
+    /// Cancelled when the broker has failed.
+    pub(super) fn failed_token(&self) -> &CancellationToken {
+        &self.failed
+    }
+
     /// The reason why the broker has failed; none if it has not failed.
     pub fn reason(&self) -> Option<&str> {
         self.reason.get().map(String::as_str)

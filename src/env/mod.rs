@@ -11,6 +11,7 @@ mod memory_disk;
 mod network;
 mod real_disk;
 mod system;
+mod tasks;
 mod workers;
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub use system::{
     is_device_failure, listening_process, open_files_max, owner_of, process_use, process_with_file, raise_open_files, tell_service_manager,
     user_and_group,
 };
+pub use tasks::Tasks;
 pub use workers::Workers;
 
 /// The environment of one broker.

@@ -11,7 +11,6 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
 use super::record::{decode, encode};
@@ -19,7 +18,7 @@ use super::shard::{InitRequest, ToComplete, TransactionSettings, TransactionShar
 use super::transaction::{End, Identity, Init, Transaction};
 use crate::coordinator::instances::{Access, Instances, Stored, Term, store};
 use crate::coordinator::{GroupCoordinator, Now, OFFSETS_TOPIC, partition_for};
-use crate::env::Env;
+use crate::env::{Env, Tasks};
 use crate::model::{ProducerId, TopicPartition};
 use crate::partition::{self, Partitions, Replica};
 use crate::protocol::ErrorCode;
@@ -59,8 +58,8 @@ pub struct TransactionCoordinator {
     settings: TransactionSettings,
     env: Env,
     begin: Instant,
-    /// Transactions whose markers are being written.
-    completing: TaskTracker,
+    /// The broker's tasks: some transactions are completed in tasks of their own.
+    tasks: Tasks,
     again: Notify,
 }
 
@@ -73,6 +72,7 @@ impl TransactionCoordinator {
         producer_ids: Box<dyn NewProducerIds>,
         topics: Box<dyn KnownTopics>,
         settings: TransactionSettings,
+        tasks: Tasks,
     ) -> Arc<TransactionCoordinator> {
         Arc::new(TransactionCoordinator {
             instances: Instances::new(TRANSACTIONS_TOPIC, partitions.clone(), settings.partitions),
@@ -83,7 +83,7 @@ impl TransactionCoordinator {
             settings,
             env,
             begin: Instant::now(),
-            completing: TaskTracker::new(),
+            tasks,
             again: Notify::new(),
         })
     }
@@ -259,11 +259,11 @@ impl TransactionCoordinator {
     }
 
     /// Writes the markers immediately if nothing has to be waited for, and otherwise in a task, which continues even if the client disconnects.
-    async fn begin_completing(self: &Arc<Self>, id: &str) -> Option<JoinHandle<()>> {
+    async fn begin_completing(self: &Arc<Self>, id: &str) -> Option<JoinHandle<Option<()>>> {
         let (this, id) = (self.clone(), id.to_string());
         let mut completing: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move { this.complete(&id).await });
         let done = poll_fn(|context| Poll::Ready(completing.as_mut().poll(context).is_ready())).await;
-        (!done).then(|| self.completing.spawn(completing))
+        (!done).then(|| self.tasks.spawn("the end of a transaction", completing))
     }
 
     /// Writes the markers of a decided transaction into all its partitions, and stores that this is complete. If a marker cannot be written now, it
@@ -387,8 +387,6 @@ impl TransactionCoordinator {
             }
         }
         self.instances.resign();
-        self.completing.close();
-        self.completing.wait().await;
     }
 
     fn abort_late(&self) {
