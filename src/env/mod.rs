@@ -5,6 +5,7 @@
 
 mod clock;
 mod disk;
+mod ended;
 mod entropy;
 mod fail_stop;
 mod memory_disk;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use disk::{DIRECT_BLOCK, Disk, File, Lock, Map, OpenMode};
+pub use ended::ended_by;
 pub use entropy::{Entropy, SystemEntropy};
 pub use fail_stop::{FailStop, panic_message};
 pub use memory_disk::{Crash, Cut, MemoryDisk};
