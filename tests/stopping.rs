@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use common::meeting::MeetingDisk;
 use common::{Client, PATIENCE, address, config, fetch_request, produce_request, start};
-use dlog::broker::Broker;
-use dlog::env::{Clock, Env, MemoryDisk, SystemClock};
+use dlog::broker::{Broker, Config};
+use dlog::env::{Clock, Disk, Env, MemoryDisk, SystemClock};
 use dlog::protocol::generated::api_versions::ApiVersionsRequest;
+use dlog::protocol::generated::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
 use dlog::protocol::generated::describe_groups::DescribeGroupsRequest;
 use dlog::protocol::generated::find_coordinator::FindCoordinatorRequest;
 use dlog::protocol::generated::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
@@ -268,4 +270,47 @@ async fn nothing_is_acknowledged_after_an_invariant_has_failed() {
     let error = broker.stop().await.expect_err("the logs are left as they are");
     assert!(error.to_string().contains("the clock is broken"), "{error}");
     assert!(begin.elapsed() < PROMPT, "the stop took {:?}", begin.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tails_are_whole_while_topics_are_deleted() {
+    // At the end of `dlog run` clients may still delete topics. In place of the records of such a topic there was an error.
+    const MEETING: Duration = Duration::from_millis(20);
+    /// The first operations read and write the tail of the topic; later ones only write those of topics that were deleted before.
+    const OPERATIONS: u64 = 12;
+    let disk = MeetingDisk::new(MemoryDisk::new(Arc::new(SystemClock)));
+    let config = Config { keep_deleted: true, ..config(Path::new("/data"), &[]) };
+    let broker = Broker::start(config, Env { disk: Arc::new(disk.clone()), ..Env::real() }).await.unwrap();
+    let mut client = Client::connect(&broker).await;
+    for operation in 0..OPERATIONS {
+        let topic = format!("t{operation}");
+        client.create_topic(&topic, 1, &[]).await;
+        client.produce(&topic, 0, &BatchBuilder::new().record(NewRecord::value(b"text")).build(SystemClock.wall_ms())).await;
+        let (begin, begins) = tokio::sync::oneshot::channel::<()>();
+        let (done, is_done) = std::sync::mpsc::channel::<()>();
+        let mut deleting = Client::connect(&broker).await;
+        let name = topic.clone();
+        let deletion = tokio::spawn(async move {
+            // An error says that the tails are kept, and no operation of this number came.
+            let _ = begins.await;
+            let topics = vec![DeleteTopicState { name: Some(name), ..Default::default() }];
+            let deleted = deleting.call(&DeleteTopicsRequest { topics, timeout_ms: 5000, ..Default::default() }, 6).await;
+            assert_eq!(deleted.responses[0].error_code, 0);
+            let _ = done.send(());
+        });
+        disk.meet_at(operation, move || {
+            let _ = begin.send(());
+            // Where the deletion waits for the operation, that goes on.
+            let _ = is_done.recv_timeout(MEETING);
+        });
+        let folder = format!("/kept/{operation}");
+        tokio::task::block_in_place(|| broker.keep_tails(Path::new(&folder))).unwrap();
+        let operations = disk.end();
+        deletion.await.unwrap();
+        let read = |kind: &str| disk.read(&Path::new(&folder).join(kind).join(format!("{topic}-0.ndjson"))).unwrap_or_default();
+        let text = [read("topics"), read("deleted")].map(|bytes| String::from_utf8(bytes).unwrap());
+        let is_whole = text.iter().any(|text| text.contains("\"text\"")) && !text.iter().any(|text| text.contains("\"error\""));
+        assert!(is_whole, "operation {operation} of {operations:?}: {text:?}");
+    }
+    broker.stop().await.unwrap();
 }
