@@ -68,8 +68,6 @@ BUGS = [
     ("serve who never stops sending", "src/server/connection.rs", "            biased;\n            () = stop.cancelled() => return Err(End::Stopping),\n            frame = self.frame() => frame?,", "            biased;\n            frame = self.frame() => frame?,\n            () = stop.cancelled() => return Err(End::Stopping),", "stopping"),
     ("read a frame to its end at a stop", "src/server/connection.rs", "            () = stop.cancelled() => return Err(End::Stopping),\n            frame = self.frame() => frame?,", "            () = stop.cancelled(), if self.buffer.is_empty() => return Err(End::Stopping),\n            frame = self.frame() => frame?,", "stopping"),
     ("wait for room in the queue at a stop", "src/server/connection.rs", "            () = stop.cancelled() => {}\n        }\n        self.answers()", "        }\n        let _ = stop;\n        self.answers()", "stopping"),
-    ("wait for a group in line at a stop", "src/server/connection.rs", "match stop.run_until_cancelled(&mut work).await {", "match Some((&mut work).await) {", "stopping"),
-    ("wait for the clients of HTTP at a stop", "src/http/pages.rs", "        end.cancel();\n", "", "stopping"),
     ("keep an error of a topic that is deleted", "src/broker/tails.rs", "if replica.is_closed() { Vec::new() } else { vec![json!({ \"error\": error.to_string() })] }", "vec![json!({ \"error\": error.to_string() })]", "stopping"),
     ("truncate a log that is closed", "src/partition/replica.rs", "        drop(running);\n        self.check_open()?;", "        drop(running);", "truncation"),
     ("mark as clean what is not quiet", "src/partition/partitions.rs", "self.close_with(|_| Ok(()))", "self.close_with(|home| Ok(home.log.mark_clean()?))", "truncation"),

@@ -2,9 +2,12 @@
 
 mod common;
 
+use std::future::poll_fn;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -91,14 +94,26 @@ async fn a_stop_does_not_wait_for_a_client_that_does_not_read() {
     for _ in 0..100 {
         client.send(&fetch_request("t", &[(0, 0)], 1, 500), 12).await;
     }
+    // The queue has 64 places, and one more request waits for a place.
+    while fetches(&broker).await < 65 {}
     stops(broker, folder.path()).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_waits_for_its_group_is_answered_at_a_stop() {
-    let folder = tempfile::tempdir().unwrap();
-    let broker = start(folder.path(), &[("group.initial.rebalance.delay.ms", "50000")]).await;
-    let (mut member, mut other) = (Client::connect(&broker).await, Client::connect(&broker).await);
+/// The number of Fetch requests that the broker has executed.
+async fn fetches(broker: &Broker) -> usize {
+    let mut stream = TcpStream::connect(broker.http()).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    let count = text.lines().find_map(|line| line.strip_prefix("dlog_request_seconds_count{request=\"Fetch\"} "));
+    count.map_or(0, |count| count.parse().unwrap())
+}
+
+const LONG_REBALANCE: &[(&str, &str)] = &[("group.initial.rebalance.delay.ms", "50000")];
+
+/// A member that has joined and waits for the others.
+async fn waiting_member(broker: &Broker) -> Client {
+    let (mut member, mut other) = (Client::connect(broker).await, Client::connect(broker).await);
     let find = FindCoordinatorRequest { coordinator_keys: vec!["g".into()], ..Default::default() };
     assert_eq!(member.call(&find, 4).await.coordinators[0].error_code, 0);
     let join = JoinGroupRequest {
@@ -113,6 +128,14 @@ async fn a_member_that_waits_for_its_group_is_answered_at_a_stop() {
     let describe = DescribeGroupsRequest { groups: vec!["g".into()], ..Default::default() };
     let waits = async { while other.call(&describe, 5).await.groups[0].members.is_empty() {} };
     timeout(PATIENCE, waits).await.expect("the member is known in time");
+    member
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_waits_for_its_group_is_answered_at_a_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = start(folder.path(), LONG_REBALANCE).await;
+    let mut member = waiting_member(&broker).await;
     stops(broker, folder.path()).await;
     // Its client looks for the coordinator again, and does not have to wait for its own time-out.
     assert_eq!(member.receive::<JoinGroupRequest>(3).await.1.error_code, ErrorCode::NotCoordinator.code());
@@ -233,6 +256,49 @@ async fn a_stop_under_producers_is_clean_and_keeps_what_was_acknowledged() {
     }
 }
 
+/// The machine's clock, which once waits until it is told to go on.
+struct Waiting {
+    is_armed: AtomicBool,
+    waits: Mutex<Sender<()>>,
+    goes_on: Mutex<Receiver<()>>,
+}
+
+impl Clock for Waiting {
+    fn wall_ms(&self) -> i64 {
+        if self.is_armed.swap(false, Ordering::SeqCst) {
+            self.waits.lock().unwrap().send(()).unwrap();
+            self.goes_on.lock().unwrap().recv().unwrap();
+        }
+        SystemClock.wall_ms()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_stop_is_seen_before_the_next_request_also_if_it_has_arrived() {
+    // A connection looked for the stop only when it had to wait for bytes.
+    const REQUESTS: usize = 1000;
+    let (waits, is_waiting) = channel();
+    let (go_on, goes_on) = channel();
+    let clock = Arc::new(Waiting { is_armed: AtomicBool::new(false), waits: Mutex::new(waits), goes_on: Mutex::new(goes_on) });
+    let env = Env { clock: clock.clone(), disk: Arc::new(MemoryDisk::new(Arc::new(SystemClock))), ..Env::real() };
+    let broker = Broker::start(config(Path::new("/data"), &[]), env).await.unwrap();
+    let mut client = Client::connect(&broker).await;
+    client.create_topic("t", 1, &[]).await;
+    clock.is_armed.store(true, Ordering::SeqCst);
+    client.send_raw(&framed(&produce_request("t", 0, &batch(10), -1), 9, 1).repeat(REQUESTS)).await;
+    // The first request is being executed, and the others have arrived.
+    tokio::task::block_in_place(|| is_waiting.recv().unwrap());
+    let mut stopping = Box::pin(broker.stop());
+    assert!(poll_fn(|context| Poll::Ready(stopping.as_mut().poll(context).is_pending())).await);
+    go_on.send(()).unwrap();
+    stopping.await.unwrap();
+    let mut answers = 0;
+    while client.frame().await.is_some() {
+        answers += 1;
+    }
+    assert!(answers <= 1, "{answers} requests were executed");
+}
+
 /// The machine's clock, which panics once when it is armed: as an invariant that does not hold in one request.
 #[derive(Default)]
 struct OnceBroken(AtomicBool);
@@ -273,19 +339,37 @@ async fn nothing_is_acknowledged_after_an_invariant_has_failed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_waits_is_not_answered_after_an_invariant_has_failed() {
+    let clock = Arc::<OnceBroken>::default();
+    let env = Env { clock: clock.clone(), disk: Arc::new(MemoryDisk::new(Arc::new(SystemClock))), ..Env::real() };
+    let broker = Broker::start(config(Path::new("/data"), LONG_REBALANCE), env).await.unwrap();
+    let mut member = waiting_member(&broker).await;
+    let mut producer = Client::connect(&broker).await;
+    producer.create_topic("t", 1, &[]).await;
+    clock.0.store(true, Ordering::SeqCst);
+    producer.send(&produce_request("t", 0, &batch(10), -1), 9).await;
+    assert!(producer.frame().await.is_none() && member.frame().await.is_none(), "an answer could be wrong");
+    broker.stop().await.expect_err("the logs are left as they are");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tails_are_whole_while_topics_are_deleted() {
     // At the end of `dlog run` clients may still delete topics. In place of the records of such a topic there was an error.
     const MEETING: Duration = Duration::from_millis(20);
-    /// The first operations read and write the tail of the topic; later ones only write those of topics that were deleted before.
+    /// The first operations read and write the tails of the topics; later ones only write those of topics that were deleted before.
     const OPERATIONS: u64 = 12;
     let disk = MeetingDisk::new(MemoryDisk::new(Arc::new(SystemClock)));
     let config = Config { keep_deleted: true, ..config(Path::new("/data"), &[]) };
     let broker = Broker::start(config, Env { disk: Arc::new(disk.clone()), ..Env::real() }).await.unwrap();
     let mut client = Client::connect(&broker).await;
+    let batch = BatchBuilder::new().record(NewRecord::value(b"text")).build(SystemClock.wall_ms());
+    // It is read before the topic that is deleted meanwhile.
+    client.create_topic("a", 1, &[]).await;
+    client.produce("a", 0, &batch).await;
     for operation in 0..OPERATIONS {
         let topic = format!("t{operation}");
         client.create_topic(&topic, 1, &[]).await;
-        client.produce(&topic, 0, &BatchBuilder::new().record(NewRecord::value(b"text")).build(SystemClock.wall_ms())).await;
+        client.produce(&topic, 0, &batch).await;
         let (begin, begins) = tokio::sync::oneshot::channel::<()>();
         let (done, is_done) = std::sync::mpsc::channel::<()>();
         let mut deleting = Client::connect(&broker).await;

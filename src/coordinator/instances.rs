@@ -252,14 +252,14 @@ impl<S> Instances<S> {
         }
         let position = replica.position().ok().filter(|position| position.epoch == term.leader_epoch);
         *status = match (loaded, position) {
-            (Ok(_) | Err(partition::Error::Closed(_)), _) if replica.is_closed() => Status::Absent,
-            (Ok(state), Some(position)) => Status::Active(Box::new(Active { state, replica, term, position })),
+            _ if replica.is_closed() => Status::Absent,
             // The leader epoch was raised during the load.
-            (Ok(_), None) => {
+            (_, None) => {
                 self.outdated.notify_one();
                 Status::Outdated
             }
-            (Err(error), _) => {
+            (Ok(state), Some(position)) => Status::Active(Box::new(Active { state, replica, term, position })),
+            (Err(error), Some(_)) => {
                 error!(topic = self.topic, partition = number, %error, "what a coordinator knows could not be loaded");
                 Status::Failed(Some(term))
             }
