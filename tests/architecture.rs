@@ -62,8 +62,16 @@ const RESERVED: &[(&str, &[&str], &str)] = &[
     ("gauge!(", &["server", "broker"], OF_A_BROKER),
     ("histogram!(", &["server", "broker"], OF_A_BROKER),
     ("thread_local!", &[], OF_A_BROKER),
+    ("tokio::spawn", &["env", "cli"], OF_TASKS),
+    ("spawn_blocking", &["env"], OF_TASKS),
+    ("spawn_on(", &["env"], OF_TASKS),
+    ("TaskTracker", &["env"], OF_TASKS),
+    ("JoinSet", &["env"], OF_TASKS),
+    ("LocalSet", &["env"], OF_TASKS),
+    ("Handle::current", &["env"], OF_TASKS),
 ];
 const OF_THE_SYSTEM: &str = "a function of env::system, which has a body for each operating system";
+const OF_TASKS: &str = "env::Tasks or env::Workers::blocking, so that a panic in it stops the broker";
 const OF_A_BROKER: &str =
     "a value of the broker, since several live in one process: for metrics a handle of its recorder, as in server::ServerMetrics";
 /// What makes a `static` change: brokers in one process would share it. Only a command, of which a process runs one, may have such a thing.

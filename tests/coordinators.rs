@@ -8,15 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use common::logs::log_directory;
-use common::{Client, PATIENCE, start};
+use common::{Client, PATIENCE, start, tasks};
 use dlog::coordinator::{
-    GroupCoordinator, GroupSettings, InitRequest, KnownTopics, NewProducerIds, OFFSETS_TOPIC, Pending, TRANSACTIONS_TOPIC,
+    GroupCoordinator, GroupSettings, InitRequest, JoinRequest, KnownTopics, NewProducerIds, OFFSETS_TOPIC, Pending, TRANSACTIONS_TOPIC,
     TransactionCoordinator, TransactionSettings, TransactionState,
 };
-use dlog::env::{Env, MemoryDisk};
-use dlog::model::{LeaderEpoch, ProducerId, TopicPartition, Uuid};
-use dlog::partition::{Durability, Keeping, NewReplica, Partitions, TopicSettings};
+use dlog::env::{Clock, Env, MemoryDisk, SystemClock, Tasks};
+use dlog::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, TopicPartition, Uuid};
+use dlog::partition::{Durability, Error, Keeping, NewReplica, Origin, Partitions, Position, TopicSettings};
 use dlog::protocol::ErrorCode;
 use dlog::protocol::generated::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
 use dlog::protocol::generated::describe_groups::DescribeGroupsRequest;
@@ -24,7 +25,7 @@ use dlog::protocol::generated::find_coordinator::FindCoordinatorRequest;
 use dlog::protocol::generated::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
 use dlog::protocol::generated::offset_commit::{OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use dlog::protocol::generated::{add_partitions_to_txn, delete_groups, init_producer_id, offset_delete, sync_group, write_txn_markers};
-use dlog::records::{EpochRule, TransactionResult};
+use dlog::records::{BatchBuilder, EpochRule, Marker, NewRecord, TransactionResult};
 use tokio_util::sync::CancellationToken;
 
 struct Ids(AtomicI64);
@@ -48,7 +49,9 @@ impl KnownTopics for Metadata {
 /// Partitions and coordinators without a network.
 struct Machine {
     partitions: Arc<Partitions>,
+    groups: Arc<GroupCoordinator>,
     transactions: Arc<TransactionCoordinator>,
+    tasks: Tasks,
     metadata: Metadata,
     stop: CancellationToken,
 }
@@ -66,17 +69,20 @@ fn create(partitions: &Partitions, topic: &str, id: u8) {
 
 impl Machine {
     fn new() -> Machine {
-        let real = Env::real();
-        let env = Env { disk: Arc::new(MemoryDisk::new(real.clock.clone())), ..real };
+        Machine::with(Arc::new(SystemClock), Durability::Default)
+    }
+
+    fn with(clock: Arc<dyn Clock>, durability: Durability) -> Machine {
+        let env = Env { disk: Arc::new(MemoryDisk::new(clock.clone())), clock, ..Env::real() };
         let directory = log_directory(&env, Path::new("/data")).unwrap();
-        let keeping = Keeping { durability: Durability::Default, files_max: 100 };
+        let keeping = Keeping { durability, files_max: 100 };
         let partitions = Arc::new(Partitions::new(env.clone(), vec![directory], Vec::new(), keeping));
         create(&partitions, OFFSETS_TOPIC, 1);
         create(&partitions, TRANSACTIONS_TOPIC, 2);
         let groups = GroupSettings {
             session_timeout_min_ms: 0,
             session_timeout_max_ms: 60_000,
-            initial_rebalance_delay_ms: 0,
+            initial_rebalance_delay_ms: 1000,
             members_max: 100,
             metadata_bytes_max: 100,
             offsets_retention_ms: i64::MAX >> 1,
@@ -91,14 +97,17 @@ impl Machine {
             verify_partitions: true,
             partitions: 1,
         };
+        let tasks = tasks();
         let groups = GroupCoordinator::new(env.clone(), partitions.clone(), groups);
         let (ids, metadata) = (Box::new(Ids(AtomicI64::new(0))), Metadata::default());
-        let transactions = TransactionCoordinator::new(env, partitions.clone(), groups.clone(), ids, Box::new(metadata.clone()), settings);
+        let transactions =
+            TransactionCoordinator::new(env, partitions.clone(), groups.clone(), ids, Box::new(metadata.clone()), settings, tasks.clone());
         groups.load();
         transactions.load();
         let stop = CancellationToken::new();
-        tokio::spawn(transactions.clone().run(stop.clone()));
-        Machine { partitions, transactions, metadata, stop }
+        tasks.spawn("transactions", transactions.clone().run(stop.clone()));
+        tasks.spawn("groups", groups.clone().run(stop.clone()));
+        Machine { partitions, groups, transactions, tasks, metadata, stop }
     }
 
     /// Decides a transaction with partition 0 of a topic.
@@ -163,6 +172,94 @@ async fn a_transaction_ends_with_the_topic_that_it_is_stored_in() {
     machine.commit("t").await;
     assert_eq!((machine.state(), machine.log_end("t")), (TransactionState::CompleteCommit, 1));
     machine.stop.cancel();
+}
+
+/// Another broker leads in between, and this one leads again.
+fn raise_epoch(partitions: &Partitions, topic: &str) {
+    let replica = partitions.get(topic, 0).unwrap();
+    let epoch = replica.leader_epoch().0;
+    replica.become_follower(LeaderEpoch(epoch + 1)).unwrap();
+    replica.become_leader(LeaderEpoch(epoch + 2), &[]).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_whose_leader_epoch_is_raised_loads_by_itself() {
+    // It was loaded only when a client looked for the coordinator, and until then nobody ended its transactions.
+    let machine = Machine::new();
+    machine.commit("t").await;
+    raise_epoch(&machine.partitions, TRANSACTIONS_TOPIC);
+    raise_epoch(&machine.partitions, OFFSETS_TOPIC);
+    assert!(machine.transactions.has_unloaded() && machine.groups.has_unloaded());
+    create(&machine.partitions, "t", 3);
+    assert_eq!(machine.groups.describe("g"), Err(ErrorCode::CoordinatorLoadInProgress));
+    machine.tries_again().await;
+    assert_eq!((machine.state(), machine.log_end("t")), (TransactionState::CompleteCommit, 1));
+    assert_eq!(machine.groups.describe("g"), Ok(None));
+    machine.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_marker_is_waited_for_and_not_what_was_appended_behind_it() {
+    let machine = Machine::with(Arc::new(SystemClock), Durability::Fsync);
+    create(&machine.partitions, "t", 3);
+    let replica = machine.partitions.get("t", 0).unwrap();
+    let marker =
+        Marker { producer_id: ProducerId(7), producer_epoch: ProducerEpoch(0), result: TransactionResult::Commit, coordinator_epoch: 0 };
+    let (written, position) = machine.transactions.write_marker(replica.id(), &marker, EpochRule::Stays).unwrap().unwrap();
+    assert!(Arc::ptr_eq(&written, &replica));
+    assert_eq!(position, Position { end: Offset(1), epoch: LeaderEpoch(0) });
+    // The group coordinator's partition: the marker's own position, too.
+    let id = TopicPartition::new(OFFSETS_TOPIC, 0);
+    let end = machine.log_end(OFFSETS_TOPIC);
+    let (_, position) = machine.transactions.write_marker(&id, &marker, EpochRule::Stays).unwrap().unwrap();
+    assert_eq!(position.end, Offset(end + 1));
+    // The epoch ends before the marker is committed: it may be truncated, and is written again.
+    raise_epoch(&machine.partitions, "t");
+    let batch = BatchBuilder::new().record(NewRecord::value(b"x")).build(SystemClock.wall_ms());
+    replica.produce(&batch, Origin::Client, None, SystemClock.wall_ms()).unwrap();
+    machine.partitions.commit(0).unwrap();
+    assert!(matches!(written.committed(Position { end: Offset(1), epoch: LeaderEpoch(0) }).await, Err(Error::NotLeader(_))));
+    machine.stop.cancel();
+}
+
+/// The machine's clock, until it is broken: then it panics, as an invariant does that does not hold.
+#[derive(Default)]
+struct BrittleClock(AtomicBool);
+
+impl Clock for BrittleClock {
+    fn wall_ms(&self) -> i64 {
+        assert!(!self.0.load(Ordering::Relaxed), "the clock is broken");
+        SystemClock.wall_ms()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_group_is_answered_when_its_coordinator_panics() {
+    let clock = Arc::<BrittleClock>::default();
+    let machine = Machine::with(clock.clone(), Durability::Default);
+    let request = JoinRequest {
+        group: "g".into(),
+        member_id: String::new(),
+        fresh_id: "m".into(),
+        instance_id: None,
+        client_id: "c".into(),
+        client_host: "h".into(),
+        session_timeout_ms: 50_000,
+        rebalance_timeout_ms: 50_000,
+        protocol_type: "consumer".into(),
+        protocols: vec![("range".into(), Bytes::new())],
+        id_required: false,
+        can_skip_assignment: false,
+    };
+    let groups = machine.groups.clone();
+    let waiting = tokio::spawn(async move { groups.join(request).await });
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    clock.0.store(true, Ordering::Relaxed);
+    let reply = tokio::time::timeout(Duration::from_secs(40), waiting).await.expect("it is answered").unwrap();
+    assert_eq!(reply.error, ErrorCode::NotCoordinator);
+    assert_eq!(machine.groups.describe("g"), Err(ErrorCode::NotCoordinator));
+    machine.tasks.ended().await;
 }
 
 fn join_request() -> JoinGroupRequest {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use common::logs::log_directory;
+use common::tasks;
 use common::transactions::{Style, transactional_batch, visible_of};
 use dlog::coordinator::{
     CommitRequest, GroupCoordinator, GroupSettings, Identity, InitRequest, KnownTopics, NewProducerIds, OFFSETS_TOPIC, OffsetEntry,
@@ -104,7 +105,7 @@ fn open(disk: &MemoryDisk, durability: Durability, epoch: i32) -> Result<Machine
     };
     let groups = GroupCoordinator::new(env.clone(), partitions.clone(), group_settings);
     let ids = Box::new(Ids(AtomicI64::new(i64::from(epoch) * 1000)));
-    let transactions = TransactionCoordinator::new(env, partitions.clone(), groups.clone(), ids, Box::new(AllThere), settings);
+    let transactions = TransactionCoordinator::new(env, partitions.clone(), groups.clone(), ids, Box::new(AllThere), settings, tasks());
     let early = (groups.list().map(drop), transactions.list().map(drop));
     let loading = Err(ErrorCode::CoordinatorLoadInProgress);
     assert_eq!(early, (loading, loading), "a list would not be whole");

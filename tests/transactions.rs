@@ -430,7 +430,7 @@ fn a_late_batch_begins_nothing_behind_the_marker() {
     assert!(replica.begin_verification(me.id).is_none(), "it is open here");
     assert_eq!(send(1, None).unwrap(), 1, "it goes on");
     let marker = Marker { producer_id: me.id, producer_epoch: me.epoch, result: Commit, coordinator_epoch: 0 };
-    assert!(replica.end_transaction(&marker, EpochRule::Stays, NOW).unwrap().is_some());
+    assert!(replica.end_transaction(&marker, EpochRule::Stays, NOW).unwrap().offset.is_some());
     send(2, Some(&late)).expect_err("a marker came since it was asked");
     assert_eq!(replica.view().log_end.0, 3);
     let again = replica.begin_verification(me.id).unwrap();

@@ -4,10 +4,13 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use common::logs::{NOW, log_config, log_directory, rules};
+use common::meeting::MeetingDisk;
 use dlog::env::{Clock, Crash, Disk, Env, ManualClock, MemoryDisk};
 use dlog::model::{LeaderEpoch, NodeId, Offset, ProducerEpoch, ProducerId, TopicPartition, Uuid};
 use dlog::partition::{Appended, Durability, Error, FirstBatch, Keeping, NewReplica, Origin, Partitions, Replica, TopicSettings};
@@ -229,8 +232,13 @@ const SYNCED: Keeping = Keeping { durability: Durability::Fsync, files_max: 1000
 
 /// A disk in memory with the partitions 0 and 1 of a topic.
 fn partitions(disk: &MemoryDisk, keeping: Keeping, epoch: i32, own: &[(&str, &str)]) -> Arc<Partitions> {
+    partitions_on(Arc::new(disk.clone()), keeping, epoch, own).0
+}
+
+/// With the number of bytes that were scanned.
+fn partitions_on(disk: Arc<dyn Disk>, keeping: Keeping, epoch: i32, own: &[(&str, &str)]) -> (Arc<Partitions>, u64) {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW));
-    let env = Env { clock, disk: Arc::new(disk.clone()), ..Env::real() };
+    let env = Env { clock, disk, ..Env::real() };
     let directory = log_directory(&env, Path::new(DATA)).expect("the directory opens");
     let partitions = Partitions::new(env, vec![directory], Vec::new(), keeping);
     let own: BTreeMap<String, String> = own.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
@@ -241,8 +249,9 @@ fn partitions(disk: &MemoryDisk, keeping: Keeping, epoch: i32, own: &[(&str, &st
         settings: TopicSettings::of(&own, &BTreeMap::new()),
         is_known: epoch > 0,
     };
-    assert_eq!(partitions.lead(vec![new(0), new(1)]).replicas, 2);
-    Arc::new(partitions)
+    let recovered = partitions.lead(vec![new(0), new(1)]);
+    assert_eq!(recovered.replicas, 2);
+    (Arc::new(partitions), recovered.scanned_bytes)
 }
 
 fn memory_disk() -> MemoryDisk {
@@ -387,6 +396,72 @@ fn a_truncation_meets_commits_and_flushes() {
         let again = self::partitions(&disk.after(after), keeping, 999, &[]);
         assert_eq!(values(&again.get("t", 0).unwrap()), expected);
     }
+}
+
+/// Runs `first`, and `second` on another thread from the operation of this number on; returns whether there was one.
+fn meet(disk: &MeetingDisk, operation: u64, first: impl FnOnce(), second: impl FnOnce() + Send) -> bool {
+    /// Where the second waits for the first, that goes on.
+    const MEETING: Duration = Duration::from_millis(15);
+    let (begin, begins) = channel::<()>();
+    let (done, is_done) = channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // An error says that the first has ended.
+            let _ = begins.recv();
+            second();
+            let _ = done.send(());
+        });
+        disk.meet_at(operation, move || {
+            let _ = begin.send(());
+            let _ = is_done.recv_timeout(MEETING);
+        });
+        first();
+        disk.end().len() as u64 > operation
+    })
+}
+
+#[test]
+fn a_truncation_meets_a_stop() {
+    // Whichever comes first: the next start finds a clean stop, and either the whole log or the truncated one.
+    for (keeping, truncates_first) in [(SYNCED, true), (SYNCED, false), (Keeping::default(), true), (Keeping::default(), false)] {
+        for operation in 0.. {
+            let disk = MeetingDisk::new(memory_disk());
+            let (partitions, _) = partitions_on(Arc::new(disk.clone()), keeping, 0, &[("segment.bytes", "300")]);
+            let replica = partitions.get("t", 0).unwrap();
+            let mut expected: Vec<String> = (0..8).map(|at| format!("{at}")).collect();
+            expected.iter().for_each(|value| drop(produce(&replica, "k", value)));
+            partitions.commit(0).unwrap();
+            replica.become_follower(LeaderEpoch(1)).unwrap();
+            let truncated = Mutex::new(None);
+            let truncate = || *truncated.lock().unwrap() = Some(partitions.truncate(&replica, Offset(5)));
+            let stop = || partitions.close().expect("a clean stop");
+            let met = if truncates_first { meet(&disk, operation, truncate, stop) } else { meet(&disk, operation, stop, truncate) };
+            match truncated.into_inner().unwrap().expect("it has ended") {
+                Ok(end) => expected.truncate(end.0 as usize),
+                Err(Error::Closed(_)) => {}
+                Err(error) => panic!("operation {operation}: {error}"),
+            }
+            assert!(!partitions.is_offline() && disk.exists(&Path::new(DATA).join(".kafka_cleanshutdown")), "operation {operation}");
+            drop((partitions, replica));
+            let (again, scanned_bytes) = partitions_on(Arc::new(disk.disk().clone()), keeping, 2, &[]);
+            assert_eq!((values(&again.get("t", 0).unwrap()), scanned_bytes), (expected, 0), "operation {operation}");
+            if !met {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stop_that_is_not_quiet_leaves_no_mark_and_loses_nothing() {
+    let disk = memory_disk();
+    let partitions = partitions(&disk, SYNCED, 0, &[]);
+    let replica = partitions.get("t", 0).unwrap();
+    produce(&replica, "k", "1");
+    partitions.close_unmarked().unwrap();
+    assert!(!disk.exists(&Path::new(DATA).join(".kafka_cleanshutdown")));
+    let again = self::partitions(&disk.after(Crash::Power), SYNCED, 1, &[]);
+    assert_eq!(values(&again.get("t", 0).unwrap()), ["1"]);
 }
 
 #[test]

@@ -1,16 +1,14 @@
 //! Starts, runs and stops a broker.
 
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::task::{JoinHandle, JoinSet};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::{error, info};
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{error, info, warn};
 
 use super::directories::open_directories;
 use super::maintenance::{commit, compact, maintain};
@@ -24,7 +22,7 @@ use crate::cluster::{self, ClusterHandle, Following, ProducerIds, QuorumLog, Reg
 use crate::coordinator::{
     GroupCoordinator, KnownTopics, NewProducerIds, OFFSETS_TOPIC, Pending, TRANSACTIONS_TOPIC, TransactionCoordinator,
 };
-use crate::env::{Env, FailStop, Listener, container_gateway};
+use crate::env::{Env, FailStop, Listener, Tasks, container_gateway};
 use crate::http::{self, AllowedHosts, Pages};
 use crate::model::{ProducerId, TopicPartition};
 use crate::partition::{Keeping, Partitions};
@@ -35,8 +33,10 @@ use crate::storage::{self, Cleaner, Software, Start};
 
 /// The maximum number of open segment files, if the broker's limit of open files is at least twice as high.
 const FILES_MAX: usize = 10_000;
-/// The deadline for the parts of a broker to stop.
+/// The deadline for each part of a broker to stop by itself. Connections need 2 s at most.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// The deadline for tasks that were aborted.
+const ABORT_PATIENCE: Duration = Duration::from_secs(1);
 /// The buffer size of the connection between the broker and itself that seeds it.
 const SEED_PIPE_BYTES: usize = 64 << 10;
 /// How often observations are sorted into the buckets of histograms.
@@ -50,14 +50,15 @@ pub struct Broker {
     http: SocketAddr,
     stop: CancellationToken,
     fail_stop: FailStop,
-    tasks: TaskTracker,
+    tasks: Tasks,
     pub(super) env: Env,
     pub(super) partitions: Arc<Partitions>,
     pub(super) groups: Arc<GroupCoordinator>,
     pub(super) deleted: Arc<DeletedTails>,
-    controller: JoinHandle<()>,
-    /// Run for as long as a request may wait for a commit.
-    committing: JoinSet<()>,
+    controller: Tasks,
+    /// Run for as long as a request may wait for a commit, until `commits_end` is dropped.
+    committing: Tasks,
+    commits_end: DropGuard,
 }
 
 impl Broker {
@@ -83,18 +84,17 @@ impl Broker {
         let committers = partitions.committers().into_iter();
         let stop = CancellationToken::new();
         let fail_stop = FailStop::new(stop.clone());
-        let committing: JoinSet<()> = committers
-            .map(|at| {
-                let (fail_stop, committer) = (fail_stop.clone(), commit(partitions.clone(), env.workers.clone(), at));
-                async move { fail_stop.guard("commit", Box::pin(committer)).await.unwrap_or_default() }
-            })
-            .collect();
+        let (tasks, commits_end) = (Tasks::new(fail_stop.clone()), CancellationToken::new());
+        let committing = tasks.another();
+        committers.for_each(|at| {
+            committing.spawn("commit", commit(partitions.clone(), env.workers.clone(), at, commits_end.clone()));
+        });
+        let commits_end = commits_end.drop_guard();
         let node = config.node_id.0;
         let (endpoints, rack) = (bound.iter().filter_map(registered).collect(), config.server.rack.clone());
         let registration = Registration { id: node, incarnation: env.entropy.uuid(), endpoints, rack, log_dirs };
-        let following = Following { partitions: partitions.clone(), workers: env.workers.clone(), broker: node };
+        let following = Following { partitions: partitions.clone(), workers: env.workers.clone(), broker: node, tasks: tasks.clone() };
         let (handle, controller) = cluster::start(Box::new(log), committed, config.controller.clone(), following, registration).await?;
-        let controller = tokio::spawn(watch_controller(controller, fail_stop.clone()));
         let cluster = handle.clone();
         let mut group_settings = config.groups.clone();
         if let Some(topic) = cluster.image().topic(OFFSETS_TOPIC) {
@@ -109,7 +109,8 @@ impl Broker {
         let producer_ids = Arc::new(ProducerIds::new(handle.clone(), node));
         let ids = Box::new(IdsOfCluster(producer_ids.clone()));
         let topics = Box::new(TopicsOfCluster(handle.clone()));
-        let transactions = TransactionCoordinator::new(env.clone(), partitions.clone(), groups.clone(), ids, topics, transaction_settings);
+        let transactions =
+            TransactionCoordinator::new(env.clone(), partitions.clone(), groups.clone(), ids, topics, transaction_settings, tasks.clone());
         let rooms = Rooms {
             cluster: handle,
             quorum,
@@ -128,28 +129,23 @@ impl Broker {
             let _ = services.before_deletion.set(Box::new(move |replica| deleted.remember(replica)));
         }
 
-        let tasks = TaskTracker::new();
         let loading = (groups.clone(), transactions.clone());
-        let (workers, watching) = (env.workers.clone(), fail_stop.clone());
-        let loaded = tasks.spawn(async move {
+        let workers = env.workers.clone();
+        let loaded = tasks.spawn("loading", async move {
             let load = move || {
                 loading.0.load();
                 loading.1.load();
                 loading.1.abort_orphans();
             };
-            watching.guard("loading", Box::pin(workers.blocking(load))).await
+            workers.blocking(load).await
         });
-        let spawn = |part: &'static str, work: Part| {
-            let fail_stop = fail_stop.clone();
-            tasks.spawn(async move { fail_stop.guard(part, work).await });
-        };
-        spawn("groups", Box::pin(groups.clone().run(stop.clone())));
-        spawn("transactions", Box::pin(transactions.run(stop.clone())));
-        spawn("metrics", Box::pin(empty_histograms(counted.clone(), stop.clone())));
-        spawn("maintenance", Box::pin(maintain(partitions.clone(), env.workers.clone(), config.clone(), stop.clone())));
+        tasks.spawn("groups", groups.clone().run(stop.clone()));
+        tasks.spawn("transactions", transactions.run(stop.clone()));
+        tasks.spawn("metrics", empty_histograms(counted.clone(), stop.clone()));
+        tasks.spawn("maintenance", maintain(partitions.clone(), env.workers.clone(), config.clone(), stop.clone()));
         if let Some(cleaner) = &config.cleaner {
             let map = Cleaner::new(&*env.entropy, cleaner.map_bytes);
-            spawn("compaction", Box::pin(compact(partitions.clone(), env.workers.clone(), map, cleaner.clone(), stop.clone())));
+            tasks.spawn("compaction", compact(partitions.clone(), env.workers.clone(), map, cleaner.clone(), stop.clone()));
         }
         plant_in(&services, &config, loaded, &stop).await.inspect_err(|_| stop.cancel())?;
         let (mut listeners, mut advertised) = (Vec::new(), Vec::new());
@@ -158,13 +154,12 @@ impl Broker {
                 advertised.push((endpoint.name.clone(), format!("{host}:{port}")));
             }
             listeners.push((endpoint.name.clone(), listener.local_address().map_err(|e| Error::Close(e.to_string()))?));
-            let serving = server::serve(listener, endpoint, services.clone(), stop.clone(), fail_stop.clone());
-            spawn("a listener", Box::pin(serving));
+            tasks.spawn("a listener", server::serve(listener, endpoint, services.clone(), stop.clone(), tasks.clone()));
         }
         if !is_fresh {
             services.visits.expect_old_clients(tokio::time::Instant::now());
         }
-        tasks.spawn(services.visits.clone().watch(stop.clone()));
+        tasks.spawn("visits", services.visits.clone().watch(stop.clone()));
         let ready = Arc::new(AtomicBool::new(true));
         let http = http_listener.local_address().map_err(|e| Error::Close(e.to_string()))?;
         let hosts = allowed_hosts(&config, &advertised);
@@ -185,16 +180,30 @@ impl Broker {
         };
         let not_ready = pages.ready.clone();
         let (http_stop, stopping) = (stop.clone(), stop.clone());
-        tasks.spawn(async move {
+        tasks.spawn("HTTP", async move {
             if let Err(error) = http::serve(http_listener, pages, http_stop).await {
                 error!(%error, "HTTP stopped");
             }
         });
-        tasks.spawn(async move {
+        tasks.spawn("readiness", async move {
             stopping.cancelled().await;
             not_ready.store(false, Ordering::Release);
         });
-        Ok(Broker { listeners, advertised, http, stop, fail_stop, tasks, env, partitions, groups, deleted, controller, committing })
+        Ok(Broker {
+            listeners,
+            advertised,
+            http,
+            stop,
+            fail_stop,
+            tasks,
+            env,
+            partitions,
+            groups,
+            deleted,
+            controller,
+            committing,
+            commits_end,
+        })
     }
 
     /// Names and addresses of the listeners, as they were bound.
@@ -217,37 +226,54 @@ impl Broker {
         self.fail_stop.failed().await
     }
 
-    /// Stops: accepts no more connections, sends the pending responses, and closes the logs. The logs of a failed broker are left as they are.
+    /// Stops: accepts no more connections, sends the pending responses, and closes the logs. Parts that do not end by themselves are aborted. The logs
+    /// of a failed broker are left as they are.
     pub async fn stop(self) -> Result<(), Error> {
         self.stop.cancel();
-        self.tasks.close();
         drop(self.groups);
-        if tokio::time::timeout(STOP_PATIENCE, self.tasks.wait()).await.is_err() {
-            return Err(Error::Close("connections did not end in time".into()));
-        }
-        // The last task dropped the last handle of the controller, which now closes the metadata log and ends.
-        let closed = tokio::time::timeout(STOP_PATIENCE, self.controller).await;
-        closed.map_err(|_| Error::Close("the controller did not end in time".into()))?.map_err(|e| Error::Close(e.to_string()))?;
-        drop(self.committing);
+        // In this order: commits end after the last request that may wait for one, and the last task drops the last handle of the controller, which
+        // then closes the metadata log.
+        let mut is_quiet = end("connections and tasks", &self.tasks).await != End::Never;
+        drop(self.commits_end);
+        is_quiet &= end("commits", &self.committing).await != End::Never;
+        // A controller that was aborted has not closed the metadata log.
+        is_quiet &= end("the controller", &self.controller).await == End::ByItself;
+        // A failure is the cause of whatever else went wrong.
         if let Some(reason) = self.fail_stop.reason() {
             return Err(Error::Failed(reason.to_string()));
         }
+        // The work of an aborted task on a blocking thread goes on.
+        is_quiet &= tokio::time::timeout(STOP_PATIENCE, self.env.workers.idle()).await.is_ok();
         let partitions = self.partitions;
+        if !is_quiet {
+            // A thread that did not end may hold a lock that closing waits for.
+            let closing = self.env.workers.blocking(move || partitions.close_unmarked());
+            let outcome = tokio::time::timeout(STOP_PATIENCE, closing).await;
+            warn!(?outcome, "the logs are closed while something may still be at work on them");
+            return Err(Error::Close("a part of the broker did not end in time".into()));
+        }
         let closed = self.env.workers.blocking(move || partitions.close()).await;
         closed.map_err(|e| Error::Close(e.to_string()))?.map_err(|e| Error::Close(e.to_string()))
     }
 }
 
-/// A part of the broker that runs until the broker stops.
-type Part = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// How tasks have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    ByItself,
+    Aborted,
+    /// They hold a thread.
+    Never,
+}
 
-/// Waits for the controller's end. A broker cannot run without its controller.
-async fn watch_controller(controller: JoinHandle<()>, fail_stop: FailStop) {
-    if let Err(error) = controller.await
-        && let Ok(panic) = error.try_into_panic()
-    {
-        fail_stop.fail("the controller", &*panic);
+/// Waits until tasks have ended, and aborts them if they do not end by themselves.
+async fn end(what: &'static str, tasks: &Tasks) -> End {
+    if tokio::time::timeout(STOP_PATIENCE, tasks.ended()).await.is_ok() {
+        return End::ByItself;
     }
+    warn!(part = what, "a part of the broker did not end in time and is aborted");
+    tasks.abort();
+    if tokio::time::timeout(ABORT_PATIENCE, tasks.ended()).await.is_ok() { End::Aborted } else { End::Never }
 }
 
 /// Producer ids from the cluster's controller.

@@ -94,10 +94,9 @@ fn retain(partitions: &Partitions, expiration_ms: i64) {
     }
 }
 
-/// Commits the records written to a directory: one commit for everything that was written while the disk was busy.
-pub(super) async fn commit(partitions: Arc<Partitions>, workers: Workers, directory: usize) {
-    loop {
-        partitions.commit_due(directory).await;
+/// Commits the records written to a directory until told to end: one commit for everything that was written while the disk was busy.
+pub(super) async fn commit(partitions: Arc<Partitions>, workers: Workers, directory: usize, end: CancellationToken) {
+    while end.run_until_cancelled(partitions.commit_due(directory)).await.is_some() {
         let committing = partitions.clone();
         match workers.blocking(move || committing.commit(directory)).await {
             Ok(Ok(())) => {}

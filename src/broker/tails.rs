@@ -117,9 +117,11 @@ impl Broker {
     }
 }
 
-/// The last records as lines; a line with an error if they cannot be read.
+/// The last records as lines; a line with an error if they cannot be read. Nothing of a partition that is deleted while it is read: its records were
+/// [remembered](DeletedTails::remember) before.
 fn text_of(replica: &Replica) -> String {
-    let lines = tail(replica).unwrap_or_else(|error| vec![json!({ "error": error.to_string() })]);
+    let lines =
+        tail(replica).unwrap_or_else(|error| if replica.is_closed() { Vec::new() } else { vec![json!({ "error": error.to_string() })] });
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 

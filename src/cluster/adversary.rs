@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::driver::start_with;
 use super::follower::{Follow, When};
@@ -16,6 +17,7 @@ use super::{
     MetadataRecord, MorePartitions, NewTopic, NotCommitted, Operation, Pending, Proposal, Registration, Replication, Resource, Response,
     Role, Snapshot, TopicRef,
 };
+use crate::env::{FailStop, Tasks};
 use crate::model::Uuid;
 
 const NODES: usize = 3;
@@ -224,7 +226,8 @@ struct Play {
     chance: Chance,
     quorum: Arc<Mutex<Quorum>>,
     handles: Vec<ClusterHandle>,
-    drivers: Vec<JoinHandle<()>>,
+    drivers: Vec<JoinHandle<Option<()>>>,
+    tasks: Tasks,
     /// The offset that each node published last.
     shown: Vec<i64>,
     told: Told,
@@ -252,7 +255,8 @@ impl Play {
         let quorum = Arc::new(Mutex::new(quorum));
         let chance = Chance(seed);
         let (handles, drivers, shown) = (Vec::new(), Vec::new(), vec![-1; NODES]);
-        let mut play = Play { chance, quorum, handles, drivers, shown, told: Told::default(), asked: 0 };
+        let tasks = Tasks::new(FailStop::new(CancellationToken::new()));
+        let mut play = Play { chance, quorum, handles, drivers, tasks, shown, told: Told::default(), asked: 0 };
         for node in 0..NODES {
             let (handle, driver) = play.start(node).await;
             play.handles.push(handle);
@@ -262,7 +266,7 @@ impl Play {
     }
 
     /// Starts a node. Its log contains the delivered items, or a snapshot of everything.
-    async fn start(&mut self, node: usize) -> (ClusterHandle, JoinHandle<()>) {
+    async fn start(&mut self, node: usize) -> (ClusterHandle, JoinHandle<Option<()>>) {
         let (stream, received) = mpsc::unbounded_channel();
         let leadership = {
             let mut quorum = lock(&self.quorum);
@@ -293,7 +297,7 @@ impl Play {
             topic_defaults: BTreeMap::new(),
         };
         let follower = Arc::new(Shows(image.clone()));
-        start_with(Box::new(log), received, settings, image, follower, None).await.unwrap()
+        start_with(Box::new(log), received, settings, image, follower, None, &self.tasks).await.unwrap()
     }
 
     async fn step(&mut self) {
@@ -360,7 +364,7 @@ impl Play {
 
     fn ask(&self, node: usize, event: Event) {
         let (handle, told) = (self.handles[node].clone(), self.told.clone());
-        tokio::spawn(async move {
+        self.tasks.spawn("a request", async move {
             let answer = handle.submit(event.clone()).await;
             let shown = handle.image().offset;
             told.lock().unwrap().push((event, answer, shown));

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tracing::{debug, error, warn};
 
 use super::follower::{Follow, Follower, When};
@@ -17,6 +18,7 @@ use super::{
     Committed, CommittedStream, Controller, ControllerSettings, Error, Event, Following, Leadership, MetadataImage, MetadataLog,
     MetadataRecord, NotCommitted, Pending, Proposal, Registration, Response, Role, Snapshot,
 };
+use crate::env::Tasks;
 use crate::model::Uuid;
 
 /// The capacity of the mailbox in events; senders wait when it is full.
@@ -50,18 +52,20 @@ impl ClusterHandle {
     }
 }
 
-/// Replays the log, registers this broker, opens the partitions that it leads, and starts the controller. The task ends when all handles are
-/// dropped.
+/// Replays the log, registers this broker, opens the partitions that it leads, and starts the controller. The returned task ends when all handles
+/// are dropped.
 pub async fn start(
     log: Box<dyn MetadataLog>,
     stream: CommittedStream,
     settings: ControllerSettings,
     following: Following,
     registration: Registration,
-) -> Result<(ClusterHandle, tokio::task::JoinHandle<()>), Error> {
+) -> Result<(ClusterHandle, Tasks), Error> {
     let image: Arc<ArcSwap<MetadataImage>> = Arc::default();
+    let tasks = following.tasks.another();
     let follower = Follower::new(image.clone(), following, settings.topic_defaults.clone());
-    start_with(log, stream, settings, image, Arc::new(follower), Some(registration)).await
+    let (handle, _) = start_with(log, stream, settings, image, Arc::new(follower), Some(registration), &tasks).await?;
+    Ok((handle, tasks))
 }
 
 /// Like [`start`], with any follower; without a registration it does not wait until this node leads.
@@ -72,7 +76,8 @@ pub(super) async fn start_with(
     image: Arc<ArcSwap<MetadataImage>>,
     follower: Arc<dyn Follow>,
     registration: Option<Registration>,
-) -> Result<(ClusterHandle, tokio::task::JoinHandle<()>), Error> {
+    tasks: &Tasks,
+) -> Result<(ClusterHandle, JoinHandle<Option<()>>), Error> {
     let (mailbox, mut letters) = mpsc::channel(MAILBOX_EVENTS);
     let handle = ClusterHandle { mailbox, image };
     let mut driver = Driver {
@@ -99,7 +104,8 @@ pub(super) async fn start_with(
     driver.followed.0 = driver.committed.offset;
     driver.when = When::Running;
     driver.snapshot_if_due().await;
-    Ok((handle, tokio::spawn(driver.run(letters))))
+    // A broker cannot run without its controller: a panic stops it.
+    Ok((handle, tasks.spawn("the controller", driver.run(letters))))
 }
 
 struct Driver {

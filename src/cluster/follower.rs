@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
 use super::{Error, MetadataImage, Pending};
-use crate::env::Workers;
+use crate::env::{Tasks, Workers};
 use crate::model::{LeaderEpoch, TopicPartition, Uuid};
 use crate::partition::{self, NewReplica, Partitions, Retired, TopicSettings, setting_behind};
 
@@ -22,6 +21,8 @@ pub struct Following {
     pub workers: Workers,
     /// This broker's id.
     pub broker: i32,
+    /// The broker's tasks.
+    pub tasks: Tasks,
 }
 
 /// Brings the broker's state in line with the image. Calls do not overlap; the image is published when a call returns.
@@ -58,7 +59,7 @@ pub(super) struct Follower {
     /// The defaults of topics from the broker's configuration.
     topic_defaults: BTreeMap<String, String>,
     /// Background removals of deleted partitions. Several may run at once: each removes what one change of the metadata deleted.
-    removals: TaskTracker,
+    removals: Tasks,
     /// Stops the removals between two partitions.
     stop: CancellationToken,
 }
@@ -85,10 +86,9 @@ impl Follow for Follower {
     fn close(&self) -> Pending<()> {
         // The next start removes what is left of deleted topics.
         self.stop.cancel();
-        self.removals.close();
         let removals = self.removals.clone();
         Box::pin(async move {
-            removals.wait().await;
+            removals.ended().await;
             Ok(())
         })
     }
@@ -97,7 +97,7 @@ impl Follow for Follower {
 impl Follower {
     /// Publishes each image in `image` once the partitions match it.
     pub(super) fn new(image: Arc<ArcSwap<MetadataImage>>, following: Following, topic_defaults: BTreeMap<String, String>) -> Follower {
-        let (removals, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (removals, stop) = (following.tasks.another(), CancellationToken::new());
         Follower { image, following, topic_defaults, removals, stop }
     }
 
@@ -142,7 +142,7 @@ impl Follower {
                 error!(%error, "deleted partitions could not be removed; the next start tries again");
             }
         };
-        self.removals.spawn(removal);
+        self.removals.spawn("the removal of deleted partitions", removal);
     }
 
     /// Applies changed settings to the replicas of their topics.

@@ -4,12 +4,13 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 use tracing::error;
 
 use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Uuid};
-use crate::partition::{self, Origin, Partitions, Position, Replica, Verification};
+use crate::partition::{self, Appended, Partitions, Position, Replica, Verification};
 use crate::protocol::ErrorCode;
-use crate::records::{BatchBuilder, NewRecord};
+use crate::records::{BatchBuilder, EpochRule, Marker, NewRecord};
 
 /// The maximum bytes of keys and values in one batch; a longer list of records is split into several batches.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -40,10 +41,12 @@ enum Status<S> {
     Loading(Term),
     /// Loaded: requests are served.
     Active(Box<Active<S>>),
-    /// The partition does not exist on this broker.
+    /// Its term has ended, and the instance of the new term is not loaded yet: [`Instances::outdated`] requests that.
+    Outdated,
+    /// This broker does not lead the partition.
     Absent,
-    /// The partition is on this broker and cannot be read.
-    Failed,
+    /// The partition is on this broker and could not be read in this term, or could not be opened.
+    Failed(Option<Term>),
     /// The broker is stopping: nothing is loaded any more.
     Resigned,
 }
@@ -70,6 +73,8 @@ pub(super) struct Active<S> {
     /// The replica that stores them.
     pub(super) replica: Arc<Replica>,
     term: Term,
+    /// The end of the last record that was read or stored, in the epoch of the term.
+    position: Position,
 }
 
 impl<S> Active<S> {
@@ -78,31 +83,89 @@ impl<S> Active<S> {
         self.term
     }
 
-    /// The position up to which records are stored. It is read under the instance's lock; waiting for it does not hold the lock.
+    /// Everything that the instance has read and stored. Waiting for it does not hold the instance's lock.
     pub(super) fn stored(&self) -> Stored {
-        Stored::until_now(&self.replica)
+        Stored { replica: self.replica.clone(), position: self.position }
+    }
+
+    /// Stores records in as few batches as possible; returns the offset of each record.
+    pub(super) fn store(
+        &mut self,
+        records: &[KeyValue],
+        transaction: Option<InTransaction<'_>>,
+        now_ms: i64,
+    ) -> Result<Vec<Offset>, ErrorCode> {
+        let mut offsets = Vec::with_capacity(records.len());
+        let mut rest = records;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = |(key, value): &&KeyValue| {
+                let before = bytes;
+                bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
+                before == 0 || bytes <= BATCH_BYTES
+            };
+            let (batch, after) = rest.split_at(rest.iter().take_while(fits).count());
+            rest = after;
+            let appended = self.store_batch(batch, transaction, now_ms)?;
+            let (first, before) = (appended.base_offset, offsets.last().copied());
+            assert!(before.is_none_or(|before| before < first), "{} gave offset {first} after {before:?}", self.replica.id());
+            offsets.extend((0..batch.len() as i64).map(|at| first.plus(at)));
+            self.position = appended.position;
+        }
+        Ok(offsets)
+    }
+
+    fn store_batch(&self, records: &[KeyValue], transaction: Option<InTransaction<'_>>, now_ms: i64) -> Result<Appended, ErrorCode> {
+        let replica = &self.replica;
+        let mut builder =
+            records.iter().fold(BatchBuilder::new(), |builder, (key, value)| builder.record(NewRecord::keyed(key, value.as_deref())));
+        let mut verification = None;
+        if let Some(of) = transaction {
+            builder = builder.producer(of.producer_id.0, of.producer_epoch.0, -1).transactional();
+            verification = of.verification;
+        }
+        match replica.append_in(self.term.leader_epoch, builder.build_own(now_ms), verification, now_ms) {
+            Ok(appended) => Ok(appended),
+            Err(partition::Error::Closed(_) | partition::Error::NotLeader(_)) => Err(ErrorCode::NotCoordinator),
+            Err(partition::Error::Storage(partition::StorageError::ProducerFenced { .. })) => Err(ErrorCode::InvalidProducerEpoch),
+            Err(partition::Error::Storage(partition::StorageError::TransactionState { .. })) => Err(ErrorCode::InvalidTxnState),
+            Err(error) => {
+                error!(%error, partition = %replica.id(), "a coordinator's record could not be stored");
+                Err(ErrorCode::CoordinatorNotAvailable)
+            }
+        }
+    }
+
+    /// Writes the marker of a transaction; returns its position.
+    pub(super) fn end_transaction(&mut self, marker: &Marker, rule: EpochRule, now_ms: i64) -> Result<Position, partition::Error> {
+        let ended = self.replica.end_transaction(marker, rule, now_ms)?;
+        // In another epoch the instance is outdated, and what it has stored is not known to be stored any more.
+        if ended.position.epoch == self.term.leader_epoch {
+            self.position = ended.position;
+        }
+        Ok(ended.position)
     }
 
     fn is_current(&self) -> bool {
-        !self.replica.is_closed() && self.replica.leader_epoch() == self.term.leader_epoch
+        !self.replica.is_closed() && self.replica.is_leader() && self.replica.leader_epoch() == self.term.leader_epoch
     }
 }
 
-/// A position up to which a replica has stored records.
+/// A position up to which a replica has stored records, in the epoch in which they were stored: in a later epoch they may have been truncated, and
+/// then other records are below the same offset.
 ///
 /// It holds the replica and not the partition's name: if the topic is deleted and created again during a wait, commits of the new partition must not
 /// acknowledge records that were written to the old one.
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
     replica: Arc<Replica>,
-    /// The log end offset with its epoch; none if the replica is not the leader.
-    position: Option<Position>,
+    position: Position,
 }
 
 impl Stored {
-    /// The replica's current position.
-    pub(super) fn until_now(replica: &Arc<Replica>) -> Stored {
-        Stored { replica: replica.clone(), position: replica.position().ok() }
+    /// The position of an append to this replica.
+    pub(super) fn at(replica: Arc<Replica>, position: Position) -> Stored {
+        Stored { replica, position }
     }
 
     /// Waits until all of it is committed, so that a power loss cannot revert a change that was acknowledged.
@@ -111,7 +174,7 @@ impl Stored {
             partition::Error::Closed(_) | partition::Error::NotLeader(_) => ErrorCode::NotCoordinator,
             _ => ErrorCode::CoordinatorNotAvailable,
         };
-        self.replica.committed(self.position.ok_or(ErrorCode::NotCoordinator)?).await.map_err(failed)
+        self.replica.committed(self.position).await.map_err(failed)
     }
 }
 
@@ -123,12 +186,13 @@ pub(super) struct Instances<S> {
     topic: &'static str,
     partitions: Arc<Partitions>,
     all: Vec<Mutex<Status<S>>>,
+    outdated: Notify,
 }
 
 impl<S> Instances<S> {
     /// Creates the instances; none is loaded yet.
     pub(super) fn new(topic: &'static str, partitions: Arc<Partitions>, count: i32) -> Instances<S> {
-        Instances { topic, partitions, all: (0..count).map(|_| Mutex::new(Status::Unloaded)).collect() }
+        Instances { topic, partitions, all: (0..count).map(|_| Mutex::new(Status::Unloaded)).collect(), outdated: Notify::new() }
     }
 
     /// The number of partitions of the topic.
@@ -153,13 +217,13 @@ impl<S> Instances<S> {
         let mut status = self.lock(number);
         let replica = match self.partitions.find(self.topic, number) {
             _ if matches!(*status, Status::Resigned) => return None,
-            Ok(replica) if !replica.is_closed() => replica,
+            Ok(replica) if !replica.is_closed() && replica.is_leader() => replica,
             Ok(_) | Err(partition::Error::Unknown(_)) => {
                 *status = Status::Absent;
                 return None;
             }
             Err(_) => {
-                *status = Status::Failed;
+                *status = Status::Failed(None);
                 return None;
             }
         };
@@ -186,19 +250,43 @@ impl<S> Instances<S> {
         if !matches!(&*status, Status::Loading(loading) if *loading == term) {
             return;
         }
-        *status = match loaded {
-            Ok(state) if !replica.is_closed() => Status::Active(Box::new(Active { state, replica, term })),
-            Ok(_) | Err(partition::Error::Closed(_)) => Status::Absent,
-            Err(error) => {
+        let position = replica.position().ok().filter(|position| position.epoch == term.leader_epoch);
+        *status = match (loaded, position) {
+            _ if replica.is_closed() => Status::Absent,
+            // The leader epoch was raised during the load.
+            (_, None) => {
+                self.outdated.notify_one();
+                Status::Outdated
+            }
+            (Ok(state), Some(position)) => Status::Active(Box::new(Active { state, replica, term, position })),
+            (Err(error), Some(_)) => {
                 error!(topic = self.topic, partition = number, %error, "what a coordinator knows could not be loaded");
-                Status::Failed
+                Status::Failed(Some(term))
             }
         };
     }
 
-    /// Whether a partition on this broker has not been loaded, which happens if its topic was not created by this coordinator.
+    /// Whether a partition that this broker leads has not been loaded in its current term: its topic was not created by this coordinator, or its
+    /// leader epoch was raised. Before the first load, which the broker's start begins, there is none.
     pub(super) fn has_unloaded(&self) -> bool {
-        (0..self.count()).any(|number| matches!(*self.lock(number), Status::Absent) && self.partitions.get(self.topic, number).is_some())
+        (0..self.count()).any(|number| self.is_unloaded(number))
+    }
+
+    fn is_unloaded(&self, number: i32) -> bool {
+        let replica = self.partitions.get(self.topic, number).filter(|replica| !replica.is_closed() && replica.is_leader());
+        let Some(term) = replica.map(|replica| Term::of(&replica)) else { return false };
+        match &*self.lock(number) {
+            Status::Absent | Status::Outdated => true,
+            Status::Loading(loading) => *loading != term,
+            Status::Active(active) => active.term != term,
+            Status::Failed(tried) => *tried != Some(term),
+            Status::Unloaded | Status::Resigned => false,
+        }
+    }
+
+    /// Waits until an instance must be loaded because the leader epoch of its partition was raised.
+    pub(super) async fn outdated(&self) {
+        self.outdated.notified().await;
     }
 
     /// Drops the instances of deleted partitions, which ends all waits for them.
@@ -221,15 +309,18 @@ impl<S> Instances<S> {
             Status::Active(active) if active.is_current() => return Ok(Access(status)),
             // Dropping the instance drops the senders of all waiting requests.
             Status::Active(active) if active.replica.is_closed() => *status = Status::Absent,
-            Status::Active(_) => *status = Status::Unloaded,
+            Status::Active(_) => {
+                *status = Status::Outdated;
+                self.outdated.notify_one();
+            }
             _ => {}
         }
         Err(match &*status {
             Status::Absent if self.partitions.get(self.topic, number).is_some() => Silence::Untouched,
             Status::Absent => Silence::Absent,
-            Status::Failed => Silence::Failed,
+            Status::Failed(_) => Silence::Failed,
             Status::Resigned => Silence::Resigned,
-            Status::Unloaded | Status::Loading(_) | Status::Active(_) => Silence::Loading,
+            Status::Unloaded | Status::Outdated | Status::Loading(_) | Status::Active(_) => Silence::Loading,
         })
     }
 
@@ -243,8 +334,21 @@ impl<S> Instances<S> {
         (0..self.count()).for_each(|number| *self.lock(number) = Status::Resigned);
     }
 
+    /// Resigns when the result is dropped: also if the task that owns the instances panics or is dropped.
+    pub(super) fn resign_at_end(&self) -> impl Drop + '_ {
+        ResignsAtEnd(self)
+    }
+
     fn lock(&self, number: i32) -> MutexGuard<'_, Status<S>> {
         self.all[number as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct ResignsAtEnd<'a, S>(&'a Instances<S>);
+
+impl<S> Drop for ResignsAtEnd<'_, S> {
+    fn drop(&mut self) {
+        self.0.resign();
     }
 }
 
@@ -278,52 +382,6 @@ pub(super) struct InTransaction<'a> {
     pub(super) producer_epoch: ProducerEpoch,
     /// Allows the transaction to begin in this partition; see [`Replica::append`].
     pub(super) verification: Option<&'a Verification>,
-}
-
-/// Stores records in as few batches as possible; returns the offset of each record.
-pub(super) fn store(
-    replica: &Replica,
-    records: &[KeyValue],
-    transaction: Option<InTransaction<'_>>,
-    now_ms: i64,
-) -> Result<Vec<Offset>, ErrorCode> {
-    let mut offsets = Vec::with_capacity(records.len());
-    let mut rest = records;
-    while !rest.is_empty() {
-        let mut bytes = 0;
-        let fits = |(key, value): &&KeyValue| {
-            let before = bytes;
-            bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
-            before == 0 || bytes <= BATCH_BYTES
-        };
-        let (batch, after) = rest.split_at(rest.iter().take_while(fits).count());
-        rest = after;
-        let first = store_batch(replica, batch, transaction, now_ms)?;
-        let before = offsets.last().copied();
-        assert!(before.is_none_or(|before| before < first), "{} gave offset {first} after {before:?}", replica.id());
-        offsets.extend((0..batch.len() as i64).map(|at| first.plus(at)));
-    }
-    Ok(offsets)
-}
-
-fn store_batch(replica: &Replica, records: &[KeyValue], transaction: Option<InTransaction<'_>>, now_ms: i64) -> Result<Offset, ErrorCode> {
-    let mut builder =
-        records.iter().fold(BatchBuilder::new(), |builder, (key, value)| builder.record(NewRecord::keyed(key, value.as_deref())));
-    let mut verification = None;
-    if let Some(of) = transaction {
-        builder = builder.producer(of.producer_id.0, of.producer_epoch.0, -1).transactional();
-        verification = of.verification;
-    }
-    match replica.append(builder.build_own(now_ms), Origin::Coordinator, verification, now_ms) {
-        Ok(appended) => Ok(appended.base_offset),
-        Err(partition::Error::Closed(_) | partition::Error::NotLeader(_)) => Err(ErrorCode::NotCoordinator),
-        Err(partition::Error::Storage(partition::StorageError::ProducerFenced { .. })) => Err(ErrorCode::InvalidProducerEpoch),
-        Err(partition::Error::Storage(partition::StorageError::TransactionState { .. })) => Err(ErrorCode::InvalidTxnState),
-        Err(error) => {
-            error!(%error, partition = %replica.id(), "a coordinator's record could not be stored");
-            Err(ErrorCode::CoordinatorNotAvailable)
-        }
-    }
 }
 
 #[cfg(test)]
@@ -364,10 +422,12 @@ mod tests {
         let _left = partitions.delete(&[TOPIC.into()]);
     }
 
-    fn put(partitions: &Partitions) -> Stored {
-        let replica = partitions.get(TOPIC, 0).unwrap();
-        store(&replica, &[(Bytes::from_static(b"k"), None)], None, NOW).unwrap();
-        Stored::until_now(&replica)
+    /// Loads the instance, and stores a record.
+    fn put(instances: &Instances<Uuid>) -> Stored {
+        instances.load(|replica| Ok(replica.topic_id()));
+        let mut access = instances.access(0).unwrap();
+        access.store(&[(Bytes::from_static(b"k"), None)], None, NOW).unwrap();
+        access.stored()
     }
 
     /// The id of the topic that the instance was loaded from, or why it cannot serve requests.
@@ -445,13 +505,82 @@ mod tests {
         // KAFKA-20115: a write is pending when its topic is deleted. The wait was for the partition's name, so a commit of the new topic acknowledged
         // the write, and data that the client believed to be stored was lost.
         let partitions = partitions(Durability::Fsync);
+        let instances = Instances::new(TOPIC, partitions.clone(), 1);
         create(&partitions, 1);
-        let pending = put(&partitions);
+        let pending = put(&instances);
         delete(&partitions);
         create(&partitions, 2);
-        let fresh = put(&partitions);
+        let fresh = put(&instances);
         partitions.commit(0).unwrap();
         assert_eq!(fresh.settled().await, Ok(()));
         assert_eq!(pending.settled().await, Err(ErrorCode::NotCoordinator));
+    }
+
+    /// Another broker leads in between, and this one leads again; the log is truncated to `end` meanwhile.
+    fn raise_epoch(partitions: &Partitions, end: i64) {
+        let replica = partitions.get(TOPIC, 0).unwrap();
+        let epoch = replica.leader_epoch().0;
+        replica.become_follower(LeaderEpoch(epoch + 1)).unwrap();
+        partitions.truncate(&replica, Offset(end)).unwrap();
+        replica.become_leader(LeaderEpoch(epoch + 2), &[]).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_raised_leader_epoch_outdates_an_instance_and_has_it_loaded() {
+        // Its groups answered for ever that they are being loaded: only a partition that was absent was loaded.
+        let partitions = partitions(Durability::Default);
+        let instances = Instances::new(TOPIC, partitions.clone(), 1);
+        create(&partitions, 1);
+        let load = || instances.load(|replica| Ok(replica.topic_id()));
+        load();
+        assert!(!instances.has_unloaded());
+        raise_epoch(&partitions, 0);
+        assert!(instances.has_unloaded(), "before anybody looks");
+        assert_eq!(loaded_from(&instances), Err(Silence::Loading));
+        instances.outdated().await;
+        assert!(instances.has_unloaded(), "after somebody looked");
+        load();
+        assert!(loaded_from(&instances).is_ok() && !instances.has_unloaded());
+        // Raised during a load: what was read is discarded.
+        raise_epoch(&partitions, 0);
+        instances.load(|replica| {
+            raise_epoch(&partitions, 0);
+            Ok(replica.topic_id())
+        });
+        assert_eq!((loaded_from(&instances), instances.has_unloaded()), (Err(Silence::Loading), true));
+        instances.outdated().await;
+        load();
+        assert!(loaded_from(&instances).is_ok());
+        // A follower is no coordinator, and loads nothing.
+        partitions.get(TOPIC, 0).unwrap().become_follower(LeaderEpoch(99)).unwrap();
+        assert_eq!(loaded_from(&instances), Err(Silence::Loading), "until it is noticed");
+        load();
+        assert_eq!((loaded_from(&instances), instances.has_unloaded()), (Err(Silence::Untouched), false));
+    }
+
+    #[tokio::test]
+    async fn a_wait_is_for_what_the_instance_stored_in_its_own_epoch() {
+        // The wait was for the log end in the epoch at the time of the wait, so it acknowledged a record that was truncated.
+        let partitions = partitions(Durability::Fsync);
+        let instances = Instances::new(TOPIC, partitions.clone(), 1);
+        create(&partitions, 1);
+        instances.load(|replica| Ok(replica.topic_id()));
+        let mut access = instances.access(0).unwrap();
+        let record = [(Bytes::from_static(b"k"), None)];
+        access.store(&record, None, NOW).unwrap();
+        raise_epoch(&partitions, 0);
+        let stored = access.stored();
+        assert_eq!(access.store(&record, None, NOW), Err(ErrorCode::NotCoordinator), "decided upon what is not stored any more");
+        drop(access);
+        let fresh = put(&instances);
+        partitions.commit(0).unwrap();
+        assert_eq!((stored.settled().await, fresh.settled().await), (Err(ErrorCode::NotCoordinator), Ok(())));
+        // And a record behind its own does not delay it.
+        let own = put(&instances);
+        partitions.commit(0).unwrap();
+        let batch = BatchBuilder::new().record(NewRecord::value(b"x")).build_own(NOW);
+        partitions.get(TOPIC, 0).unwrap().append(batch, partition::Origin::Coordinator, None, NOW).unwrap();
+        let settled = tokio::time::timeout(std::time::Duration::ZERO, own.settled()).await;
+        assert_eq!(settled, Ok(Ok(())));
     }
 }

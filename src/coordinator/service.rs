@@ -13,7 +13,7 @@ use tracing::{debug, error, info};
 
 use super::group::Now;
 use super::history::Happening;
-use super::instances::{self, InTransaction, Instances, KeyValue, Silence, Stored, store};
+use super::instances::{self, InTransaction, Instances, KeyValue, Silence, Stored};
 use super::join::{JoinReply, JoinRequest, SyncReply, SyncRequest};
 use super::member::LeavingMember;
 use super::offsets::{CommitRequest, Committed};
@@ -22,7 +22,7 @@ use super::shard::{Commits, GroupSettings, GroupView, Outcome, Place, Reply, Sha
 use super::transactions::Identity;
 use crate::env::Env;
 use crate::model::{Offset, ProducerId, TopicPartition};
-use crate::partition::{self, Partitions, Replica, Verification};
+use crate::partition::{self, Partitions, Position, Replica, Verification};
 use crate::protocol::ErrorCode;
 use crate::records::{EpochRule, Marker};
 
@@ -148,9 +148,9 @@ impl GroupCoordinator {
         stored
     }
 
-    fn store(&self, active: &Active, records: &[GroupRecord], of: Option<InTransaction<'_>>) -> Result<Vec<Offset>, ErrorCode> {
+    fn store(&self, active: &mut Active, records: &[GroupRecord], of: Option<InTransaction<'_>>) -> Result<Vec<Offset>, ErrorCode> {
         let pairs: Vec<KeyValue> = records.iter().map(|record| (record.key(), record.value())).collect();
-        store(&active.replica, &pairs, of, self.env.clock.wall_ms())
+        active.store(&pairs, of, self.env.clock.wall_ms())
     }
 
     /// Stores records and then applies them; records that are part of a transaction take effect once that is committed.
@@ -265,19 +265,19 @@ impl GroupCoordinator {
     }
 
     /// Ends a producer's transaction in a partition of the offsets topic: writes the marker there, and then applies or discards the offsets of the
-    /// transaction. The outer error is returned if this partition is not loaded here now.
+    /// transaction. Returns the marker's position. The outer error is returned if this partition is not loaded here now.
     pub fn end_transaction(
         &self,
         partition: i32,
         marker: &Marker,
         rule: EpochRule,
-    ) -> Result<Result<Option<Offset>, partition::Error>, ErrorCode> {
+    ) -> Result<Result<(Arc<Replica>, Position), partition::Error>, ErrorCode> {
         let mut access = self.instances.access(partition)?;
-        let ended = access.replica.end_transaction(marker, rule, self.env.clock.wall_ms());
+        let ended = access.end_transaction(marker, rule, self.env.clock.wall_ms());
         if ended.is_ok() {
             access.state.shard.end_transaction(marker.producer_id, marker.result);
         }
-        Ok(ended)
+        Ok(ended.map(|position| (access.replica.clone(), position)))
     }
 
     /// The partition that stores a group.
@@ -392,6 +392,7 @@ impl GroupCoordinator {
 
     /// Calls the shards at their deadlines until told to stop; then resigns, which ends all waits for groups.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let _resigns = self.instances.resign_at_end();
         loop {
             let next = self.instances.active().map(|(_, access)| access.state.shard.next_deadline_ms()).min();
             let wake_at = next.map(|ms| self.begin + Duration::from_millis(ms.max(0) as u64));
@@ -400,11 +401,18 @@ impl GroupCoordinator {
                 biased;
                 () = stop.cancelled() => break,
                 () = self.earlier.notified() => {}
+                () = self.instances.outdated() => self.load_again().await,
                 () = async { match wake_at { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {}
             }
             self.tick();
         }
-        self.instances.resign();
+    }
+
+    async fn load_again(self: &Arc<Self>) {
+        let this = self.clone();
+        if let Err(error) = self.env.workers.blocking(move || this.load()).await {
+            error!(%error, "groups could not be loaded in a new leader epoch");
+        }
     }
 
     fn tick(&self) {

@@ -29,7 +29,7 @@ impl FailStop {
 
     /// Runs a part of the broker. If it panics, the broker stops and the result is none. The part is on the heap: as a plain argument, this future
     /// would contain it twice, which matters with ten thousand connections.
-    pub async fn guard<T>(&self, part: &str, mut work: Pin<Box<impl Future<Output = T> + ?Sized>>) -> Option<T> {
+    pub(super) async fn guard<T>(&self, part: &str, mut work: Pin<Box<impl Future<Output = T> + ?Sized>>) -> Option<T> {
         let outcome = std::future::poll_fn(|context| {
             // A future that has panicked is not polled again, so its inconsistent state is never used.
             match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
@@ -42,12 +42,17 @@ impl FailStop {
     }
 
     /// Stops the broker because a part of it has panicked. Only the first reason is kept.
-    pub fn fail(&self, part: &str, panic: &(dyn Any + Send)) {
+    pub(super) fn fail(&self, part: &str, panic: &(dyn Any + Send)) {
         let reason = format!("{part}: {}", panic_message(panic));
         error!(part, reason, "an invariant of the broker does not hold: the broker stops");
         let _ = self.reason.set(reason);
         self.failed.cancel();
         self.stop.cancel();
+    }
+
+    /// Cancelled when the broker has failed.
+    pub(super) fn failed_token(&self) -> &CancellationToken {
+        &self.failed
     }
 
     /// The reason why the broker has failed; none if it has not failed.

@@ -5,18 +5,21 @@
 
 mod clock;
 mod disk;
+mod ended;
 mod entropy;
 mod fail_stop;
 mod memory_disk;
 mod network;
 mod real_disk;
 mod system;
+mod tasks;
 mod workers;
 
 use std::sync::Arc;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use disk::{DIRECT_BLOCK, Disk, File, Lock, Map, OpenMode};
+pub use ended::ended_by;
 pub use entropy::{Entropy, SystemEntropy};
 pub use fail_stop::{FailStop, panic_message};
 pub use memory_disk::{Crash, Cut, MemoryDisk};
@@ -30,6 +33,7 @@ pub use system::{
     is_device_failure, listening_process, open_files_max, owner_of, process_use, process_with_file, raise_open_files, tell_service_manager,
     user_and_group,
 };
+pub use tasks::Tasks;
 pub use workers::Workers;
 
 /// The environment of one broker.

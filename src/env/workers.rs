@@ -13,12 +13,17 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, spawn_blocking, yield_now};
 use tokio::time::sleep;
+use tokio_util::task::TaskTracker;
 
 use super::Entropy;
 
 /// The threads; they end with the last clone.
 #[derive(Clone)]
-pub struct Workers(Kind);
+pub struct Workers {
+    kind: Kind,
+    /// The blocking work in progress.
+    blocking: TaskTracker,
+}
 
 #[derive(Clone)]
 enum Kind {
@@ -47,31 +52,35 @@ struct EventLoop {
 }
 
 impl Workers {
+    fn new(kind: Kind) -> Workers {
+        Workers { kind, blocking: TaskTracker::new() }
+    }
+
     /// No separate threads: connections are served in the caller's runtime, as in a test.
     pub fn none() -> Workers {
-        Workers(Kind::Caller)
+        Workers::new(Kind::Caller)
     }
 
     /// One thread per core of the machine.
     pub fn per_core() -> io::Result<Workers> {
         let count = std::thread::available_parallelism().map_or(1, usize::from);
         let loops = (0..count).map(start).collect::<io::Result<_>>()?;
-        Ok(Workers(Kind::PerCore(Arc::new(Threads { loops, next: AtomicUsize::new(0) }))))
+        Ok(Workers::new(Kind::PerCore(Arc::new(Threads { loops, next: AtomicUsize::new(0) }))))
     }
 
     /// One thread for everything, including blocking work: for a simulation, in which nothing may depend on the speed of another thread.
     pub fn inline() -> Workers {
-        Workers(Kind::Inline(None))
+        Workers::new(Kind::Inline(None))
     }
 
     /// Like [`Workers::inline`], but blocking work starts after a random delay of at most `most`, as on a thread that is busy or waits for a disk.
     pub fn inline_late(entropy: Arc<dyn Entropy>, most: Duration) -> Workers {
-        Workers(Kind::Inline(Some(Arc::new(Late { most, entropy }))))
+        Workers::new(Kind::Inline(Some(Arc::new(Late { most, entropy }))))
     }
 
     /// The number of threads.
     pub fn count(&self) -> usize {
-        match &self.0 {
+        match &self.kind {
             Kind::PerCore(threads) => threads.loops.len(),
             Kind::Caller | Kind::Inline(_) => 1,
         }
@@ -79,7 +88,7 @@ impl Workers {
 
     /// The event loop of the next connection, round robin.
     pub fn next(&self) -> Handle {
-        match &self.0 {
+        match &self.kind {
             Kind::PerCore(threads) => threads.loops[threads.next.fetch_add(1, Ordering::Relaxed) % threads.loops.len()].handle.clone(),
             Kind::Caller | Kind::Inline(_) => Handle::current(),
         }
@@ -87,11 +96,18 @@ impl Workers {
 
     /// Runs blocking work on a thread that may block. If the work panics, so does the caller: an error only means that the process ends.
     pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
-        match &self.0 {
-            Kind::PerCore(_) | Kind::Caller => match spawn_blocking(work).await {
-                Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
-                result => result,
-            },
+        match &self.kind {
+            Kind::PerCore(_) | Kind::Caller => {
+                let in_progress = self.blocking.token();
+                let work = move || {
+                    let _in_progress = in_progress;
+                    work()
+                };
+                match spawn_blocking(work).await {
+                    Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+                    result => result,
+                }
+            }
             Kind::Inline(late) => {
                 // Lets other tasks run first, as they might if this were another thread.
                 match late {
@@ -101,6 +117,13 @@ impl Workers {
                 Ok(work())
             }
         }
+    }
+
+    /// Waits until no blocking work is in progress. It goes on after the task that waited for it was dropped.
+    pub async fn idle(&self) {
+        self.blocking.close();
+        self.blocking.wait().await;
+        self.blocking.reopen();
     }
 }
 
@@ -122,4 +145,21 @@ fn start(number: usize) -> io::Result<EventLoop> {
     };
     std::thread::Builder::new().name(format!("connections-{number}")).spawn(body)?;
     Ok(EventLoop { handle, _stop: stop })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn blocking_work_of_a_dropped_task_is_waited_for() {
+        let workers = Workers::none();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let mut work = Box::pin(workers.blocking(move || ended.recv().is_err()));
+        assert!(std::future::poll_fn(|context| std::task::Poll::Ready(work.as_mut().poll(context).is_pending())).await);
+        drop(work);
+        assert!(tokio::time::timeout(Duration::from_millis(20), workers.idle()).await.is_err());
+        drop(end);
+        workers.idle().await;
+    }
 }

@@ -19,12 +19,14 @@ use super::metrics::exposition;
 use super::{doctor, groups, home, lists, wait};
 use crate::cluster::ClusterHandle;
 use crate::coordinator::GroupCoordinator;
-use crate::env::{ByteStream, Clock, Listener};
+use crate::env::{ByteStream, Clock, Listener, ended_by};
 use crate::partition::Partitions;
 use crate::server::Visits;
 
 /// The pause after a failed accept, for example at the limit of open files.
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// How long connections may take to end after `stop` is cancelled; then they are closed.
+const LAST_PAGES: Duration = Duration::from_secs(1);
 
 /// The state that the handlers read.
 #[derive(Clone)]
@@ -76,11 +78,29 @@ pub async fn serve(listener: Listener, pages: Pages, stop: CancellationToken) ->
         // Prometheus in Kubernetes uses host names that are not ours, and metrics contain nothing that a page of another site could misuse.
         .route("/metrics", get(metrics))
         .with_state(pages);
-    axum::serve(Listening(listener), router).with_graceful_shutdown(stop.cancelled_owned()).await
+    // Connections are tasks of axum, which waits for them without limit, and which they outlive if this future is dropped.
+    let end = CancellationToken::new();
+    let _end = end.clone().drop_guard();
+    let listening = Listening { listener, end: end.clone() };
+    let serving = axum::serve(listening, router).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future();
+    let ending = async {
+        stop.cancelled().await;
+        tokio::time::sleep(LAST_PAGES).await;
+        end.cancel();
+        std::future::pending().await
+    };
+    tokio::select! {
+        served = serving => served,
+        // It only closes connections, and never completes.
+        () = ending => Ok(()),
+    }
 }
 
-/// Our listener as axum requires it.
-struct Listening(Listener);
+/// Our listener as axum requires it. The streams of its connections end when `end` is cancelled.
+struct Listening {
+    listener: Listener,
+    end: CancellationToken,
+}
 
 impl axum::serve::Listener for Listening {
     type Io = Box<dyn ByteStream>;
@@ -88,9 +108,9 @@ impl axum::serve::Listener for Listening {
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
-            let accepted = self.0.accept().await.and_then(|accepted| {
+            let accepted = self.listener.accept().await.and_then(|accepted| {
                 let peer = accepted.peer;
-                Ok((accepted.into_stream()?, peer))
+                Ok((ended_by(accepted.into_stream()?, &self.end), peer))
             });
             match accepted {
                 Ok(accepted) => return accepted,
@@ -103,7 +123,7 @@ impl axum::serve::Listener for Listening {
     }
 
     fn local_addr(&self) -> std::io::Result<Self::Addr> {
-        self.0.local_address()
+        self.listener.local_address()
     }
 }
 

@@ -45,7 +45,7 @@ pub const ROUTES: &[Route] = &[
         ("members", "the group has exactly so many members"),
         ("lag", "the group has at most so many records still to read"),
         ("timeout", "how long to wait: `500ms`, `10s` (the default), `2m`, at most 10 min"),
-    ], ..get("/v1/wait", "Answers when all that is asked for holds, so that tests need no sleep.", &[(200, "it holds"), (400, "it cannot be waited for"), (408, "the time is over; `missing` says what does not hold")]) },
+    ], ..get("/v1/wait", "Answers when all that is asked for holds, so that tests need no sleep.", &[(200, "it holds"), (400, "it cannot be waited for"), (408, "the time is over; `missing` says what does not hold"), (503, "the broker stops")]) },
     get("/v1/doctor", "What is wrong, as far as the broker can see: what `dlog doctor` shows.", WHOLE),
     Route { method: "DELETE", is_link: false, ..get("/v1/doctor", "Forgets what was seen of clients: `dlog doctor --clear`.", &[(204, "nothing")]) },
 ];

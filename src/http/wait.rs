@@ -1,5 +1,6 @@
 //! `GET /v1/wait`: responds when a condition is true, so that tests need no sleep.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Json;
@@ -38,7 +39,8 @@ struct Outcome {
     missing: Vec<String>,
 }
 
-/// Waits: 200 when all conditions are true, 408 with those that are not after the time-out, 400 for an invalid request.
+/// Waits: 200 when all conditions are true, 408 with those that are not after the time-out, 400 for an invalid
+/// request, and 503 when the broker stops.
 pub(super) async fn wait(State(pages): State<Pages>, query: Result<Query<Wanted>, axum::extract::rejection::QueryRejection>) -> Response {
     let checked = query.map_err(|e| e.body_text()).and_then(|Query(wanted)| wanted.check().map(|timeout| (wanted, timeout)));
     let (wanted, timeout) = match checked {
@@ -50,6 +52,9 @@ pub(super) async fn wait(State(pages): State<Pages>, query: Result<Query<Wanted>
         let missing = wanted.missing(&pages);
         if missing.is_empty() {
             return Json(Outcome { satisfied: true, missing }).into_response();
+        }
+        if !pages.ready.load(Ordering::Acquire) {
+            return (StatusCode::SERVICE_UNAVAILABLE, "the broker stops\n").into_response();
         }
         if Instant::now() >= end {
             return (StatusCode::REQUEST_TIMEOUT, Json(Outcome { satisfied: false, missing })).into_response();

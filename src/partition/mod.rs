@@ -23,7 +23,7 @@ pub use kafka_settings::{FOLLOWED_SINCE_START, KafkaSetting, Update, dynamic_set
 pub use open_directory::Durability;
 pub use partitions::{DirectoryView, Keeping, NewReplica, Partitions, Recovered, Retired};
 pub use progress::{Subscription, Wake};
-pub use replica::{Appended, Isolation, Position, Replica, Traffic, View};
+pub use replica::{Appended, Ended, Isolation, Position, Replica, Traffic, View};
 pub use role::Role;
 pub use settings::{
     COMPRESSED_BATCHES_CHECK, CleanupPolicy, Kind, SETTINGS, Setting, SettingError, TopicSettings, setting_behind, setting_named,

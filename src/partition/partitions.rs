@@ -783,15 +783,24 @@ impl Partitions {
 
     /// Closes every log, and once all are durable, marks their directory as cleanly stopped.
     pub fn close(&self) -> Result<(), Error> {
+        self.close_with(|home| Ok(home.log.mark_clean()?))
+    }
+
+    /// Closes every log and marks nothing, because something may still be at work on them: the next start checks them.
+    pub fn close_unmarked(&self) -> Result<(), Error> {
+        self.close_with(|_| Ok(()))
+    }
+
+    fn close_with(&self, mark: impl Fn(&OpenDirectory) -> Result<(), Error>) -> Result<(), Error> {
         let _guard = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let mut outcome = Ok(());
         for home in &self.directories {
-            outcome = self.close_in(home).and(outcome);
+            outcome = self.close_in(home, &mark).and(outcome);
         }
         outcome
     }
 
-    fn close_in(&self, home: &Arc<OpenDirectory>) -> Result<(), Error> {
+    fn close_in(&self, home: &Arc<OpenDirectory>, mark: impl Fn(&OpenDirectory) -> Result<(), Error>) -> Result<(), Error> {
         let replicas = self.in_directory(home);
         let mut unflushed = Vec::new();
         for replica in &replicas {
@@ -804,7 +813,7 @@ impl Partitions {
         if self.not_opened().keys().any(|id| self.env.0.disk.exists(&home.log.partition_path(id))) {
             return Ok(());
         }
-        Ok(home.log.mark_clean()?)
+        mark(home)
     }
 }
 

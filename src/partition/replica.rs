@@ -91,6 +91,15 @@ pub struct Appended {
     pub position: Position,
 }
 
+/// The result of ending a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// The marker's offset; none if it was stored before, and was not stored again.
+    pub offset: Option<Offset>,
+    /// Once this is committed, the marker is.
+    pub position: Position,
+}
+
 /// A log and the role of its replica under one lock, so that an append and a change of role never run concurrently.
 #[derive(Debug)]
 struct State {
@@ -192,10 +201,36 @@ impl Replica {
 
     /// Appends a batch that was checked, or one of the broker's own.
     pub fn append(&self, batch: CheckedBatch, origin: Origin, verification: Option<&Verification>, now_ms: i64) -> Result<Appended, Error> {
+        self.append_if(|_| true, batch, origin, verification, now_ms)
+    }
+
+    /// Appends a batch that was decided upon what is stored in the epoch `in_epoch`; [`Error::NotLeader`] in any other epoch, in which that may not be
+    /// stored any more.
+    pub fn append_in(
+        &self,
+        in_epoch: LeaderEpoch,
+        batch: CheckedBatch,
+        verification: Option<&Verification>,
+        now_ms: i64,
+    ) -> Result<Appended, Error> {
+        self.append_if(|epoch| epoch == in_epoch, batch, Origin::Coordinator, verification, now_ms)
+    }
+
+    fn append_if(
+        &self,
+        may_append: impl FnOnce(LeaderEpoch) -> bool,
+        batch: CheckedBatch,
+        origin: Origin,
+        verification: Option<&Verification>,
+        now_ms: i64,
+    ) -> Result<Appended, Error> {
         let (records, size) = (batch.header().records_count as u64, batch.header().size() as u64);
         let (producer, is_transactional) = (batch.header().producer_id, batch.header().is_transactional());
         let mut state = self.write();
         let epoch = self.check_leads(&state)?;
+        if !may_append(epoch) {
+            return Err(Error::NotLeader(self.id.clone()));
+        }
         let log = &mut state.log;
         let begins = is_transactional && !log.producers().has_open_transaction(producer);
         if begins && !verification.is_some_and(|verification| verification.holds_for(producer)) {
@@ -228,18 +263,19 @@ impl Replica {
     }
 
     /// Ends a producer's transaction; see [`Log::end_transaction`]. It takes effect once it is [committed](Replica::committed).
-    pub fn end_transaction(&self, marker: &Marker, rule: EpochRule, now_ms: i64) -> Result<Option<Offset>, Error> {
+    pub fn end_transaction(&self, marker: &Marker, rule: EpochRule, now_ms: i64) -> Result<Ended, Error> {
         let mut state = self.write();
         let epoch = self.check_leads(&state)?;
         self.verifications.end(marker.producer_id);
-        let ended = state.log.end_transaction(marker, rule, epoch, now_ms).inspect_err(|error| self.failed(error))?;
+        let offset = state.log.end_transaction(marker, rule, epoch, now_ms).inspect_err(|error| self.failed(error))?;
+        let position = Position { end: state.log.log_end(), epoch };
         self.publish(&mut state);
         drop(state);
-        if ended.is_some() {
+        if offset.is_some() {
             self.home.appended(MARKER_BYTES);
             self.progress.step();
         }
-        Ok(ended)
+        Ok(Ended { offset, position })
     }
 
     fn failed(&self, error: &StorageError) {
@@ -575,6 +611,11 @@ impl Replica {
     /// The topic's id.
     pub fn topic_id(&self) -> Uuid {
         self.topic_id
+    }
+
+    /// Whether this replica is the leader.
+    pub fn is_leader(&self) -> bool {
+        self.standing.load(Ordering::Acquire) & ROLE_MASK == LEADS
     }
 
     /// The epoch known to this replica, whatever its role.

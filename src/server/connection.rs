@@ -76,9 +76,13 @@ impl Due {
         self.answers().queue.len() >= PENDING_ANSWERS_MAX
     }
 
-    /// Adds a response once the queue has space for it.
-    async fn push(&self, queued: Queued) {
-        poll_fn(|_| if self.is_full() { Poll::Pending } else { Poll::Ready(()) }).await;
+    /// Adds a response once the queue has space for it. When the broker stops, the last response of the connection is added even if it has none.
+    async fn push(&self, queued: Queued, stop: &CancellationToken) {
+        tokio::select! {
+            biased;
+            () = poll_fn(|_| if self.is_full() { Poll::Pending } else { Poll::Ready(()) }) => {}
+            () = stop.cancelled() => {}
+        }
         self.answers().queue.push_back(queued);
     }
 
@@ -183,9 +187,15 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads one request and runs it up to its first wait.
+    /// Reads one request and runs it up to its first wait. Every wait here ends when the broker stops.
     async fn one(&mut self, stop: &CancellationToken) -> Result<(), End> {
-        let (frame, permit) = self.frame(stop).await?;
+        // First the token: a client that never stops sending has the next frame always in the buffer. Cancelling loses what was read of a frame, and
+        // the connection ends.
+        let (frame, permit) = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(End::Stopping),
+            frame = self.frame() => frame?,
+        };
         // Decoding a request changes no state of the broker, so a panic there ends only this connection.
         let decoded = catch_unwind(AssertUnwindSafe(|| dispatch(self.caller.clone(), frame)));
         let (mut work, waits) = decoded.map_err(|panic| End::Undecodable(panic_message(&*panic).to_string()))?.map_err(End::Refused)?;
@@ -194,21 +204,20 @@ impl Reader<'_> {
             Poll::Ready(Ok(Answer::None)) => return Ok(()),
             Poll::Ready(Ok(answer)) => Queued::Ready(answer),
             Poll::Ready(Err(refusal)) => return Err(End::Refused(refusal)),
-            Poll::Pending if waits == Waits::InLine => Queued::Ready(work.await.map_err(End::Refused)?),
+            Poll::Pending if waits == Waits::InLine => match stop.run_until_cancelled(&mut work).await {
+                Some(answer) => Queued::Ready(answer.map_err(End::Refused)?),
+                // It is answered as one of the last: a coordinator that resigns answers everyone who waits for it.
+                None => Queued::Waiting(work, permit),
+            },
             Poll::Pending => Queued::Waiting(work, permit),
         };
-        self.due.push(queued).await;
+        self.due.push(queued, stop).await;
         Ok(())
     }
 
-    async fn frame(&mut self, stop: &CancellationToken) -> Result<(Bytes, OwnedSemaphorePermit), End> {
+    async fn frame(&mut self) -> Result<(Bytes, OwnedSemaphorePermit), End> {
         while self.buffer.len() < LENGTH_BYTES {
-            // Cancelling a read loses nothing: the bytes are in the buffer or still in the socket.
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Err(End::Stopping),
-                read = self.first_bytes() => read?,
-            }
+            self.first_bytes().await?;
         }
         let services = &self.caller.services;
         let length = self.buffer.get_i32();

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::connection;
 use super::services::{Caller, Endpoint, Services};
 use super::visits::Visit;
-use crate::env::{ByteStream, FailStop, Listener, split_stream};
+use crate::env::{ByteStream, Listener, Tasks, split_stream};
 
 /// The first and the longest wait after a failed accept, for example at the limit of open files.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -25,19 +24,17 @@ pub async fn serve_stream(stream: Box<dyn ByteStream>, endpoint: Endpoint, servi
     connection::run(read, write, caller, stop).await;
 }
 
-/// Serves a listener until told to stop, and then until its connections have ended.
-///
-/// A panic in a request stops the broker: the state that the request was changing may be inconsistent.
-pub async fn serve(listener: Listener, endpoint: Endpoint, services: Arc<Services>, stop: CancellationToken, fail_stop: FailStop) {
+/// Accepts connections until told to stop. Each is one of the `tasks`: a panic in a request stops the broker, because the state that the request was
+/// changing may be inconsistent.
+pub async fn serve(listener: Listener, endpoint: Endpoint, services: Arc<Services>, stop: CancellationToken, tasks: Tasks) {
     let endpoint = Arc::new(endpoint);
-    let connections = TaskTracker::new();
     let mut back_off = BACK_OFF.0;
     loop {
         let budget = services.budgets.connections.clone();
         // Cancelling loses a permit, or a connection on which nothing was read or written yet.
         let accepted = tokio::select! {
             biased;
-            () = stop.cancelled() => break,
+            () = stop.cancelled() => return,
             accepted = async {
                 let permit = budget.acquire_owned().await.ok()?;
                 Some((permit, listener.accept().await))
@@ -49,26 +46,23 @@ pub async fn serve(listener: Listener, endpoint: Endpoint, services: Arc<Service
                 let visit = Arc::new(Visit::new(services.visits.clone(), accepted.peer.ip().to_canonical()));
                 let (local, peer) = (accepted.local, accepted.peer);
                 let caller = Caller { services: services.clone(), endpoint: endpoint.clone(), local, peer, visit };
-                let (stop, fail_stop) = (stop.clone(), fail_stop.clone());
+                // A token of its own, so that connections on different threads do not share its lock.
+                let stop = stop.child_token();
                 let serving = async move {
+                    let _permit = permit;
                     match accepted.split() {
-                        Ok((read, write)) => {
-                            fail_stop.guard("a connection", Box::pin(connection::run(read, write, caller, stop))).await;
-                        }
+                        Ok((read, write)) => connection::run(read, write, caller, stop).await,
                         Err(error) => warn!(peer = %caller.peer, %error, "a connection could not be served"),
                     }
-                    drop(permit);
                 };
-                connections.spawn_on(serving, &services.env.workers.next());
+                tasks.spawn_in(&services.env.workers.next(), "a connection", serving);
             }
             Some((_, Err(error))) => {
                 warn!(listener = %endpoint.name, %error, "a connection could not be accepted; is the limit of open files reached?");
-                tokio::time::sleep(back_off).await;
+                stop.run_until_cancelled(tokio::time::sleep(back_off)).await;
                 back_off = (back_off * 2).min(BACK_OFF.1);
             }
-            None => break,
+            None => return,
         }
     }
-    connections.close();
-    connections.wait().await;
 }

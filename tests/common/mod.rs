@@ -16,12 +16,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use dlog::broker::{Broker, Config, Mode, Sources};
 use dlog::client::{Connection, Error};
-use dlog::env::{Env, RealNetwork};
+use dlog::env::{Env, FailStop, RealNetwork, Tasks};
 use dlog::protocol::Request;
 use dlog::protocol::generated::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
 use dlog::protocol::generated::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic};
 use dlog::protocol::generated::produce::{PartitionProduceData, PartitionProduceResponse, ProduceRequest, TopicProduceData};
 use dlog::wire::Records;
+use tokio_util::sync::CancellationToken;
 
 /// How long any one answer may take.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -154,4 +155,9 @@ pub fn values(bytes: &[u8]) -> Vec<(i64, Vec<u8>)> {
         }
     }
     values
+}
+
+/// The tasks of a broker whose parts a test assembles.
+pub fn tasks() -> Tasks {
+    Tasks::new(FailStop::new(CancellationToken::new()))
 }

@@ -11,17 +11,16 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
 use super::record::{decode, encode};
 use super::shard::{InitRequest, ToComplete, TransactionSettings, TransactionShard, TransactionView};
 use super::transaction::{End, Identity, Init, Transaction};
-use crate::coordinator::instances::{Access, Instances, Stored, Term, store};
+use crate::coordinator::instances::{Access, Instances, Stored, Term};
 use crate::coordinator::{GroupCoordinator, Now, OFFSETS_TOPIC, partition_for};
-use crate::env::Env;
+use crate::env::{Env, Tasks};
 use crate::model::{ProducerId, TopicPartition};
-use crate::partition::{self, Partitions, Replica};
+use crate::partition::{self, Partitions, Position, Replica};
 use crate::protocol::ErrorCode;
 use crate::records::{EpochRule, Marker, TransactionResult};
 
@@ -59,8 +58,8 @@ pub struct TransactionCoordinator {
     settings: TransactionSettings,
     env: Env,
     begin: Instant,
-    /// Transactions whose markers are being written.
-    completing: TaskTracker,
+    /// The broker's tasks: some transactions are completed in tasks of their own.
+    tasks: Tasks,
     again: Notify,
 }
 
@@ -73,6 +72,7 @@ impl TransactionCoordinator {
         producer_ids: Box<dyn NewProducerIds>,
         topics: Box<dyn KnownTopics>,
         settings: TransactionSettings,
+        tasks: Tasks,
     ) -> Arc<TransactionCoordinator> {
         Arc::new(TransactionCoordinator {
             instances: Instances::new(TRANSACTIONS_TOPIC, partitions.clone(), settings.partitions),
@@ -83,7 +83,7 @@ impl TransactionCoordinator {
             settings,
             env,
             begin: Instant::now(),
-            completing: TaskTracker::new(),
+            tasks,
             again: Notify::new(),
         })
     }
@@ -259,11 +259,11 @@ impl TransactionCoordinator {
     }
 
     /// Writes the markers immediately if nothing has to be waited for, and otherwise in a task, which continues even if the client disconnects.
-    async fn begin_completing(self: &Arc<Self>, id: &str) -> Option<JoinHandle<()>> {
+    async fn begin_completing(self: &Arc<Self>, id: &str) -> Option<JoinHandle<Option<()>>> {
         let (this, id) = (self.clone(), id.to_string());
         let mut completing: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move { this.complete(&id).await });
         let done = poll_fn(|context| Poll::Ready(completing.as_mut().poll(context).is_ready())).await;
-        (!done).then(|| self.completing.spawn(completing))
+        (!done).then(|| self.tasks.spawn("the end of a transaction", completing))
     }
 
     /// Writes the markers of a decided transaction into all its partitions, and stores that this is complete. If a marker cannot be written now, it
@@ -291,7 +291,7 @@ impl TransactionCoordinator {
         let mut outcome = Ok(());
         for partition in &work.partitions {
             match self.write_marker(partition, &work.marker, work.rule) {
-                Ok(Some(replica)) => written.push(Stored::until_now(&replica)),
+                Ok(Some((replica, position))) => written.push(Stored::at(replica, position)),
                 // The partition was deleted, and its part of the transaction with it.
                 Ok(None) if self.topics.is_deleted(partition) => {}
                 // The partition is not available here now. It may be opened later, and its readers would then wait for the marker forever.
@@ -307,9 +307,14 @@ impl TransactionCoordinator {
         outcome
     }
 
-    /// Writes a marker into a partition on this broker; none if the partition does not exist any more. If a newer marker of the same producer was
-    /// already written, the marker counts as written.
-    pub fn write_marker(&self, id: &TopicPartition, marker: &Marker, rule: EpochRule) -> Result<Option<Arc<Replica>>, ErrorCode> {
+    /// Writes a marker into a partition on this broker, and returns the position that must be committed; none if the partition does not exist any
+    /// more. If a newer marker of the same producer was already written, the marker counts as written.
+    pub fn write_marker(
+        &self,
+        id: &TopicPartition,
+        marker: &Marker,
+        rule: EpochRule,
+    ) -> Result<Option<(Arc<Replica>, Position)>, ErrorCode> {
         let replica = match self.partitions.find(&id.topic, id.partition) {
             Ok(replica) => replica,
             Err(partition::Error::Unknown(_)) => return Ok(None),
@@ -317,11 +322,11 @@ impl TransactionCoordinator {
         };
         let ended = match &*id.topic {
             OFFSETS_TOPIC => self.groups.end_transaction(id.partition, marker, rule)?,
-            _ => replica.end_transaction(marker, rule, self.env.clock.wall_ms()),
+            _ => replica.end_transaction(marker, rule, self.env.clock.wall_ms()).map(|ended| (replica, ended.position)),
         };
         match ended {
-            Ok(_) => Ok(Some(replica)),
-            Err(partition::Error::Closed(_)) => Err(ErrorCode::NotLeaderOrFollower),
+            Ok(written) => Ok(Some(written)),
+            Err(partition::Error::Closed(_) | partition::Error::NotLeader(_)) => Err(ErrorCode::NotLeaderOrFollower),
             Err(partition::Error::Storage(partition::StorageError::ProducerFenced { .. })) => Err(ErrorCode::InvalidProducerEpoch),
             Err(partition::Error::Storage(partition::StorageError::CoordinatorFenced { .. })) => {
                 Err(ErrorCode::TransactionCoordinatorFenced)
@@ -367,6 +372,7 @@ impl TransactionCoordinator {
         let mut late = every(self.settings.abort_check_ms);
         let mut expired = every(self.settings.expiration_check_ms);
         let mut again = tokio::time::interval(COMPLETE_AGAIN);
+        let _resigns = self.instances.resign_at_end();
         loop {
             // Cancelling a wait loses nothing: pending work is determined anew.
             tokio::select! {
@@ -376,6 +382,7 @@ impl TransactionCoordinator {
                 _ = expired.tick() => self.expire(),
                 _ = again.tick() => {}
                 () = self.again.notified() => {}
+                () = self.instances.outdated() => self.load_again().await,
             }
             let of = |access: Access<'_, TransactionShard>| (access.state.to_complete(), access.stored());
             let waiting: Vec<(Vec<String>, Stored)> = self.instances.active().map(|(_, access)| of(access)).collect();
@@ -386,9 +393,13 @@ impl TransactionCoordinator {
                 }
             }
         }
-        self.instances.resign();
-        self.completing.close();
-        self.completing.wait().await;
+    }
+
+    async fn load_again(self: &Arc<Self>) {
+        let this = self.clone();
+        if let Err(error) = self.env.workers.blocking(move || this.load()).await {
+            error!(%error, "transactions could not be loaded in a new leader epoch");
+        }
     }
 
     fn abort_late(&self) {
@@ -406,7 +417,7 @@ impl TransactionCoordinator {
         let now = self.now();
         for (_, mut access) in self.instances.active() {
             for id in access.state.expired(self.settings.expiration_ms, now) {
-                if store(&access.replica, &[encode(&id, None)], None, now.wall_ms).is_ok() {
+                if access.store(&[encode(&id, None)], None, now.wall_ms).is_ok() {
                     access.state.remove(&id);
                     debug!(transactional_id = id, "a transactional id that nobody uses is forgotten");
                 }
@@ -416,7 +427,7 @@ impl TransactionCoordinator {
 
     /// Stores a decision and applies it.
     fn store(&self, access: &mut Access<'_, TransactionShard>, id: &str, next: &Transaction) -> Result<(), ErrorCode> {
-        store(&access.replica, &[encode(id, Some(next))], None, self.now().wall_ms)?;
+        access.store(&[encode(id, Some(next))], None, self.now().wall_ms)?;
         access.state.put(id, next.clone());
         Ok(())
     }

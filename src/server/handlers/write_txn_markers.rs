@@ -42,11 +42,8 @@ async fn write(services: &Services, wanted: &WritableTxnMarker) -> WritableTxnMa
                 _ => services.transactions.write_marker(&id, &marker, rule),
             };
             let error = match written {
-                Ok(Some(replica)) => {
-                    let committed = match replica.position() {
-                        Ok(position) => replica.committed(position).await,
-                        Err(error) => Err(error),
-                    };
+                Ok(Some((replica, position))) => {
+                    let committed = replica.committed(position).await;
                     committed.map_or_else(|error| errors::of_partition(&error), |()| ErrorCode::None)
                 }
                 Ok(None) => ErrorCode::UnknownTopicOrPartition,
