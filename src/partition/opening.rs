@@ -54,19 +54,10 @@ impl Partitions {
         };
         let directory = &home.log;
         let path = directory.partition_path(&new.id);
-        let stored = if is_there { directory.topic_id(&new.id) } else { None };
-        let mut how = if is_there { directory.recovery(&new.id) } else { Recovery::New };
-        if let Some(other) = stored.filter(|id| *id != new.topic_id) {
-            if !self.not_renamed.lock().unwrap_or_else(PoisonError::into_inner).contains(&other) {
-                let what = format!("its data belongs to topic {other}, and the topic of this name is {}", new.topic_id);
-                return Err(storage::Error::Metadata { path, what }.into());
-            }
-            // Its topic was deleted, and the directory could not be renamed then.
-            directory.forget(|| vec![new.id.clone()])?;
-            directory.retire_partition(&new.id, &*self.env.0.entropy)?;
-            how = Recovery::New;
-        }
-        if stored != Some(new.topic_id) {
+        let stored = if is_there { directory.topic_id(&new.id)? } else { None };
+        let how = if is_there { directory.recovery(&new.id) } else { Recovery::New };
+        assert!(stored.is_none_or(|id| id == new.topic_id), "{} is opened in the directory of topic {stored:?}", new.id);
+        if stored.is_none() {
             directory.create_partition(&new.id, new.topic_id)?;
         }
         let now_ms = self.env.0.clock.wall_ms();

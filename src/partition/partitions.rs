@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use tracing::{debug, error};
 
 use super::commits::{COMMITTERS, Committer, Running};
+use super::deletion::Unfinished;
 use super::open_directory::{Durability, OpenDirectory, Signals};
 use super::{Error, Replica, TopicSettings};
 use crate::env::Env;
@@ -89,8 +90,8 @@ pub struct Partitions {
     pub(super) by_topic: ArcSwap<ByTopic>,
     /// The topic ids of partitions that could not be opened, and why they could not.
     not_opened: Mutex<BTreeMap<TopicPartition, (Uuid, Arc<str>)>>,
-    /// Topics with a deleted partition whose directory could not be renamed: its name is not free yet.
-    pub(super) not_renamed: Mutex<BTreeSet<Uuid>>,
+    /// Deletions that are not complete in some directory.
+    pub(super) unfinished: Mutex<Unfinished>,
     /// Held while replicas are opened, deleted or closed, so that these never run concurrently. Other operations may run at the same time: they check
     /// whether their replica is closed ([`Replica::is_closed`]).
     pub(super) change: Mutex<()>,
@@ -118,7 +119,7 @@ impl Partitions {
             lost,
             by_topic: ArcSwap::default(),
             not_opened: Mutex::default(),
-            not_renamed: Mutex::default(),
+            unfinished: Mutex::default(),
             change: Mutex::new(()),
             signals,
         }
@@ -173,7 +174,9 @@ impl Partitions {
     pub fn lead(&self, new: Vec<NewReplica>) -> Recovered {
         let _guard = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let mut recovered = Recovered::default();
-        let (placed, mut failed) = self.forget_earlier(self.placed(new));
+        let (placed, mut failed) = self.placed(new);
+        let (placed, not_forgotten) = self.forget_earlier(placed);
+        failed.extend(not_forgotten);
         let mut opened = Vec::with_capacity(placed.len());
         for (id, topic_id, result) in self.open_all(placed) {
             match result {
