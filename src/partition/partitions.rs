@@ -321,7 +321,8 @@ impl Partitions {
     }
 
     /// Commits the appended batches of a directory (an index from 0), and batches appended meanwhile, until none are left. Blocks. [As
-    /// many](Partitions::committers) calls may run concurrently.
+    /// many](Partitions::committers) calls may run concurrently. After an error another commit is [due](Partitions::commit_due) at once; the caller
+    /// should pause before it.
     pub fn commit(&self, directory: usize) -> Result<(), Error> {
         let home = &self.directories[directory];
         let _offline_on_panic = home.offline_on_panic();
@@ -330,6 +331,8 @@ impl Partitions {
         if home.is_offline() {
             // Batches that are not durable now will never be.
             self.in_directory(home).iter().for_each(|replica| replica.wake());
+        } else if outcome.is_err() {
+            home.commits.put_back();
         }
         outcome
     }
@@ -358,14 +361,10 @@ impl Partitions {
                 return self.sync_in(home, &behind);
             }
         }
-        let outcome = self.commit_logs(home, committer, running, &behind);
-        if outcome.is_err() {
-            behind.iter().for_each(|replica| replica.give_back());
-        }
-        outcome
+        self.commit_logs(home, committer, running, &behind)
     }
 
-    /// Commits logs to the journal, or by a flush if the journal has no room.
+    /// Commits logs to the journal, or by a flush if the journal has no room. A log that cannot be read now does not prevent the commit of others.
     fn commit_logs<'a>(
         &self,
         home: &'a Arc<OpenDirectory>,
@@ -373,32 +372,38 @@ impl Partitions {
         running: MutexGuard<'a, Running>,
         behind: &[Arc<Replica>],
     ) -> Result<(), Error> {
-        let (mut committing, mut entries) = (Vec::new(), Vec::new());
+        let (mut committing, mut entries, mut outcome) = (Vec::new(), Vec::new(), Ok(()));
         for replica in behind {
-            if let Some(entry) = replica.uncommitted()? {
-                committing.push(replica);
-                entries.push(entry);
+            match replica.uncommitted() {
+                Ok(Some(entry)) => {
+                    committing.push(replica);
+                    entries.push(entry);
+                }
+                Ok(None) => {}
+                Err(error) => outcome = Err(error),
             }
         }
         if entries.is_empty() {
-            return Ok(());
+            return outcome;
         }
-        let room = home.log.journal().reserve(&entries).inspect_err(|error| home.judge(error))?;
+        let give_back = || committing.iter().for_each(|replica| replica.give_back());
+        let reserved = home.log.journal().reserve(&entries).inspect_err(|error| home.judge(error));
+        let room = reserved.inspect_err(|_| give_back())?;
         let in_flight = committer.begin(running);
         let committed = room.map_or(Ok(Committed::NoRoom), |room| room.commit().inspect_err(|error| home.judge(error)));
         // The batches are given back before the commit ends: a truncation waits for that end and asserts that no commit reads the truncated part.
         let extents: Vec<_> = entries.into_iter().map(|entry| entry.batches.extent).collect();
-        match committed? {
+        match committed.inspect_err(|_| give_back())? {
             Committed::NoRoom => {
                 drop(in_flight);
-                return self.flush_in(home);
+                return self.flush_in(home).inspect_err(|_| give_back()).and(outcome);
             }
             Committed::FlushDue => home.signals.flush_due.notify_one(),
             Committed::Durable => {}
         }
         committing.iter().zip(extents).for_each(|(replica, extent)| replica.commit(extent));
         drop(in_flight);
-        Ok(())
+        outcome
     }
 
     /// Waits until a commit should run in a directory.
@@ -441,17 +446,22 @@ impl Partitions {
         Ok(home.log.journal().free(sealed)?)
     }
 
+    /// Fsyncs logs. One whose files cannot be opened now does not prevent the fsync of others.
     fn sync_in(&self, home: &OpenDirectory, replicas: &[Arc<Replica>]) -> Result<(), Error> {
-        let (mut dirty, mut unflushed) = (Vec::new(), Vec::new());
+        let (mut dirty, mut unflushed, mut outcome) = (Vec::new(), Vec::new(), Ok(()));
         for replica in replicas {
-            if let Some(files) = replica.unflushed()? {
-                dirty.push(replica);
-                unflushed.push(files);
+            match replica.unflushed() {
+                Ok(Some(files)) => {
+                    dirty.push(replica);
+                    unflushed.push(files);
+                }
+                Ok(None) => {}
+                Err(error) => outcome = Err(error),
             }
         }
         let synced = self.sync_files(home, unflushed)?;
         dirty.iter().zip(synced).for_each(|(replica, synced)| replica.flushed(synced));
-        Ok(())
+        outcome
     }
 
     /// A failed fsync is never repeated: the kernel may have dropped the data that it could not write.
