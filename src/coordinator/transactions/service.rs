@@ -381,8 +381,11 @@ impl TransactionCoordinator {
             let waiting: Vec<(Vec<String>, Stored)> = self.instances.active().map(|(_, access)| of(access)).collect();
             for (id, stored) in waiting.into_iter().flat_map(|(ids, stored)| ids.into_iter().map(move |id| (id, stored.clone()))) {
                 // Markers are written only for decisions that are stored and committed.
-                if stored.settled().await.is_ok() {
-                    self.begin_completing(&id).await;
+                // The broker must not wait for a commit in order to stop: a decision that is not committed is found by the next start or was not made.
+                match stop.run_until_cancelled(stored.settled()).await {
+                    Some(Ok(())) => drop(self.begin_completing(&id).await),
+                    Some(Err(_)) => {}
+                    None => break,
                 }
             }
         }
