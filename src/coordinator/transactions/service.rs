@@ -106,14 +106,21 @@ impl TransactionCoordinator {
                 let record = record?;
                 let Some(key) = record.key.map(Bytes::copy_from_slice) else { continue };
                 let value = record.value.map(Bytes::copy_from_slice);
+                let offset = header.base_offset.plus(i64::from(record.offset_delta));
                 match decode(&key, value.as_ref()) {
-                    Ok(Some((id, value))) => shard.replay(id, value.as_ref(), now),
+                    Ok(Some((id, value))) => {
+                        if let Err(error) = shard.replay(id, value.as_ref(), now) {
+                            warn!(%error, partition = %replica.id(), %offset, "a stored record of a transaction contradicts itself");
+                        }
+                    }
                     Ok(None) => debug!("a record type of later releases is passed over"),
-                    Err(error) => error!(%error, partition = %replica.id(), "a record of a transaction is malformed and passed over"),
+                    Err(error) => {
+                        error!(%error, partition = %replica.id(), %offset, "a record of a transaction is malformed and passed over")
+                    }
                 }
                 count += 1;
             }
-            Ok::<(), partition::Error>(())
+            Ok(())
         })?;
         if count > 0 {
             info!(partition = %replica.id(), records = count, "transactions loaded");
