@@ -135,6 +135,7 @@ BUGS = [
     ("believe a stored generation", "src/coordinator/group.rs", "if value.generation < 0 {", "if value.generation < i32::MIN {", "groups"),
     ("believe a stored start of a transaction", TRANSACTIONS + "transaction.rs", "if state == Ongoing && start_ms < 0 {", "if state == Ongoing && start_ms > i64::MAX - 1 {", "lib"),
     ("believe a stored producer", TRANSACTIONS + "transaction.rs", "if id < 0 || epoch < NONE || (epoch == NONE && state != Empty) {", "if id < 0 && epoch < NONE && state != Empty {", "lib"),
+    ("stop behind a decision that is not committed", TRANSACTIONS + "service.rs", "match stop.run_until_cancelled(stored.settled()).await {", "match Some(stored.settled().await) {", "coordinators"),
     ("log what repeats each time", "src/broker/repeats.rs", "        let _ = self.0.counted.try_send(());\n        false", "        let _ = self.0.counted.try_send(());\n        true", "lib"),
     ("a late marker ends a newer transaction", STORAGE + "producers.rs", "(grows && is_open && got == current)", "(grows && is_open && got > current)", "lib"),
     ("tell that a change failed of which nothing is known", CLUSTER + "driver.rs", "Err(NotCommitted::Unknown(what)) => Error::Unknown(what),", "Err(NotCommitted::Unknown(_)) => Error::NotController,", "lib"),
