@@ -471,7 +471,10 @@ impl Partitions {
             home.give_way(begin.elapsed());
             begin = Instant::now();
         };
-        Ok(home.sync(|| sync_logs(&*self.env.0.disk, home.log.path(), unflushed, &mut pause))?)
+        let count = unflushed.len();
+        let synced = home.sync(|| sync_logs(&*self.env.0.disk, home.log.path(), unflushed, &mut pause))?;
+        assert_eq!(synced.len(), count, "not each log of {} has its own proof of an fsync", home.log.path().display());
+        Ok(synced)
     }
 
     pub(super) fn usable(&self) -> impl Iterator<Item = &Arc<OpenDirectory>> {

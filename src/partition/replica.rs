@@ -208,7 +208,9 @@ impl Replica {
             // The append waits for the flush, as in Kafka: this is the purpose of flush.messages.
             self.home.sync(|| log.flush())?;
         }
-        let appended = Appended { base_offset, max_timestamp, duplicate, position: Position { end: log.log_end(), epoch } };
+        let end = log.log_end();
+        assert!(base_offset < end, "a batch of {} is stored at {base_offset}, and the log ends at {end}", self.id);
+        let appended = Appended { base_offset, max_timestamp, duplicate, position: Position { end, epoch } };
         self.publish(&mut state);
         drop(state);
         if !duplicate {
@@ -379,6 +381,7 @@ impl Replica {
         let deleted = self.judged(state.log.delete_before(offset, high_watermark, now_ms))?;
         self.publish(&mut state);
         let log_start = state.log.log_start();
+        assert!(log_start <= high_watermark, "{} is deleted up to {log_start}, and its high watermark is {high_watermark}", self.id);
         drop(state);
         drop(deleted);
         Ok(log_start)
@@ -403,6 +406,8 @@ impl Replica {
         }
         let high_watermark = self.view().high_watermark;
         let deleted = self.judged(state.log.retain(high_watermark, now_ms))?;
+        let log_start = state.log.log_start();
+        assert!(log_start <= high_watermark, "retention of {} ends at {log_start}, above the high watermark {high_watermark}", self.id);
         state.log.expire_producers(now_ms, producer_expiration_ms);
         self.publish(&mut state);
         drop(state);
@@ -456,6 +461,7 @@ impl Replica {
         let deleted =
             prepared.and_then(|()| state.log.truncate_to(offset, high_watermark, now_ms)).inspect_err(|error| self.home.fail(error))?;
         let log_end = state.log.log_end();
+        assert!(log_end <= offset, "{} was truncated at {offset} and ends at {log_end}", self.id);
         // The high watermark falls only here: the removed records were never committed, or an unclean election has given them up.
         self.high_watermark.store(high_watermark.min(log_end).0, Ordering::Release);
         self.publish(&mut state);
