@@ -19,9 +19,10 @@ run:            ## start a broker in dev mode
 	cargo run --release
 test: check     ## format, lint, and all tests
 	cargo test --workspace
-check:          ## format and lint
+check:          ## format and lint, and that the fuzz targets compile
 	cargo fmt --all -- --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo check --quiet --manifest-path tests/fuzz/Cargo.toml --all-targets --target-dir target/fuzz-check
 protocol:       ## generate the protocol's code from protocol-spec/
 	cargo run -q -p protocol-spec -- protocol-spec src
 docs:           ## write the tables of docs/ that come from the code

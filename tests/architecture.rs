@@ -80,6 +80,10 @@ const CHANGING: &[&str] = &["Atomic", "Mutex", "RwLock", "OnceLock", "Cell<", "m
 /// Rooms of plain synchronous code.
 const NO_TOKIO: &[&str] = &["model", "wire", "records", "protocol", "storage"];
 
+/// Rooms whose invariants protect what is stored, and the assertions that each must have at least in a thousand lines of code.
+const ASSERTING: &[&str] = &["storage", "partition", "coordinator", "cluster"];
+const ASSERTIONS_IN_THOUSAND: usize = 5;
+
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("a folder of sources") {
         let path = entry.expect("readable").path();
@@ -160,5 +164,25 @@ fn every_room_is_in_the_plan_and_says_what_it_is() {
     for room in rooms {
         let text = std::fs::read_to_string(root.join(room).join("mod.rs")).expect("a room has a face");
         assert!(text.starts_with("//! "), "src/{room}/mod.rs begins with a sentence about the room");
+    }
+}
+
+#[test]
+fn rooms_that_store_assert_their_invariants() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for room in ASSERTING {
+        let mut files = Vec::new();
+        sources(&root.join(room), &mut files);
+        let (mut lines, mut assertions) = (0, 0);
+        for file in files {
+            let text = std::fs::read_to_string(&file).expect("readable");
+            let product = text.split("#[cfg(test)]").next().unwrap_or("");
+            let code = product.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//"));
+            for line in code {
+                lines += 1;
+                assertions += ["assert!(", "assert_eq!(", "assert_ne!("].iter().map(|word| line.matches(word).count()).sum::<usize>();
+            }
+        }
+        assert!(assertions * 1000 >= lines * ASSERTIONS_IN_THOUSAND, "{room} has {assertions} assertions in {lines} lines of code");
     }
 }

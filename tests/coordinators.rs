@@ -26,6 +26,7 @@ use dlog::protocol::generated::join_group::{JoinGroupRequest, JoinGroupRequestPr
 use dlog::protocol::generated::offset_commit::{OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use dlog::protocol::generated::{add_partitions_to_txn, delete_groups, init_producer_id, offset_delete, sync_group, write_txn_markers};
 use dlog::records::{BatchBuilder, EpochRule, Marker, NewRecord, TransactionResult};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 struct Ids(AtomicI64);
@@ -54,6 +55,7 @@ struct Machine {
     tasks: Tasks,
     metadata: Metadata,
     stop: CancellationToken,
+    running: JoinHandle<Option<()>>,
 }
 
 fn create(partitions: &Partitions, topic: &str, id: u8) {
@@ -105,9 +107,9 @@ impl Machine {
         groups.load();
         transactions.load();
         let stop = CancellationToken::new();
-        tasks.spawn("transactions", transactions.clone().run(stop.clone()));
+        let running = tasks.spawn("transactions", transactions.clone().run(stop.clone()));
         tasks.spawn("groups", groups.clone().run(stop.clone()));
-        Machine { partitions, groups, transactions, tasks, metadata, stop }
+        Machine { partitions, groups, transactions, tasks, metadata, stop, running }
     }
 
     /// Decides a transaction with partition 0 of a topic.
@@ -438,4 +440,28 @@ async fn transactions_answer_as_kafka_does_in_edge_cases() {
     let codes: Vec<i16> = written.iter().map(|marker| marker.topics[0].partitions[0].error_code).collect();
     assert_eq!(codes, [ErrorCode::InvalidProducerEpoch.code(), 0]);
     broker.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_does_not_wait_for_a_decision_that_is_never_committed() {
+    // The coordinator waited for the commit of a decision, and the broker's stop waited for the coordinator.
+    let machine = Machine::with(Arc::new(SystemClock), Durability::Fsync);
+    let partitions = machine.partitions.clone();
+    let committer = tokio::spawn(async move {
+        loop {
+            partitions.commit_due(0).await;
+            partitions.commit(0).unwrap();
+        }
+    });
+    let init = InitRequest { transactional_id: "id".into(), timeout_ms: 60_000, expected: None };
+    let producer = machine.transactions.init(init).await.unwrap();
+    machine.transactions.add("id", producer, &[TopicPartition::new(OFFSETS_TOPIC, 0)], EpochRule::Stays).await.unwrap();
+    committer.abort();
+    let transactions = machine.transactions.clone();
+    tokio::spawn(async move { transactions.end("id", producer, TransactionResult::Commit, EpochRule::Stays).await });
+    // The coordinator looks for decided transactions every second.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(machine.transactions.describe("id").unwrap().unwrap().state, TransactionState::PrepareCommit);
+    machine.stop.cancel();
+    tokio::time::timeout(PATIENCE, machine.running).await.expect("it stops").unwrap();
 }

@@ -88,7 +88,7 @@ fn open_after(
     let env = env(disk);
     let directory = log_directory(&env, Path::new(DATA));
     let partitions = Partitions::new(env, vec![directory.map_err(|e| e.to_string())?], Vec::new(), keeping);
-    let retired = partitions.retire_deleted(deleted).map_err(|e| e.to_string())?;
+    let retired = partitions.retire_deleted(deleted);
     partitions.remove(retired, || true).map_err(|e| e.to_string())?;
     let left = partitions.left_to_remove().map_err(|e| e.to_string())?;
     partitions.remove(left, || true).map_err(|e| e.to_string())?;

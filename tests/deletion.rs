@@ -337,7 +337,7 @@ fn compare_created(partitions: &Partitions, memory: &MemoryDisk, keeping: Keepin
             None => created = partitions.get(TOPIC, 0).ok_or("it is not there")?,
             Some(crash) => {
                 again = open(Arc::new(memory.after(crash)), Path::new(DATA), keeping);
-                let retired = again.retire_deleted(&[topic_id(TOPIC, 0)].into()).map_err(|e| e.to_string())?;
+                let retired = again.retire_deleted(&[topic_id(TOPIC, 0)].into());
                 again.remove(retired, || true).map_err(|e| e.to_string())?;
                 again.lead(vec![self::created(0), self::created(1), replica(OTHER, 0, 0)]);
                 created = again.find(TOPIC, 0).map_err(|e| format!("{crash:?}: {e}"))?;

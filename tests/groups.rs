@@ -7,6 +7,7 @@ use dlog::coordinator::{
 };
 use dlog::model::Offset;
 use dlog::protocol::ErrorCode;
+use dlog::protocol::generated::consumer_offsets::GroupMetadataValue;
 
 /// Where records lie, where that does not matter.
 const PLACE: Place = Place { offset: Offset(0), producer: None };
@@ -281,21 +282,21 @@ fn a_group_goes_only_when_it_is_deleted_or_expires() {
             offsets: vec![entry.clone()],
         };
         let (_, records) = bench.shard.commit(&commit, Commits::Alone, bench.now()).unwrap();
-        records.iter().for_each(|record| bench.shard.replay(record, PLACE, at(0)));
+        records.iter().for_each(|record| bench.shard.replay(record, PLACE, at(0)).unwrap());
         assert!(bench.shard.describe(group).is_some());
     }
     // Kafka 4.3.1: OffsetDelete of the last offset leaves an empty group, which is deleted or expires.
     let (codes, records) = bench.shard.delete_offsets("simple", &[("t".into(), 0)]).unwrap();
     assert_eq!(codes, [ErrorCode::None]);
-    records.iter().for_each(|record| bench.shard.replay(record, PLACE, at(0)));
+    records.iter().for_each(|record| bench.shard.replay(record, PLACE, at(0)).unwrap());
     assert!(bench.shard.describe("simple").is_some());
     assert_eq!(bench.shard.delete_offsets("", &[("t".into(), 0)]), Err(ErrorCode::InvalidGroupId));
     let records = bench.shard.delete("").unwrap();
-    records.iter().for_each(|record| bench.shard.replay(record, PLACE, at(0)));
+    records.iter().for_each(|record| bench.shard.replay(record, PLACE, at(0)).unwrap());
     assert_eq!(bench.shard.describe(""), None);
     bench.pass(5000);
     let expired: Vec<GroupRecord> = std::mem::take(&mut bench.records);
-    expired.iter().for_each(|record| bench.shard.replay(record, PLACE, at(5000)));
+    expired.iter().for_each(|record| bench.shard.replay(record, PLACE, at(5000)).unwrap());
     assert_eq!(bench.shard.describe("simple"), None);
 }
 
@@ -304,7 +305,7 @@ fn an_id_that_was_not_used_yet_does_not_keep_a_group() {
     let mut bench = Bench::new(settings());
     bench.join(JoinRequest { id_required: true, ..new_member("a") });
     let records = bench.shard.delete("g").unwrap();
-    records.iter().for_each(|record| bench.shard.replay(record, PLACE, at(0)));
+    records.iter().for_each(|record| bench.shard.replay(record, PLACE, at(0)).unwrap());
     let joined = bench.join(known("a"));
     assert_eq!(bench.joined(joined).unwrap().error, ErrorCode::UnknownMemberId);
 }
@@ -456,7 +457,7 @@ fn offsets_are_committed_by_members_and_from_outside_empty_groups() {
     assert_eq!(bench.shard.commit(&commit("a", 3), Commits::Alone, now), Err(ErrorCode::IllegalGeneration), "no such group");
     let (codes, records) = bench.shard.commit(&commit("", -1), Commits::Alone, now).unwrap();
     assert_eq!((codes, bench.shard.committed("g", "t", 0)), (vec![ErrorCode::None], None), "counts once it is stored");
-    records.iter().for_each(|record| bench.shard.replay(record, PLACE, now));
+    records.iter().for_each(|record| bench.shard.replay(record, PLACE, now).unwrap());
     assert_eq!(bench.shard.committed("g", "t", 0).map(|c| c.offset), Some(7));
     let generation = bench.stable(&["a"]);
     let cases = [
@@ -480,17 +481,17 @@ fn offsets_are_committed_by_members_and_from_outside_empty_groups() {
 fn offsets_and_groups_expire_and_deleted_topics_take_their_offsets_along() {
     let mut bench = Bench::new(GroupSettings { retention_check_ms: 500, ..settings() });
     let (_, records) = bench.shard.commit(&commit("", -1), Commits::Alone, bench.now()).unwrap();
-    records.iter().for_each(|record| bench.shard.replay(record, PLACE, at(0)));
+    records.iter().for_each(|record| bench.shard.replay(record, PLACE, at(0)).unwrap());
     bench.pass(600);
     assert!(bench.records.is_empty());
     bench.pass(600);
     let tombstones = std::mem::take(&mut bench.records);
     assert_eq!(tombstones.iter().filter(|r| r.value().is_none()).count(), 2, "the offset, and the group that holds nothing more");
-    tombstones.iter().for_each(|record| bench.shard.replay(record, PLACE, at(0)));
+    tombstones.iter().for_each(|record| bench.shard.replay(record, PLACE, at(0)).unwrap());
     assert_eq!(bench.shard.list(), []);
     let (_, records) =
         bench.shard.commit(&CommitRequest { retention_ms: Some(1_000_000), ..commit("", -1) }, Commits::Alone, bench.now()).unwrap();
-    records.iter().for_each(|record| bench.shard.replay(record, PLACE, at(0)));
+    records.iter().for_each(|record| bench.shard.replay(record, PLACE, at(0)).unwrap());
     bench.pass(10_000);
     assert!(bench.records.is_empty(), "an explicit retention holds");
     assert_eq!(bench.shard.topics_deleted(&["other"].into()), []);
@@ -506,7 +507,7 @@ fn a_stored_group_comes_back_with_its_members_and_offsets() {
     for record in bench.records.iter().chain(&offsets) {
         let stored = GroupRecord::decode(&record.key(), record.value().as_ref()).unwrap().unwrap();
         assert_eq!(&stored, record);
-        restarted.shard.replay(&stored, PLACE, at(0));
+        restarted.shard.replay(&stored, PLACE, at(0)).unwrap();
     }
     assert_eq!(restarted.state(), GroupState::Stable);
     assert_eq!(restarted.heartbeat("a", generation), ErrorCode::None);
@@ -560,7 +561,7 @@ fn groups_with_members_are_not_deleted_and_what_they_read_keeps_its_offsets() {
     let mut bench = Bench::new(settings());
     let generation = bench.stable(&["a"]);
     let (_, records) = bench.shard.commit(&commit("a", generation), Commits::Alone, bench.now()).unwrap();
-    records.iter().for_each(|record| bench.shard.replay(record, PLACE, bench.now()));
+    records.iter().for_each(|record| bench.shard.replay(record, PLACE, bench.now()).unwrap());
     let t0 = [("t".to_string(), 0)];
     assert_eq!(bench.shard.delete("g"), Err(ErrorCode::NonEmptyGroup));
     // The subscription of these members cannot be read, so every topic may be theirs.
@@ -573,6 +574,48 @@ fn groups_with_members_are_not_deleted_and_what_they_read_keeps_its_offsets() {
     assert_eq!((codes, tombstones.len()), (vec![ErrorCode::None; 2], 1), "what was not committed needs no tombstone");
     let records = bench.shard.delete("g").unwrap();
     assert_eq!(records.len(), 2, "the offset and the group");
-    records.iter().for_each(|record| bench.shard.replay(record, PLACE, bench.now()));
+    records.iter().for_each(|record| bench.shard.replay(record, PLACE, bench.now()).unwrap());
     assert!(bench.shard.describe("g").is_none());
+}
+
+#[test]
+fn a_stored_group_that_contradicts_itself_breaks_no_assertion() {
+    // Stored bytes are input: what they contained was believed, and an assertion stopped the broker later.
+    let mut bench = Bench::new(settings());
+    bench.stable(&["a", "b"]);
+    let stored = bench.records.iter().rev().find(|record| matches!(record, GroupRecord::Group(_, Some(_)))).cloned().unwrap();
+    let GroupRecord::Group(key, Some(value)) = stored else { panic!() };
+    let restored = |change: &dyn Fn(&mut GroupMetadataValue)| {
+        let mut value = value.clone();
+        change(&mut value);
+        let mut other = Bench::new(settings());
+        let outcome = other.shard.replay(&GroupRecord::Group(key.clone(), Some(value)), PLACE, at(0));
+        other.shard.assert_sound();
+        // Its members time out, and new ones join.
+        other.pass(10_000_000);
+        other.stable(&["c"]);
+        (outcome, other.shard.describe("g").unwrap())
+    };
+    let instance = |value: &mut GroupMetadataValue| value.members.iter_mut().for_each(|m| m.group_instance_id = Some("i".into()));
+    let cases: [(&str, &dyn Fn(&mut GroupMetadataValue)); 6] = [
+        ("", &|_| ()),
+        ("generation is -1", &|value| value.generation = -1),
+        ("generation is -2147483648", &|value| value.generation = i32::MIN),
+        ("two members", &|value| value.members[1].member_id = value.members[0].member_id.clone()),
+        ("two members", &instance),
+        ("", &|value| value.generation = i32::MAX),
+    ];
+    for (expected, change) in cases {
+        let (outcome, _) = restored(change);
+        let text = outcome.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(text.contains(expected) && text.is_empty() == expected.is_empty(), "{text}");
+    }
+    let offset = |log_offset| {
+        let (_, records) = Bench::new(settings()).shard.commit(&commit("", -1), Commits::Alone, at(0)).unwrap();
+        (records[0].clone(), Place { offset: Offset(log_offset), ..PLACE })
+    };
+    for (at_offset, is_applied) in [(7, true), (7, true), (6, false), (8, true)] {
+        let (record, place) = offset(at_offset);
+        assert_eq!(bench.shard.replay(&record, place, at(0)).is_ok(), is_applied);
+    }
 }

@@ -21,6 +21,9 @@ const OVERDUE_EVERY: Duration = Duration::from_secs(1);
 /// The pause after retention ran because a disk was full.
 const FULL_AGAIN: Duration = Duration::from_secs(1);
 
+/// The pause after a commit failed.
+const COMMIT_AGAIN: Duration = Duration::from_millis(250);
+
 /// How logs are compacted. Names are Kafka's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CleanerSettings {
@@ -94,15 +97,22 @@ fn retain(partitions: &Partitions, expiration_ms: i64) {
     }
 }
 
-/// Commits the records written to a directory until told to end: one commit for everything that was written while the disk was busy.
+/// Commits the records written to a directory until told to end: one commit for everything that was written while the disk was busy. A commit that
+/// fails although the disk is sound, for example because no file can be opened, is repeated after a pause.
 pub(super) async fn commit(partitions: Arc<Partitions>, workers: Workers, directory: usize, end: CancellationToken) {
+    let mut is_failing = false;
     while end.run_until_cancelled(partitions.commit_due(directory)).await.is_some() {
         let committing = partitions.clone();
         match workers.blocking(move || committing.commit(directory)).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => is_failing = false,
             // The failure was logged when the directory went offline, and the waiting requests got an error.
             Ok(Err(_)) if partitions.is_directory_offline(directory) => return,
-            Ok(Err(error)) => error!(%error, "what was written could not be committed"),
+            Ok(Err(error)) => {
+                if !std::mem::replace(&mut is_failing, true) {
+                    error!(%error, "what was written could not be committed; the commit is repeated until it succeeds");
+                }
+                tokio::time::sleep(COMMIT_AGAIN).await;
+            }
             Err(error) => error!(%error, "a commit failed"),
         }
     }

@@ -92,6 +92,7 @@ pub(super) async fn start_with(
         proposed: None,
         waiting: VecDeque::new(),
         deleted: BTreeSet::new(),
+        snapshot_waits: None,
     };
     driver.take_committed();
     driver.lead_if_due();
@@ -125,6 +126,8 @@ struct Driver {
     waiting: VecDeque<(i64, Answers)>,
     /// Topics that were deleted before this start.
     deleted: BTreeSet<Uuid>,
+    /// Why the last snapshot was not written, so that it is logged once.
+    snapshot_waits: Option<String>,
 }
 
 /// An event of the driver's loop.
@@ -333,8 +336,14 @@ impl Driver {
         }
         // A snapshot no longer lists deleted topics, so a crash after it must not restore one of their directories under its old name.
         if let Err(error) = self.follower.sync_deleted().await {
-            return error!(%error, "the metadata's snapshot waits until it is durable that topics were deleted");
+            let why = error.to_string();
+            if self.snapshot_waits.as_ref() != Some(&why) {
+                error!(%error, "the metadata's snapshot waits until it is durable that topics were deleted");
+                self.snapshot_waits = Some(why);
+            }
+            return;
         }
+        self.snapshot_waits = None;
         let (end, epoch, records) = (self.committed.offset + 1, self.committed.epoch, self.committed.to_records());
         if let Err(error) = self.log.snapshot(Snapshot { end, epoch, records, removed: Vec::new() }).await {
             error!(%error, "the metadata's snapshot was not written");

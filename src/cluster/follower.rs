@@ -80,7 +80,14 @@ impl Follow for Follower {
     }
 
     fn sync_deleted(&self) -> Pending<()> {
-        self.blocking(|follower| follower.following.partitions.sync_deleted().map_err(|e| Error::Storage(e.to_string())))
+        self.blocking(|follower| {
+            let partitions = &follower.following.partitions;
+            let retired = partitions.retire_again();
+            if retired.count() > 0 {
+                follower.remove(retired);
+            }
+            partitions.sync_deleted().map_err(|e| Error::Storage(e.to_string()))
+        })
     }
 
     fn close(&self) -> Pending<()> {
@@ -195,11 +202,9 @@ impl Follower {
     /// Retires and removes what deleted topics left after a crash. A failure does not prevent the start.
     fn retire_now(&self, deleted: &BTreeSet<Uuid>) {
         let partitions = &self.following.partitions;
-        let removed = partitions.retire_deleted(deleted).and_then(|retired| {
-            partitions.remove(retired, || true)?;
-            partitions.remove(partitions.left_to_remove()?, || true)
-        });
-        if let Err(error) = removed {
+        let removed = partitions.remove(partitions.retire_deleted(deleted), || true);
+        let left = partitions.left_to_remove().and_then(|left| partitions.remove(left, || true));
+        if let Err(error) = removed.and(left) {
             error!(%error, "deleted partitions could not be removed; the next start tries again");
         }
     }

@@ -8,13 +8,13 @@
 //! | CompletingRebalance | Stable | the leader has sent the assignment |
 //! | any | Dead | the group is deleted |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::history::{HappeningKind, History};
 use super::join::{JoinReply, SyncReply};
 use super::member::Member;
 use super::offsets::Committed;
-use super::record::GroupRecord;
+use super::record::{Contradiction, GroupRecord};
 use super::shard::{Outcome, Reply};
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::consumer_offsets::{GroupMetadataKey, GroupMetadataValue, MemberMetadata};
@@ -111,8 +111,21 @@ impl Group {
         }
     }
 
-    /// Restores the group from a stored record; session timeouts restart.
-    pub(super) fn restore(&mut self, value: &GroupMetadataValue, now: Now) {
+    /// Restores the group from a stored record; session timeouts restart. A record with a negative generation is skipped. If two members have the
+    /// same id or static id, the later one is kept, as in Kafka.
+    pub(super) fn restore(&mut self, value: &GroupMetadataValue, now: Now) -> Result<(), Contradiction> {
+        let contradiction = |what| Contradiction { of: format!("group {}", self.id), what };
+        if value.generation < 0 {
+            return Err(contradiction(format!("its generation is {}; the record is skipped", value.generation)));
+        }
+        let twice = |id: &str| Err(contradiction(format!("two members have the id {id}; the later one is kept")));
+        let mut outcome = Ok(());
+        let mut ids = BTreeSet::new();
+        for member in &value.members {
+            for id in [Some((false, &member.member_id)), member.group_instance_id.as_ref().map(|id| (true, id))].into_iter().flatten() {
+                outcome = if ids.insert(id) { outcome } else { twice(id.1) };
+            }
+        }
         self.generation = value.generation;
         self.protocol_type = Some(value.protocol_type.clone()).filter(|t| !t.is_empty());
         self.protocol = value.protocol.clone();
@@ -136,7 +149,6 @@ impl Group {
                 awaiting_sync: None,
             };
             member.refresh(now.mono_ms);
-            // A record on disk is not an invariant of ours: if two members have the same static id, the later one is kept.
             let before = member.instance_id.as_ref().and_then(|instance| self.static_members.get(instance)).cloned();
             if let Some(before) = before {
                 self.members.remove(&before);
@@ -144,6 +156,12 @@ impl Group {
             self.insert(member);
         }
         self.state = if self.members.is_empty() { GroupState::Empty } else { GroupState::Stable };
+        outcome
+    }
+
+    /// After two billion rebalances the generations begin again.
+    fn next_generation(&self) -> i32 {
+        self.generation.checked_add(1).unwrap_or(1)
     }
 
     /// The record that restores the group.
@@ -286,7 +304,7 @@ impl Group {
         let patience_ms = self.rebalance_timeout_ms();
         self.take_out(&late, now, outcome, |_| format!("did not join again within the rebalance time-out of {patience_ms} ms"));
         if self.members.is_empty() {
-            self.generation += 1;
+            self.generation = self.next_generation();
             let text = format!("generation {} has no member; because {}", self.generation, self.history.cause());
             self.history.note(now.wall_ms, HappeningKind::Generation, text);
             (self.state, self.deadline_ms) = (GroupState::Empty, None);
@@ -306,8 +324,7 @@ impl Group {
                 }
             }
         }
-        // After two billion rebalances the generations begin again.
-        self.generation = self.generation.checked_add(1).unwrap_or(1);
+        self.generation = self.next_generation();
         self.protocol = self.choose_protocol();
         self.state = GroupState::CompletingRebalance;
         let (leader, protocol) = (self.leader.as_deref().unwrap_or_default(), self.protocol.as_deref().unwrap_or_default());
@@ -375,6 +392,7 @@ impl Group {
         let statics = self.members.values().filter(|m| m.instance_id.is_some()).count();
         let (named, members) = (self.static_members.len(), self.members.len());
         assert_eq!(named, statics, "group {id}: {named} static ids are known, and {statics} members have one");
+        assert!(self.generation >= 0, "group {id} is in generation {}", self.generation);
         for (instance, member) in &self.static_members {
             let holder = self.members.get(member).and_then(|m| m.instance_id.as_ref());
             assert_eq!(

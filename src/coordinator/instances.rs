@@ -1,12 +1,15 @@
 //! The instances of a coordinator: one state machine for each partition of its topic that is on this broker.
 
+use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 use tracing::error;
 
+use crate::env::panic_message;
 use crate::model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Uuid};
 use crate::partition::{self, Appended, Partitions, Position, Replica, Verification};
 use crate::protocol::ErrorCode;
@@ -47,6 +50,8 @@ enum Status<S> {
     Absent,
     /// The partition is on this broker and could not be read in this term, or could not be opened.
     Failed(Option<Term>),
+    /// The load panicked in this term: the partition contains what the state machine does not accept. It is not loaded again in this term.
+    Broken(Term),
     /// The broker is stopping: nothing is loaded any more.
     Resigned,
 }
@@ -187,12 +192,15 @@ pub(super) struct Instances<S> {
     partitions: Arc<Partitions>,
     all: Vec<Mutex<Status<S>>>,
     outdated: Notify,
+    /// Why instances could not be loaded, so that each reason is logged once.
+    reasons: Mutex<BTreeMap<i32, String>>,
 }
 
 impl<S> Instances<S> {
     /// Creates the instances; none is loaded yet.
     pub(super) fn new(topic: &'static str, partitions: Arc<Partitions>, count: i32) -> Instances<S> {
-        Instances { topic, partitions, all: (0..count).map(|_| Mutex::new(Status::Unloaded)).collect(), outdated: Notify::new() }
+        let all = (0..count).map(|_| Mutex::new(Status::Unloaded)).collect();
+        Instances { topic, partitions, all, outdated: Notify::new(), reasons: Mutex::default() }
     }
 
     /// The number of partitions of the topic.
@@ -205,10 +213,12 @@ impl<S> Instances<S> {
     ///
     /// Several threads may load at once, and topics may be deleted and created during a load. This is safe because an instance is installed only if
     /// its status still is `Loading` with the same term.
+    ///
+    /// If the load of an instance panics, only this instance fails: what is stored is input, and no part of the state is shared before it is installed.
     pub(super) fn load(&self, load: impl Fn(&Replica) -> Result<S, partition::Error>) {
         let work: Vec<_> = (0..self.count()).filter_map(|number| self.begin_loading(number)).collect();
         for (number, replica, term) in work {
-            let loaded = load(&replica);
+            let loaded = catch_unwind(AssertUnwindSafe(|| load(&replica)));
             self.end_loading(number, replica, term, loaded);
         }
     }
@@ -229,7 +239,7 @@ impl<S> Instances<S> {
         };
         let term = Term::of(&replica);
         let (before, is_current) = match &*status {
-            Status::Loading(term) => (Some(*term), true),
+            Status::Loading(term) | Status::Broken(term) => (Some(*term), true),
             Status::Active(active) => (Some(active.term), active.is_current()),
             _ => (None, false),
         };
@@ -244,7 +254,7 @@ impl<S> Instances<S> {
         Some((number, replica, term))
     }
 
-    fn end_loading(&self, number: i32, replica: Arc<Replica>, term: Term, loaded: Result<S, partition::Error>) {
+    fn end_loading(&self, number: i32, replica: Arc<Replica>, term: Term, loaded: std::thread::Result<Result<S, partition::Error>>) {
         let mut status = self.lock(number);
         // During the load the topic was deleted (and perhaps created again), or the broker is stopping: the state that was read is discarded.
         if !matches!(&*status, Status::Loading(loading) if *loading == term) {
@@ -258,12 +268,30 @@ impl<S> Instances<S> {
                 self.outdated.notify_one();
                 Status::Outdated
             }
-            (Ok(state), Some(position)) => Status::Active(Box::new(Active { state, replica, term, position })),
-            (Err(error), Some(_)) => {
-                error!(topic = self.topic, partition = number, %error, "what a coordinator knows could not be loaded");
+            (Ok(Ok(state)), Some(position)) => {
+                self.reasons().remove(&number);
+                Status::Active(Box::new(Active { state, replica, term, position }))
+            }
+            (Ok(Err(error)), Some(_)) => {
+                self.not_loaded(number, error.to_string());
                 Status::Failed(Some(term))
             }
+            (Err(panic), Some(_)) => {
+                self.not_loaded(number, format!("its records contradict each other: {}", panic_message(&*panic)));
+                Status::Broken(term)
+            }
         };
+    }
+
+    fn not_loaded(&self, number: i32, error: String) {
+        let before = self.reasons().insert(number, error.clone());
+        if before.as_ref() != Some(&error) {
+            error!(topic = self.topic, partition = number, error, "what a coordinator knows could not be loaded");
+        }
+    }
+
+    fn reasons(&self) -> MutexGuard<'_, BTreeMap<i32, String>> {
+        self.reasons.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a partition that this broker leads has not been loaded in its current term: its topic was not created by this coordinator, or its
@@ -280,6 +308,7 @@ impl<S> Instances<S> {
             Status::Loading(loading) => *loading != term,
             Status::Active(active) => active.term != term,
             Status::Failed(tried) => *tried != Some(term),
+            Status::Broken(tried) => *tried != term,
             Status::Unloaded | Status::Resigned => false,
         }
     }
@@ -318,7 +347,7 @@ impl<S> Instances<S> {
         Err(match &*status {
             Status::Absent if self.partitions.get(self.topic, number).is_some() => Silence::Untouched,
             Status::Absent => Silence::Absent,
-            Status::Failed(_) => Silence::Failed,
+            Status::Failed(_) | Status::Broken(_) => Silence::Failed,
             Status::Resigned => Silence::Resigned,
             Status::Unloaded | Status::Outdated | Status::Loading(_) | Status::Active(_) => Silence::Loading,
         })
@@ -386,7 +415,6 @@ pub(super) struct InTransaction<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::path::Path;
     use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -408,8 +436,12 @@ mod tests {
 
     /// Creates the topic with an id.
     fn create(partitions: &Partitions, id: u8) {
+        create_as(partitions, id, TopicPartition::new(TOPIC, 0));
+    }
+
+    fn create_as(partitions: &Partitions, id: u8, partition: TopicPartition) {
         let new = NewReplica {
-            id: TopicPartition::new(TOPIC, 0),
+            id: partition,
             topic_id: Uuid::from_random([id; 16]),
             leader_epoch: LeaderEpoch(0),
             settings: TopicSettings::of(&BTreeMap::new(), &BTreeMap::new()),
@@ -498,6 +530,28 @@ mod tests {
         assert_eq!(loaded_from(&instances), Err(Silence::Failed));
         instances.load(|replica| Ok(replica.topic_id()));
         assert!(loaded_from(&instances).is_ok());
+    }
+
+    #[test]
+    fn a_load_that_panics_fails_one_instance_and_is_not_repeated_in_its_term() {
+        // Stored bytes broke an assertion, and the broker did not start any more.
+        let partitions = partitions(Durability::Default);
+        let instances = Instances::new(TOPIC, partitions.clone(), 2);
+        create(&partitions, 1);
+        create_as(&partitions, 1, TopicPartition::new(TOPIC, 1));
+        let loads = AtomicI32::new(0);
+        let load = |_: &Replica| -> Result<Uuid, partition::Error> {
+            loads.fetch_add(1, Ordering::Relaxed);
+            panic!("the records contradict each other")
+        };
+        instances.load(|replica| if replica.id().partition == 0 { load(replica) } else { Ok(replica.topic_id()) });
+        instances.load(load);
+        assert_eq!((loaded_from(&instances), loads.load(Ordering::Relaxed)), (Err(Silence::Failed), 1));
+        assert_eq!(instances.access(0).err(), Some(ErrorCode::NotCoordinator));
+        assert!(instances.look(1).is_ok(), "the others are loaded");
+        partitions.get(TOPIC, 0).unwrap().become_leader(LeaderEpoch(1), &[]).unwrap();
+        instances.load(|replica| Ok(replica.topic_id()));
+        assert!(loaded_from(&instances).is_ok(), "the next term tries again");
     }
 
     #[tokio::test]

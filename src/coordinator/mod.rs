@@ -21,7 +21,7 @@ pub use history::{Happening, HappeningKind};
 pub use join::{JoinReply, JoinRequest, SyncReply, SyncRequest};
 pub use member::{LeavingMember, MemberView};
 pub use offsets::{CommitRequest, Committed, OffsetEntry};
-pub use record::GroupRecord;
+pub use record::{Contradiction, GroupRecord};
 pub use service::{GroupCoordinator, NotKnown, OFFSETS_TOPIC, TopicOffsets};
 pub use shard::{Commits, GroupSettings, GroupView, Outcome, Place, Reply, Shard, Token, partition_for};
 pub use transactions::{

@@ -16,6 +16,17 @@ const OFFSET_EXPIRING_VERSION: i16 = 1;
 /// Key type of the oldest format of offsets, which has the same fields.
 const LEGACY_OFFSET_TYPE: i16 = 0;
 
+/// A stored record that contradicts itself or the records before it. What is stored is input and not an invariant of this broker: the record is
+/// skipped or repaired, as the text says.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{of}: {what}")]
+pub struct Contradiction {
+    /// The id of the group or transaction.
+    pub of: String,
+    /// What is wrong, and what becomes of the record.
+    pub what: String,
+}
+
 /// One change of a group.
 #[derive(Debug, Clone, PartialEq)]
 pub enum GroupRecord {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use super::group::Now;
 use super::history::Happening;
@@ -108,14 +108,22 @@ impl GroupCoordinator {
                 let value = record.value.map(Bytes::copy_from_slice);
                 let place = Place { offset: header.base_offset.plus(i64::from(record.offset_delta)), producer };
                 match GroupRecord::decode(&key, value.as_ref()) {
-                    Ok(Some(record)) => shard.replay(&record, place, now),
+                    Ok(Some(record)) => {
+                        if let Err(error) = shard.replay(&record, place, now) {
+                            warn!(%error, partition = %replica.id(), offset = %place.offset, "a stored record of a group contradicts others");
+                        }
+                    }
                     Ok(None) => debug!("a record type of later releases is passed over"),
-                    Err(error) => error!(%error, partition = %replica.id(), "a record of a group is malformed and passed over"),
+                    Err(error) => {
+                        let offset = place.offset;
+                        error!(%error, partition = %replica.id(), %offset, "a record of a group is malformed and passed over");
+                    }
                 }
                 count += 1;
             }
-            Ok::<(), partition::Error>(())
+            Ok(())
         })?;
+        shard.assert_sound();
         if count > 0 {
             info!(partition = %replica.id(), records = count, "groups loaded");
         }
@@ -158,7 +166,7 @@ impl GroupCoordinator {
         let offsets = self.store(active, records, of)?;
         let (now, producer) = (self.now(), of.map(|of| of.producer_id));
         let places = offsets.into_iter().map(|offset| Place { offset, producer });
-        records.iter().zip(places).for_each(|(record, place)| active.state.shard.replay(record, place, now));
+        records.iter().zip(places).for_each(|(record, place)| active.state.shard.apply(record, place, now));
         Ok(())
     }
 
@@ -427,7 +435,7 @@ impl GroupCoordinator {
             if !outcome.records.is_empty() || !outcome.replies.is_empty() {
                 let offsets = self.carry_out(active, outcome).unwrap_or_default();
                 let expired = records.iter().zip(offsets).filter(|(record, _)| record.value().is_none());
-                expired.for_each(|(record, offset)| active.state.shard.replay(record, Place { offset, producer: None }, now));
+                expired.for_each(|(record, offset)| active.state.shard.apply(record, Place { offset, producer: None }, now));
             }
         }
     }

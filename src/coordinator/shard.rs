@@ -10,7 +10,7 @@ use super::history::{Happening, HappeningKind};
 use super::join::{JoinReply, JoinRequest, JoinRules, SyncReply, SyncRequest};
 use super::member::{LeavingMember, MemberView};
 use super::offsets::{CommitRequest, Committed, UndecidedOffsets};
-use super::record::{GroupRecord, offset_value};
+use super::record::{Contradiction, GroupRecord, offset_value};
 use crate::model::{Offset, ProducerId};
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::consumer_offsets::{GroupMetadataKey, OffsetCommitKey};
@@ -121,7 +121,7 @@ impl Shard {
     }
 
     /// Applies a record that is stored in the partition.
-    pub fn replay(&mut self, record: &GroupRecord, place: Place, now: Now) {
+    pub fn replay(&mut self, record: &GroupRecord, place: Place, now: Now) -> Result<(), Contradiction> {
         match record {
             GroupRecord::Offset(key, Some(value)) => {
                 let group = self.groups.entry(key.group.clone()).or_insert_with(|| Group::new(&key.group, now));
@@ -138,9 +138,14 @@ impl Shard {
                         self.undecided.add(producer, (key.group.clone(), key.topic.clone(), key.partition), committed);
                     }
                     None => {
-                        let before = group.offsets.insert((key.topic.clone(), key.partition), committed);
-                        let before = before.map_or(Offset(0), |before| before.log_offset);
-                        assert!(before <= place.offset, "{key:?} is at {} and was at {before} before", place.offset);
+                        let id = (key.topic.clone(), key.partition);
+                        let before = group.offsets.get(&id).map_or(Offset(0), |before| before.log_offset);
+                        if before > place.offset {
+                            let what =
+                                format!("an offset of {id:?} is stored at {}, after a newer one at {before}; it is skipped", place.offset);
+                            return Err(Contradiction { of: format!("group {}", key.group), what });
+                        }
+                        group.offsets.insert(id, committed);
                     }
                 }
             }
@@ -153,12 +158,24 @@ impl Shard {
             }
             GroupRecord::Group(key, Some(value)) => {
                 let group = self.groups.entry(key.group.clone()).or_insert_with(|| Group::new(&key.group, now));
-                group.restore(value, now);
+                return group.restore(value, now);
             }
             GroupRecord::Group(key, None) => {
                 self.groups.remove(&key.group);
             }
         }
+        Ok(())
+    }
+
+    /// Applies a record that this shard has decided and that was stored then.
+    pub(super) fn apply(&mut self, record: &GroupRecord, place: Place, now: Now) {
+        let applied = self.replay(record, place, now);
+        assert!(applied.is_ok(), "{place:?} was given to a record that contradicts others: {applied:?}");
+    }
+
+    /// Asserts the invariants of all groups.
+    pub fn assert_sound(&self) {
+        self.groups.values().for_each(Group::assert_sound);
     }
 
     /// A producer's transaction ends: if it is committed, its offsets take effect, except for keys with a later commit.
@@ -200,7 +217,8 @@ impl Shard {
         let generation = group.generation;
         group.join(token, request, rules, now, &mut outcome);
         group.assert_sound();
-        assert!(generation <= group.generation, "group {id}: the generation fell from {generation} to {}", group.generation);
+        let is_sound = generation <= group.generation || generation == i32::MAX;
+        assert!(is_sound, "group {id}: the generation fell from {generation} to {}", group.generation);
         outcome
     }
 

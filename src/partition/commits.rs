@@ -70,6 +70,11 @@ impl Commits {
         }
     }
 
+    /// Notes that batches wait again, because their commit failed. The next committing thread is woken when this one leaves.
+    pub(super) fn put_back(&self) {
+        self.waiting_bytes.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// Wakes a committing thread to check for the end: there will be no more commits.
     pub(super) fn end(&self) {
         self.due.notify_one();

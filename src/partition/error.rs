@@ -1,5 +1,6 @@
 //! Why a partition cannot execute a request.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::model::{LeaderEpoch, TopicPartition};
@@ -42,6 +43,9 @@ pub enum Error {
     /// The partition's files could not be opened.
     #[error("{0} could not be opened when the broker started: {1}")]
     NotOpened(TopicPartition, Arc<str>),
+    /// A log directory may contain directories of deleted topics under their old names: the metadata must not forget the deletions yet.
+    #[error("{} may contain partitions of deleted topics under their old names", .0.display())]
+    NotRenamed(PathBuf),
     /// The replica was deleted, or the broker is stopping.
     #[error("{0} is closed")]
     Closed(TopicPartition),

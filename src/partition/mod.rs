@@ -5,10 +5,13 @@
 //! wait until their records are committed.
 
 mod commits;
+mod deletion;
 mod error;
 mod kafka_settings;
 mod open_directory;
+mod opening;
 mod partitions;
+mod placement;
 mod progress;
 mod replica;
 mod role;
@@ -18,10 +21,11 @@ mod verification;
 pub use crate::storage::{
     AbortedTransaction, ActiveProducer, CommittedSlice, Error as StorageError, FirstBatch, FoundOffset, Origin, RecordsSlice,
 };
+pub use deletion::Retired;
 pub use error::Error;
 pub use kafka_settings::{FOLLOWED_SINCE_START, KafkaSetting, Update, dynamic_setting, kafka_settings};
 pub use open_directory::Durability;
-pub use partitions::{DirectoryView, Keeping, NewReplica, Partitions, Recovered, Retired};
+pub use partitions::{DirectoryView, Keeping, NewReplica, Partitions, Recovered};
 pub use progress::{Subscription, Wake};
 pub use replica::{Appended, Ended, Isolation, Position, Replica, Traffic, View};
 pub use role::Role;

@@ -46,8 +46,6 @@ pub(super) struct OpenDirectory {
     pub(super) files: Arc<OpenFiles>,
     pub(super) durability: Durability,
     pub(super) commits: Commits,
-    /// Held during an fsync: of two concurrent fsyncs only one would get the error of a failed disk.
-    syncing: Mutex<()>,
     /// Held from reading the recovery points of the logs until they are written, and while a log is truncated: its recovery point on the disk must
     /// not rise again. Locked before all other locks.
     points: Mutex<()>,
@@ -71,7 +69,6 @@ impl OpenDirectory {
             files: OpenFiles::new(disk, files_max),
             durability,
             commits: Commits::default(),
-            syncing: Mutex::new(()),
             points: Mutex::new(()),
             offline: AtomicBool::new(false),
             renamed: AtomicBool::new(false),
@@ -87,7 +84,10 @@ impl OpenDirectory {
 
     /// Runs `work`, which fsyncs, unless the disk has failed. Blocks.
     pub(super) fn sync<T>(&self, work: impl FnOnce() -> Result<T, storage::Error>) -> Result<T, storage::Error> {
-        let _alone = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_failed = self.files.syncing().lock().unwrap_or_else(PoisonError::into_inner);
+        if *has_failed {
+            self.fail(&"a file could not be fsynced before it was closed");
+        }
         self.check_online()?;
         work().inspect_err(|error| self.judge(error))
     }
@@ -101,7 +101,7 @@ impl OpenDirectory {
 
     /// Whether an fsync is in progress.
     pub(super) fn is_syncing(&self) -> bool {
-        matches!(self.syncing.try_lock(), Err(TryLockError::WouldBlock))
+        matches!(self.files.syncing().try_lock(), Err(TryLockError::WouldBlock))
     }
 
     /// Returns an error if the disk has failed.

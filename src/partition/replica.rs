@@ -243,7 +243,9 @@ impl Replica {
             // The append waits for the flush, as in Kafka: this is the purpose of flush.messages.
             self.home.sync(|| log.flush())?;
         }
-        let appended = Appended { base_offset, max_timestamp, duplicate, position: Position { end: log.log_end(), epoch } };
+        let end = log.log_end();
+        assert!(base_offset < end, "a batch of {} is stored at {base_offset}, and the log ends at {end}", self.id);
+        let appended = Appended { base_offset, max_timestamp, duplicate, position: Position { end, epoch } };
         self.publish(&mut state);
         drop(state);
         if !duplicate {
@@ -326,13 +328,13 @@ impl Replica {
     /// Reads for a consumer; see [`LogReader::read`].
     pub fn read(&self, offset: Offset, bytes_max: usize, first: FirstBatch) -> Result<Option<RecordsSlice>, Error> {
         self.check_open()?;
-        Ok(self.reader.read(offset, self.view().high_watermark, bytes_max, first)?)
+        self.judged(self.reader.read(offset, self.view().high_watermark, bytes_max, first))
     }
 
     /// Reads for a consumer with `read_committed`; see [`LogReader::read_committed`].
     pub fn read_committed(&self, offset: Offset, bytes_max: usize, first: FirstBatch) -> Result<Option<CommittedSlice>, Error> {
         self.check_open()?;
-        Ok(self.reader.read_committed(offset, self.view().last_stable, bytes_max, first)?)
+        self.judged(self.reader.read_committed(offset, self.view().last_stable, bytes_max, first))
     }
 
     /// Counts bytes that are sent to consumers.
@@ -370,12 +372,12 @@ impl Replica {
 
     /// The first record with a timestamp of at least `timestamp_ms`.
     pub fn find_by_time(&self, timestamp_ms: i64) -> Result<Option<FoundOffset>, Error> {
-        Ok(self.reader.find_by_time(timestamp_ms)?)
+        self.judged(self.reader.find_by_time(timestamp_ms))
     }
 
     /// The first record with the largest timestamp.
     pub fn find_largest_time(&self) -> Result<Option<FoundOffset>, Error> {
-        Ok(self.reader.find_largest_time()?)
+        self.judged(self.reader.find_largest_time())
     }
 
     /// The end offset of `epoch`; see [`crate::storage::LeaderEpochs::end_offset`].
@@ -385,11 +387,17 @@ impl Replica {
     }
 
     /// Walks over all stored batches, for state that is kept in a partition.
-    pub fn replay<E: From<crate::storage::Error>>(
-        &self,
-        each: impl FnMut(&crate::records::BatchHeader, &[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.reader.replay(self.view().log_start, each)
+    pub fn replay(&self, each: impl FnMut(&crate::records::BatchHeader, &[u8]) -> Result<(), Error>) -> Result<(), Error> {
+        self.reader.replay(self.view().log_start, each).inspect_err(|error| {
+            if let Error::Storage(error) = error {
+                self.home.judge(error);
+            }
+        })
+    }
+
+    /// Takes the directory offline if a read failed because of its disk. The fsync of a file that was closed for the reader may have failed too.
+    fn judged<T>(&self, result: Result<T, StorageError>) -> Result<T, Error> {
+        Ok(result.inspect_err(|error| self.home.judge(error))?)
     }
 
     /// Wakes `wake` at each append from now on.
@@ -406,9 +414,10 @@ impl Replica {
         if offset > high_watermark || offset < Offset(0) {
             return Err(StorageError::OffsetOutOfRange { offset, log_start, log_end: high_watermark }.into());
         }
-        let deleted = state.log.delete_before(offset, high_watermark, now_ms)?;
+        let deleted = self.judged(state.log.delete_before(offset, high_watermark, now_ms))?;
         self.publish(&mut state);
         let log_start = state.log.log_start();
+        assert!(log_start <= high_watermark, "{} is deleted up to {log_start}, and its high watermark is {high_watermark}", self.id);
         drop(state);
         drop(deleted);
         Ok(log_start)
@@ -432,7 +441,9 @@ impl Replica {
             return Ok(0);
         }
         let high_watermark = self.view().high_watermark;
-        let deleted = state.log.retain(high_watermark, now_ms)?;
+        let deleted = self.judged(state.log.retain(high_watermark, now_ms))?;
+        let log_start = state.log.log_start();
+        assert!(log_start <= high_watermark, "retention of {} ends at {log_start}, above the high watermark {high_watermark}", self.id);
         state.log.expire_producers(now_ms, producer_expiration_ms);
         self.publish(&mut state);
         drop(state);
@@ -441,7 +452,7 @@ impl Replica {
 
     /// The next compaction of the log; see [`Log::cleaning`].
     pub(super) fn cleaning(&self, checkpoint: Option<Offset>, now_ms: i64) -> Result<Option<Cleaning>, Error> {
-        Ok(self.state().log.cleaning(checkpoint, self.view().last_stable, now_ms)?)
+        self.judged(self.state().log.cleaning(checkpoint, self.view().last_stable, now_ms))
     }
 
     /// Compacts; the log is locked only while a finished segment replaces its sources.
@@ -486,6 +497,7 @@ impl Replica {
         let deleted =
             prepared.and_then(|()| state.log.truncate_to(offset, high_watermark, now_ms)).inspect_err(|error| self.home.fail(error))?;
         let log_end = state.log.log_end();
+        assert!(log_end <= offset, "{} was truncated at {offset} and ends at {log_end}", self.id);
         // The high watermark falls only here: the removed records were never committed, or an unclean election has given them up.
         self.high_watermark.store(high_watermark.min(log_end).0, Ordering::Release);
         self.publish(&mut state);
@@ -504,7 +516,7 @@ impl Replica {
     pub(super) fn unflushed(&self) -> Result<Option<Unflushed>, Error> {
         let mut state = self.write();
         // The directory of a deleted replica may belong to another replica by now.
-        if self.is_closed() { Ok(None) } else { Ok(state.log.unflushed()?) }
+        if self.is_closed() { Ok(None) } else { self.judged(state.log.unflushed()) }
     }
 
     /// Moves the recovery point to the end that was fsynced.
@@ -525,7 +537,7 @@ impl Replica {
             return Ok(None);
         }
         let entry = |batches| JournalEntry { topic_id: self.topic_id, partition: self.id.partition, batches };
-        let uncommitted = state.log.uncommitted()?.map(entry);
+        let uncommitted = self.judged(state.log.uncommitted())?.map(entry);
         self.publish(&mut state);
         Ok(uncommitted)
     }
@@ -560,7 +572,7 @@ impl Replica {
     pub(super) fn close(&self) -> Result<Option<Unflushed>, Error> {
         let mut state = self.write();
         self.end(&mut state);
-        let unflushed = state.log.close()?;
+        let unflushed = self.judged(state.log.close())?;
         drop(state);
         self.progress.step();
         Ok(unflushed)

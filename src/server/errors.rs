@@ -12,7 +12,7 @@ pub(super) fn of_partition(error: &partition::Error) -> ErrorCode {
         partition::Error::Storage(error) => of_storage(error),
         partition::Error::FencedLeaderEpoch { .. } => ErrorCode::FencedLeaderEpoch,
         partition::Error::UnknownLeaderEpoch { .. } => ErrorCode::UnknownLeaderEpoch,
-        partition::Error::Offline(_) | partition::Error::NotOpened(..) => ErrorCode::KafkaStorageError,
+        partition::Error::Offline(_) | partition::Error::NotOpened(..) | partition::Error::NotRenamed(_) => ErrorCode::KafkaStorageError,
         partition::Error::Unknown(_) => ErrorCode::UnknownTopicOrPartition,
         partition::Error::NotLeader(_) | partition::Error::Closed(_) => ErrorCode::NotLeaderOrFollower,
     }

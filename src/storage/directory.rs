@@ -10,7 +10,7 @@
 //! | `commit-journal.<number>` | under `durability.profile=fsync`, committed batches that may not be fsynced in the logs, see [`CommitJournal`] |
 //! | `commit-journal-start-checkpoint` | for each truncated partition the number of the first use of a journal file that is valid for it |
 //! | `cleaner-offset-checkpoint` | for each compacted partition the first offset that was never compacted |
-//! | `topic-partition/` | one log each; `topic-partition.<uuid>-delete/` belongs to a deleted topic and is being removed |
+//! | `topic-partition/` | one log each; `topic-partition.<uuid>-delete/` belongs to a deleted topic and is being removed, `topic-partition.<uuid>-stray/` to a topic that is not the one of this name; it is kept |
 //!
 //! A file system allows names of up to [`NAME_BYTES_MAX`] bytes. A topic's name has up to 249, so `topic-partition` fits for up to 100,000
 //! partitions. In the name of a directory that is being removed the topic is shortened, as in Kafka (KAFKA-4893).
@@ -38,9 +38,10 @@ const CLEANED: &str = "cleaner-offset-checkpoint";
 const JOURNAL_STARTS: &str = "commit-journal-start-checkpoint";
 const PARTITION_METADATA: &str = "partition.metadata";
 const DELETED: &str = "-delete";
+const STRAY: &str = "-stray";
 /// The most bytes of a file name on the usual file systems.
 const NAME_BYTES_MAX: usize = 255;
-/// Hexadecimal digits of the id in the name of a directory that is being removed.
+/// Hexadecimal digits of the id in the name of a directory that is being removed or is a stray.
 const DELETED_ID_DIGITS: usize = 32;
 /// The names that are kept when a directory is cleared.
 const KEPT_BY_CLEARING: &[&str] = &[LOCK, "lost+found"];
@@ -301,18 +302,34 @@ impl LogDirectory {
         self.disk.write(&file, format!("version: 0\ntopic_id: {topic_id}\n").as_bytes()).map_err(Error::io("write", &file))
     }
 
-    /// The topic id stored in a partition's directory; none if it contains none.
-    pub fn topic_id(&self, partition: &TopicPartition) -> Option<Uuid> {
-        let bytes = self.disk.read(&self.partition_path(partition).join(PARTITION_METADATA)).ok()?;
-        let text = String::from_utf8(bytes).ok()?;
-        text.lines().find_map(|l| Uuid::parse(l.strip_prefix("topic_id: ")?))
+    /// The topic id stored in a partition's directory; none if it contains none. If the file cannot be read now, the directory may belong to any
+    /// topic.
+    pub fn topic_id(&self, partition: &TopicPartition) -> Result<Option<Uuid>, Error> {
+        let path = self.partition_path(partition).join(PARTITION_METADATA);
+        let bytes = match self.disk.read(&path) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory) => {
+                return Ok(None);
+            }
+            bytes => bytes.map_err(Error::io("read", &path))?,
+        };
+        let id = |text: String| text.lines().find_map(|l| Uuid::parse(l.strip_prefix("topic_id: ")?));
+        Ok(String::from_utf8(bytes).ok().and_then(id))
     }
 
     /// Frees a partition's name: renames its directory, which [`LogDirectory::remove_retired`] removes later. None if the partition has no
     /// directory.
     pub fn retire_partition(&self, partition: &TopicPartition, entropy: &dyn Entropy) -> Result<Option<PathBuf>, Error> {
+        self.rename_partition(partition, DELETED, entropy)
+    }
+
+    /// Frees the name of a partition whose directory belongs to another topic: renames it, as Kafka does. It is never removed.
+    pub fn set_stray_aside(&self, partition: &TopicPartition, entropy: &dyn Entropy) -> Result<Option<PathBuf>, Error> {
+        self.rename_partition(partition, STRAY, entropy)
+    }
+
+    fn rename_partition(&self, partition: &TopicPartition, suffix: &str, entropy: &dyn Entropy) -> Result<Option<PathBuf>, Error> {
         let from = self.partition_path(partition);
-        let to = self.path.join(retired_name(partition, entropy.uuid()));
+        let to = self.path.join(renamed(partition, entropy.uuid(), suffix));
         match self.disk.rename(&from, &to) {
             Ok(()) => Ok(Some(to)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -403,13 +420,14 @@ impl LogDirectory {
     }
 }
 
-/// The name of a directory that is being removed: `topic-3.<id>-delete`. The topic is shortened if the name would be too long; the id makes
-/// it unique.
-fn retired_name(partition: &TopicPartition, id: Uuid) -> String {
-    let end = format!("-{}.{}{DELETED}", partition.partition, id.dashed().replace('-', ""));
+/// The new name of a directory whose name is needed: `topic-3.<id>-delete`, or with another suffix. The topic is shortened if the name would be too
+/// long; the id makes it unique.
+fn renamed(partition: &TopicPartition, id: Uuid, suffix: &str) -> String {
+    let end = format!("-{}.{}{suffix}", partition.partition, id.dashed().replace('-', ""));
     let topic: String = partition.topic.chars().take(NAME_BYTES_MAX - end.len()).collect();
     let name = format!("{topic}{end}");
-    assert!(name.len() <= NAME_BYTES_MAX && is_retired(&name), "{name} is no name for the directory of a deleted partition");
+    assert!(name.len() <= NAME_BYTES_MAX, "{name} is too long for the directory of a renamed partition");
+    assert_eq!(is_retired(&name), suffix == DELETED, "{name} would be removed, or a deleted partition would not");
     name
 }
 
@@ -458,11 +476,13 @@ mod tests {
         for topic in ["t", &"x".repeat(213), &"x".repeat(214), &"x".repeat(249)] {
             for number in [0, 9, 10_000, 99_999, i32::MAX] {
                 let partition = TopicPartition::new(topic, number);
-                let name = retired_name(&partition, Uuid([7; 16]));
+                let name = renamed(&partition, Uuid([7; 16]), DELETED);
                 assert!(name.len() <= NAME_BYTES_MAX && is_retired(&name), "{name}");
                 assert!(name.starts_with(&topic[..topic.len().min(200)]) && name.contains(&format!("-{number}.")), "{name}");
                 // It is not the name of a partition's directory.
                 assert_eq!(partition_of_directory(&name), None);
+                let stray = renamed(&partition, Uuid([7; 16]), STRAY);
+                assert!(stray.len() <= NAME_BYTES_MAX && !is_retired(&stray) && partition_of_directory(&stray).is_none(), "{stray}");
             }
         }
         // Kafka's own deleted directories are removed too; a topic can also have such a name.

@@ -44,6 +44,8 @@ impl LeaderEpochs {
         if epoch.0 >= 0 && self.0.last().is_none_or(|(last, start)| *last < epoch && *start <= offset) {
             // An epoch in which nothing was written is removed, because the new epoch begins at the same offset.
             self.0.retain(|(_, start)| *start < offset);
+            let last = self.0.last().copied();
+            assert!(last.is_none_or(|last| last < (epoch, offset)), "epoch {epoch} from {offset} on follows {last:?}");
             self.0.push((epoch, offset));
         }
     }

@@ -4,20 +4,22 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Weak};
 
 use super::Error;
 use crate::env::{Disk, File, OpenMode};
 
 /// Opens the files of segments. When the limit is reached, the file that was not requested for the longest time is closed; it is opened again on
 /// its next request. A file is not closed while it is held. A file with bytes that may not be durable is fsynced before it is closed, so that
-/// an error of the disk is not lost with it.
+/// an error of the disk is not lost with it. The error is returned to whoever requested another file, and noted for the next fsync.
 #[derive(Debug)]
 pub struct OpenFiles {
     disk: Arc<dyn Disk>,
     max: usize,
     open: Arc<Mutex<VecDeque<Weak<Slot>>>>,
     presence: Presence,
+    /// Held during an fsync; whether the fsync of a file that was to be closed has failed.
+    syncing: Arc<Mutex<bool>>,
 }
 
 /// Whether a log still has its directory. When its topic is deleted the directory is renamed, and a new topic of the same name may get a directory
@@ -71,13 +73,19 @@ struct Slot {
 impl OpenFiles {
     /// No file is open yet. At most `max` files will be open, plus files that are held.
     pub fn new(disk: Arc<dyn Disk>, max: usize) -> Arc<OpenFiles> {
-        Arc::new(OpenFiles { disk, max: max.max(1), open: Arc::default(), presence: Presence::default() })
+        Arc::new(OpenFiles { disk, max: max.max(1), open: Arc::default(), presence: Presence::default(), syncing: Arc::default() })
     }
 
     /// The same open files, for the segments of one log.
     pub(super) fn of_log(&self, presence: &Presence) -> Arc<OpenFiles> {
-        let OpenFiles { disk, max, open, .. } = self;
-        Arc::new(OpenFiles { disk: disk.clone(), max: *max, open: open.clone(), presence: presence.clone() })
+        let OpenFiles { disk, max, open, syncing, .. } = self;
+        Arc::new(OpenFiles { disk: disk.clone(), max: *max, open: open.clone(), presence: presence.clone(), syncing: syncing.clone() })
+    }
+
+    /// Must be locked during every fsync of these files: of two concurrent fsyncs of a file only one gets the error of a failed disk. It contains
+    /// whether the fsync of a file that was to be closed has failed: then no later fsync proves anything.
+    pub fn syncing(&self) -> &Mutex<bool> {
+        &self.syncing
     }
 
     /// The disk that contains the files.
@@ -108,15 +116,37 @@ impl OpenFiles {
                 open.push_back(oldest);
                 continue;
             }
-            // Unsynced bytes of a deleted log are not needed.
-            if slot.dirty.swap(false, Ordering::AcqRel)
-                && !slot.presence.is_over()
-                && let Some(file) = file.as_ref()
+            // A flush that is in progress soon leaves fewer files dirty. Until then more files than the limit may be open.
+            let has_failed = match self.syncing.try_lock() {
+                Err(TryLockError::WouldBlock) if slot.dirty.load(Ordering::Acquire) => {
+                    open.push_back(oldest);
+                    continue;
+                }
+                Err(TryLockError::WouldBlock) => None,
+                Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+                Ok(has_failed) => Some(has_failed),
+            };
+            if let Some(mut has_failed) = has_failed
+                && let Err(error) = slot.make_durable(file.as_deref())
             {
-                file.sync().map_err(Error::io("sync", &slot.path))?;
+                *has_failed = true;
+                open.push_back(oldest);
+                return Err(error);
             }
             *file = None;
         }
+        Ok(())
+    }
+}
+
+impl Slot {
+    /// Fsyncs its file if that has bytes that may not be durable. After a failure it still has them.
+    fn make_durable(&self, file: Option<&dyn File>) -> Result<(), Error> {
+        // Unsynced bytes of a deleted log are not needed.
+        if let Some(file) = file.filter(|_| self.dirty.load(Ordering::Acquire) && !self.presence.is_over()) {
+            file.sync().map_err(Error::io("sync", &self.path))?;
+        }
+        self.dirty.store(false, Ordering::Release);
         Ok(())
     }
 }
@@ -169,8 +199,10 @@ impl SegmentFile {
 
     /// The file, for writing.
     pub(super) fn get_dirty(&self) -> Result<Arc<dyn File>, Error> {
+        let file = self.get()?;
+        // Only now: a concurrent search for a file to close marks what it has fsynced as durable, and does not touch a file that is held.
         self.slot.dirty.store(true, Ordering::Release);
-        self.get()
+        Ok(file)
     }
 
     /// Marks that the name will belong to another file. Holders of this file can still use it.
@@ -195,7 +227,7 @@ mod tests {
     use std::io::IoSlice;
 
     use super::*;
-    use crate::env::RealDisk;
+    use crate::env::{ManualClock, MemoryDisk, RealDisk};
 
     #[test]
     fn no_more_files_are_open_than_allowed_and_a_held_one_stays() {
@@ -218,5 +250,29 @@ mod tests {
         segments[1..].iter().for_each(|segment| drop(segment.get().unwrap()));
         // It was closed and its name is removed: no new file is created.
         assert!(segments[0].get().is_err() && !path(0).exists());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_synced_is_not_closed_and_no_later_sync_is_believed() {
+        // The file counted as durable after the failure, and the error went to a reader of another file, who ignored it.
+        let disk = MemoryDisk::new(Arc::new(ManualClock::at(0)));
+        disk.create_dir(Path::new("/data")).unwrap();
+        let files = OpenFiles::new(Arc::new(disk.clone()), 1);
+        let paths = ["/data/0", "/data/1"].map(PathBuf::from);
+        let [one, two] = paths.map(|path| SegmentFile::open(&files, &path, path.clone()).unwrap());
+        one.get_dirty().unwrap().write_at(0, &[IoSlice::new(b"x")]).unwrap();
+        let is_open = |segment: &SegmentFile| lock(&segment.slot.file).is_some();
+        // A flush is in progress, which learns of errors itself.
+        let flush = files.syncing().lock().unwrap();
+        disk.set_syncs_fail(true);
+        two.get().unwrap();
+        two.get().unwrap();
+        assert!(is_open(&one) && one.slot.dirty.load(Ordering::Acquire) && !*flush);
+        drop(flush);
+        let third = PathBuf::from("/data/2");
+        // A file has one more chance after it was used.
+        let failed = (0..3).find_map(|_| SegmentFile::open(&files, &third, third.clone()).err());
+        assert!(failed.is_some_and(|error| error.is_disk_failure()));
+        assert!(is_open(&one) && one.slot.dirty.load(Ordering::Acquire) && *files.syncing().lock().unwrap());
     }
 }

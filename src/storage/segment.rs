@@ -152,6 +152,8 @@ impl Segment {
             return Err(Error::io("append to", &self.path("log"))(error));
         }
         self.note(header, index_interval_bytes);
+        let (expected, found) = ((header.next_offset(), size + length as u64), self.extent());
+        assert_eq!(found, expected, "{} does not end after the batch at {} that was appended at {size}", self.name(), header.base_offset);
         Ok(())
     }
 

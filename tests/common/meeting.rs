@@ -1,4 +1,4 @@
-//! A disk on which something else happens in the middle of what goes on: before any one operation a hook is called.
+//! A disk on which something else happens in the middle of what goes on: before any one operation a hook is called, or operations fail.
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -23,6 +23,8 @@ struct State {
     meeting: Option<(u64, Hook)>,
     /// Operations of the last count, by name and path.
     names: Vec<String>,
+    /// The operations that fail: their name, a part of their path, and the error code of the operating system.
+    refused: Option<(&'static str, String, i32)>,
 }
 
 struct MeetingFile {
@@ -45,22 +47,37 @@ impl MeetingDisk {
         *self.0.state.lock().unwrap() = State { meeting: Some((operation, Box::new(hook))), ..State::default() };
     }
 
+    /// From now on the operations of a name on paths that contain `part` fail.
+    #[allow(dead_code)]
+    pub fn refuse(&self, what: &'static str, part: &str, code: i32) {
+        self.0.state.lock().unwrap().refused = Some((what, part.to_string(), code));
+    }
+
+    /// No operation fails any more.
+    #[allow(dead_code)]
+    pub fn accept(&self) {
+        self.0.state.lock().unwrap().refused = None;
+    }
+
     /// Operations since then. No hook is called any more.
     pub fn end(&self) -> Vec<String> {
         std::mem::take(&mut *self.0.state.lock().unwrap()).names
     }
 
-    fn step(&self, what: &str, path: &Path) {
-        let hook = {
+    fn step(&self, what: &str, path: &Path) -> io::Result<()> {
+        let (hook, refused) = {
             let mut state = self.0.state.lock().unwrap();
             state.operations += 1;
             state.names.push(format!("{what} {}", path.display()));
             let is_now = state.meeting.as_ref().is_some_and(|(at, _)| at + 1 == state.operations);
-            is_now.then(|| state.meeting.take()).flatten()
+            let refused = state.refused.as_ref().filter(|(name, part, _)| *name == what && path.to_string_lossy().contains(part));
+            let refused = refused.map(|(.., code)| io::Error::from_raw_os_error(*code));
+            (is_now.then(|| state.meeting.take()).flatten(), refused)
         };
         if let Some((_, hook)) = hook {
             hook();
         }
+        refused.map_or(Ok(()), Err)
     }
 
     fn wrapped(&self, path: &Path, file: Arc<dyn File>) -> Arc<dyn File> {
@@ -82,22 +99,22 @@ impl std::fmt::Debug for MeetingFile {
 
 impl Disk for MeetingDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-        self.step("open", path);
+        self.step("open", path)?;
         Ok(self.wrapped(path, self.0.disk.open(path, mode)?))
     }
 
     fn map(&self, path: &Path) -> io::Result<Map> {
-        self.step("map", path);
+        self.step("map", path)?;
         self.0.disk.map(path)
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        self.step("read", path);
+        self.step("read", path)?;
         self.0.disk.read(path)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        self.step("list", path);
+        self.step("list", path)?;
         self.0.disk.list(path)
     }
 
@@ -110,32 +127,32 @@ impl Disk for MeetingDisk {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.step("create", path);
+        self.step("create", path)?;
         self.0.disk.create_dir(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.step("rename", from);
+        self.step("rename", from)?;
         self.0.disk.rename(from, to)
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.step("remove", path);
+        self.step("remove", path)?;
         self.0.disk.remove_file(path)
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.step("remove", path);
+        self.step("remove", path)?;
         self.0.disk.remove_dir_all(path)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.step("sync", path);
+        self.step("sync", path)?;
         self.0.disk.sync_dir(path)
     }
 
     fn sync_all(&self, path: &Path) -> io::Result<()> {
-        self.step("sync all", path);
+        self.step("sync all", path)?;
         self.0.disk.sync_all(path)
     }
 
@@ -154,22 +171,22 @@ impl File for MeetingFile {
     }
 
     fn read_at(&self, position: u64, bytes: &mut [u8]) -> io::Result<usize> {
-        self.disk.step("read", &self.path);
+        self.disk.step("read", &self.path)?;
         self.file.read_at(position, bytes)
     }
 
     fn write_at(&self, position: u64, parts: &[IoSlice<'_>]) -> io::Result<()> {
-        self.disk.step("write", &self.path);
+        self.disk.step("write", &self.path)?;
         self.file.write_at(position, parts)
     }
 
     fn truncate(&self, size: u64) -> io::Result<()> {
-        self.disk.step("truncate", &self.path);
+        self.disk.step("truncate", &self.path)?;
         self.file.truncate(size)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk.step("sync", &self.path);
+        self.disk.step("sync", &self.path)?;
         self.file.sync()
     }
 

@@ -106,14 +106,21 @@ impl TransactionCoordinator {
                 let record = record?;
                 let Some(key) = record.key.map(Bytes::copy_from_slice) else { continue };
                 let value = record.value.map(Bytes::copy_from_slice);
+                let offset = header.base_offset.plus(i64::from(record.offset_delta));
                 match decode(&key, value.as_ref()) {
-                    Ok(Some((id, value))) => shard.replay(id, value.as_ref(), now),
+                    Ok(Some((id, value))) => {
+                        if let Err(error) = shard.replay(id, value.as_ref(), now) {
+                            warn!(%error, partition = %replica.id(), %offset, "a stored record of a transaction contradicts itself");
+                        }
+                    }
                     Ok(None) => debug!("a record type of later releases is passed over"),
-                    Err(error) => error!(%error, partition = %replica.id(), "a record of a transaction is malformed and passed over"),
+                    Err(error) => {
+                        error!(%error, partition = %replica.id(), %offset, "a record of a transaction is malformed and passed over")
+                    }
                 }
                 count += 1;
             }
-            Ok::<(), partition::Error>(())
+            Ok(())
         })?;
         if count > 0 {
             info!(partition = %replica.id(), records = count, "transactions loaded");
@@ -388,8 +395,11 @@ impl TransactionCoordinator {
             let waiting: Vec<(Vec<String>, Stored)> = self.instances.active().map(|(_, access)| of(access)).collect();
             for (id, stored) in waiting.into_iter().flat_map(|(ids, stored)| ids.into_iter().map(move |id| (id, stored.clone()))) {
                 // Markers are written only for decisions that are stored and committed.
-                if stored.settled().await.is_ok() {
-                    self.begin_completing(&id).await;
+                // The broker must not wait for a commit in order to stop: a decision that is not committed is found by the next start or was not made.
+                match stop.run_until_cancelled(stored.settled()).await {
+                    Some(Ok(())) => drop(self.begin_completing(&id).await),
+                    Some(Err(_)) => {}
+                    None => break,
                 }
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::transaction::{End, Identity, Init, Transaction, TransactionState};
-use crate::coordinator::Now;
+use crate::coordinator::{Contradiction, Now};
 use crate::model::{ProducerId, TopicPartition};
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::transaction_state::TransactionLogValue;
@@ -71,11 +71,16 @@ pub struct TransactionShard {
 
 impl TransactionShard {
     /// Applies a record that is stored in the partition.
-    pub(super) fn replay(&mut self, id: String, value: Option<&TransactionLogValue>, now: Now) {
-        match value.and_then(|value| Transaction::restore(value, now)) {
-            Some(transaction) => self.transactions.insert(id, transaction),
-            None => self.transactions.remove(&id),
+    pub(super) fn replay(&mut self, id: String, value: Option<&TransactionLogValue>, now: Now) -> Result<(), Contradiction> {
+        let Some(value) = value else {
+            self.transactions.remove(&id);
+            return Ok(());
         };
+        let contradiction = |what| Contradiction { of: format!("transactional id {id}"), what };
+        let (transaction, repaired) = Transaction::restore(value, now).map_err(|what| contradiction(what + "; the record is skipped"))?;
+        let repaired = repaired.map(|what| contradiction(what.to_string()));
+        self.transactions.insert(id, transaction);
+        repaired.map_or(Ok(()), Err)
     }
 
     /// Applies a state that was stored.

@@ -152,22 +152,37 @@ impl Transaction {
         }
     }
 
-    /// The transaction of a stored value; none if its state is unknown. The time that has passed since it was stored is computed once, here, from the
-    /// wall clock; it is 0 if the wall clock was set back.
-    pub(super) fn restore(value: &TransactionLogValue, now: Now) -> Option<Transaction> {
-        let ago = |wall_ms: i64| now.mono_ms - (now.wall_ms - wall_ms).max(0);
-        let (start_ms, updated_ms) = (value.transaction_start_timestamp_ms, value.transaction_last_update_timestamp_ms);
+    /// The transaction of a stored value, and what in it had to be repaired; an error if nothing can be made of it. The time that has passed since it
+    /// was stored is computed once, here, from the wall clock; it is 0 if the wall clock was set back.
+    pub(super) fn restore(value: &TransactionLogValue, now: Now) -> Result<(Transaction, Option<&'static str>), String> {
+        use TransactionState::{Empty, Ongoing, PrepareAbort, PrepareCommit};
+        let number = value.transaction_status;
+        let state = TransactionState::of_number(number).ok_or_else(|| format!("state {number} is unknown"))?;
+        let (id, epoch, next_id) = (value.producer_id, value.producer_epoch, ProducerId(value.next_producer_id));
+        if id < 0 || epoch < NONE || (epoch == NONE && state != Empty) {
+            return Err(format!("it is {state:?} with producer id {id} and epoch {epoch}"));
+        }
+        if next_id != ProducerId::NONE && (next_id.0 < 0 || next_id.0 == id) {
+            return Err(format!("producer id {id} is followed by {next_id}"));
+        }
+        let ago = |wall_ms: i64| now.mono_ms.saturating_sub(now.wall_ms.saturating_sub(wall_ms).max(0));
+        let (mut start_ms, updated_ms) = (value.transaction_start_timestamp_ms, value.transaction_last_update_timestamp_ms);
+        let mut repaired = None;
+        if state == Ongoing && start_ms < 0 {
+            // As in Kafka, it times out at once.
+            (start_ms, repaired) = (0, Some("it is open and has no start; it is aborted"));
+        }
         let partition = |topic: &PartitionsSchema| {
             let topic_name: std::sync::Arc<str> = topic.topic.as_str().into();
             topic.partition_ids.iter().map(|number| TopicPartition::new(topic_name.clone(), *number)).collect::<Vec<_>>()
         };
-        Some(Transaction {
-            producer: Identity::new(value.producer_id, value.producer_epoch),
+        let mut restored = Transaction {
+            producer: Identity::new(id, epoch),
             previous_id: ProducerId(value.previous_producer_id),
-            next_id: ProducerId(value.next_producer_id),
+            next_id,
             last_epoch: NONE,
             timeout_ms: value.transaction_timeout_ms,
-            state: TransactionState::of_number(value.transaction_status)?,
+            state,
             partitions: value.transaction_partitions.iter().flatten().flat_map(partition).collect(),
             start_ms,
             updated_ms,
@@ -175,7 +190,17 @@ impl Transaction {
             start_mono_ms: ago(start_ms),
             updated_mono_ms: ago(updated_ms),
             is_completing: false,
-        })
+        };
+        let is_decided = matches!(state, PrepareCommit | PrepareAbort);
+        if !is_decided && state != Ongoing && !restored.partitions.is_empty() {
+            restored.partitions.clear();
+            repaired = Some("it has ended and has partitions; they are ignored");
+        }
+        if !is_decided && next_id != ProducerId::NONE {
+            restored.next_id = ProducerId::NONE;
+            repaired = Some("it is not decided and has a next producer id, which is ignored");
+        }
+        Ok((restored, repaired))
     }
 
     /// The value to store. As in Kafka, it has no list of partitions in state Empty.
@@ -565,6 +590,51 @@ mod tests {
         for (what, mut id, expected, first, second) in cases {
             assert_eq!(init(&mut id, expected), first, "{what}");
             assert_eq!(init(&mut id, expected), second, "{what}, again");
+        }
+    }
+
+    #[test]
+    fn what_is_stored_contradicts_no_assertion() {
+        // A restored transaction was believed, and an assertion about its next state stopped the broker.
+        let sound = ongoing(3, 0).value();
+        let restore = |change: &dyn Fn(&mut TransactionLogValue)| {
+            let mut value = sound.clone();
+            change(&mut value);
+            Transaction::restore(&value, NOW)
+        };
+        assert!(matches!(restore(&|_| ()), Ok((_, None))));
+        let skipped: [&dyn Fn(&mut TransactionLogValue); 7] = [
+            &|value| value.transaction_status = 9,
+            &|value| value.producer_epoch = -1,
+            &|value| (value.producer_epoch, value.transaction_status) = (-2, 0),
+            &|value| value.producer_id = -1,
+            &|value| value.producer_id = i64::MIN,
+            &|value| value.next_producer_id = -2,
+            &|value| value.next_producer_id = PID,
+        ];
+        for (at, change) in skipped.iter().enumerate() {
+            assert!(restore(*change).is_err(), "case {at}");
+        }
+        let later = Now { mono_ms: i64::MAX, wall_ms: i64::MAX };
+        for state in TransactionState::ALL {
+            for (start_ms, next_id) in [(-1, -1), (i64::MIN, FRESH), (i64::MAX, FRESH), (5, -1)] {
+                let restored = restore(&|value| {
+                    value.transaction_status = state as i8;
+                    value.transaction_start_timestamp_ms = start_ms;
+                    value.transaction_last_update_timestamp_ms = start_ms;
+                    value.next_producer_id = next_id;
+                });
+                let (restored, repaired) = restored.unwrap();
+                let is_sound = restored.marker(0).is_some() || (state == TransactionState::Ongoing && start_ms >= 0 && next_id == -1);
+                assert_eq!(repaired.is_none(), is_sound, "{state:?} {start_ms} {next_id}");
+                let mut id = restored.completed(NOW).map_or(restored.clone(), |next| follow(&restored, next));
+                let _ = (id.is_expired(1, later), id.deadline_ms(), id.value());
+                if let Ok(Some(next)) = id.add(id.producer, &[TopicPartition::new("t", 7)], 0, NOW) {
+                    let open = follow(&id, next);
+                    follow(&open, open.timed_out(NOW));
+                }
+                init(&mut id, None).unwrap();
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Files of a log are damaged in a directory that was whole: what is read from it afterwards must be what was written.
 
+pub mod coordinators;
 #[path = "../../common/logs.rs"]
 #[allow(dead_code)]
 mod logs;
