@@ -29,4 +29,5 @@ pub use seed::Seed;
 pub use settings::{KEYS, Key};
 pub use standing::Standing;
 pub use tails::Kept;
+pub use taken::Free;
 pub use telemetry::{LogFormat, LogTo, init_logging};

@@ -8,6 +8,7 @@ use tracing::{info, warn};
 use super::banner::announce;
 use super::commands::{Format, ServeOptions, SettingOptions};
 use super::output::go_on_without_a_reader;
+use super::{instead, redpanda};
 use crate::broker::{Broker, Config, LogTo, Mode, Seed, Sources, init_logging};
 use crate::env::{Env, OPEN_FILES_WANTED, ServiceState, Signals, Workers, raise_open_files, tell_service_manager};
 use crate::model::NodeId;
@@ -114,7 +115,7 @@ fn default_data() -> PathBuf {
 async fn run(config: Config, env: Env, format: Format, ready_lines: &[String]) -> Result<(), String> {
     let (mode, node, data) = (config.mode, config.node_id, config.data.clone());
     let mut signals = Signals::listen().map_err(|e| e.to_string())?;
-    let broker = Broker::start(config, env).await.map_err(|e| e.to_string())?;
+    let broker = Broker::start(config, env).await.map_err(|e| instead::message(&e, &command_line()))?;
     announce(&broker, mode, &data, format);
     if matches!(format, Format::Kafka) {
         announce_as_kafka(node);
@@ -133,6 +134,11 @@ async fn run(config: Config, env: Env, format: Format, ready_lines: &[String]) -
     broker.stop().await.map_err(|e| e.to_string())?;
     info!("stopped");
     Ok(())
+}
+
+/// The words of this process's command line, each option and each value as one word.
+fn command_line() -> Vec<String> {
+    redpanda::one_word_each(std::env::args_os().collect()).into_iter().map(|word| word.to_string_lossy().into_owned()).collect()
 }
 
 /// The lines for which the start scripts of others wait, as those of Testcontainers: of a KRaft broker that serves clients, of its server, and of a
