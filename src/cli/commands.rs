@@ -1,10 +1,11 @@
 //! The command line: what there is, and which exit code each outcome has.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use super::{config, doctor, documents, health, inspect, kafka, redpanda, run as run_command, serve, wait};
 use crate::broker::{LogFormat, Mode};
@@ -125,6 +126,9 @@ pub(super) struct SettingOptions {
     /// Start even if settings ask for authentication, authorization or TLS, which are not supported yet. Any client can then read and write everything.
     #[arg(long, env = "DLOG_IGNORE_SECURITY_SETTINGS", value_parser = clap::builder::BoolishValueParser::new())]
     pub(super) ignore_security_settings: bool,
+    /// Where the values of `set` come from, if not from the flags: a file and a key in it.
+    #[arg(skip)]
+    pub(super) set_by: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

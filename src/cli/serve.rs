@@ -89,6 +89,8 @@ fn configure(mode: Mode, options: &ServeOptions, env: &Env, ephemeral: Option<&P
 /// The file, the environment, and the flags; `more` flags win over `--set`.
 pub(super) fn sources(options: &SettingOptions, more: BTreeMap<String, String>) -> Sources {
     let mut flags: BTreeMap<String, String> = options.set.iter().cloned().collect();
+    let mut flags_by = options.set_by.clone();
+    flags_by.retain(|name, _| !more.contains_key(name));
     flags.extend(more);
     // A variable that is not UTF-8 is no setting.
     let environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
@@ -98,6 +100,7 @@ pub(super) fn sources(options: &SettingOptions, more: BTreeMap<String, String>) 
         ignore_security: options.ignore_security_settings,
         environment,
         flags,
+        flags_by,
         default_data: default_data(),
     }
 }
