@@ -127,6 +127,8 @@ impl Config {
     pub fn read(mode: Mode, sources: &Sources, http: &str) -> Result<Config, Error> {
         let values = Values { set: checked(&gathered(sources)?, sources)?, mode };
         let set = |name: &str| values.set.get(name).map(String::as_str);
+        // Start scripts of Kafka's images derive the listeners from the advertised ones if the variable is empty.
+        let set_listeners = set("listeners").filter(|text| !text.is_empty());
         let node = set("node.id").or(set("broker.id")).unwrap_or("1");
         let node_id = node
             .parse()
@@ -134,8 +136,8 @@ impl Config {
             .filter(|id| *id >= 0)
             .map(NodeId)
             .ok_or_else(|| refuse("node.id", node, "must be a whole number of at least 0"))?;
-        let default_listeners = if set("advertised.listeners").is_none() { values.text("listeners") } else { None };
-        let listen = set("listeners").map(str::to_string).or(default_listeners);
+        let default_listeners = if set("advertised.listeners").is_none_or(str::is_empty) { values.default("listeners") } else { None };
+        let listen = set_listeners.map(str::to_string).or(default_listeners);
         let protocols = values.text("listener.security.protocol.map").unwrap_or_default();
         let controllers = set("controller.listener.names").unwrap_or("CONTROLLER");
         let cluster_id = set("cluster.id").map(str::to_string);

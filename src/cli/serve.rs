@@ -46,8 +46,7 @@ impl Drop for Ephemeral {
 /// Starts a broker and waits for the signal to stop.
 pub(super) fn serve(mode: Mode, options: ServeOptions) -> Result<(), String> {
     go_on_without_a_reader();
-    // A variable that is set and empty is as one that is not set.
-    let level = options.log.clone().filter(|level| !level.trim().is_empty()).unwrap_or_else(kafkas_log_level);
+    let level = options.log.clone().unwrap_or_else(kafkas_log_level);
     init_logging(&level, options.log_format.into(), LogTo::Stdout)?;
     let open_files_max = raise_open_files();
     let env = Env { workers: Workers::per_core().map_err(|e| e.to_string())?, open_files_max, ..Env::real() };
@@ -62,7 +61,7 @@ pub(super) fn serve(mode: Mode, options: ServeOptions) -> Result<(), String> {
 
 /// The level that Kafka's images are given, in our words; info without one.
 fn kafkas_log_level() -> String {
-    match std::env::var(KAFKAS_LOG_LEVEL).unwrap_or_default().to_lowercase().as_str() {
+    match std::env::var(KAFKAS_LOG_LEVEL).unwrap_or_default().trim().to_lowercase().as_str() {
         "" => "info".into(),
         "fatal" => "error".into(),
         "all" => "trace".into(),
