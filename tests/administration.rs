@@ -477,3 +477,5 @@ async fn a_readers_last_epoch_is_judged_in_kafkas_order() {
     }
     broker.stop().await.unwrap();
 }
+        (-2, first, (fenced, -1, -1)),
+        (i32::MIN, first, (fenced, -1, -1)),

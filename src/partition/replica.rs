@@ -324,7 +324,7 @@ impl Replica {
         let standing = self.standing.load(Ordering::Acquire);
         let (got, current) = (LeaderEpoch(got), LeaderEpoch((standing >> ROLE_BITS) as i32));
         match got.cmp(&current) {
-            std::cmp::Ordering::Less if got.0 >= 0 => Err(Error::FencedLeaderEpoch { got, current }),
+            std::cmp::Ordering::Less if got.0 != -1 => Err(Error::FencedLeaderEpoch { got, current }),
             std::cmp::Ordering::Greater => Err(Error::UnknownLeaderEpoch { got, current }),
             // A closed replica is not the leader either, and returns its error when it is used.
             _ if standing & ROLE_MASK == FOLLOWS => Err(Error::NotLeader(self.id.clone())),

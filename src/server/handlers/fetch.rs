@@ -114,7 +114,8 @@ impl<'a> Fetch<'a> {
 
     fn read_one(&self, wanted: &Wanted, replica: &Replica, left: usize, first: FirstBatch) -> Result<Read, Error> {
         let fetch = &wanted.fetch;
-        replica.check_epoch(fetch.current_leader_epoch)?;
+        // In a fetch, unlike in other requests, Kafka ignores every negative epoch.
+        replica.check_epoch(fetch.current_leader_epoch.max(-1))?;
         let view = replica.view();
         let mut data = PartitionData {
             partition_index: wanted.key.partition,
