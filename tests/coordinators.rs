@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::logs::log_directory;
 use common::{Client, PATIENCE, start};
 use dlog::coordinator::{
-    GroupCoordinator, GroupSettings, InitRequest, KnownTopics, NewProducerIds, OFFSETS_TOPIC, Pending, TRANSACTIONS_TOPIC,
+    ClusterMetadata, GroupCoordinator, GroupSettings, InitRequest, NewProducerIds, OFFSETS_TOPIC, Pending, TRANSACTIONS_TOPIC,
     TransactionCoordinator, TransactionSettings, TransactionState,
 };
 use dlog::env::{Env, MemoryDisk};
@@ -39,7 +39,7 @@ impl NewProducerIds for Ids {
 #[derive(Clone, Default)]
 struct Metadata(Arc<AtomicBool>);
 
-impl KnownTopics for Metadata {
+impl ClusterMetadata for Metadata {
     fn is_deleted(&self, _: &TopicPartition) -> bool {
         self.0.load(Ordering::Relaxed)
     }

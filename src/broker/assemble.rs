@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
 use super::directories::open_directories;
+use super::dynamic::Dynamic;
 use super::maintenance::{commit, compact, maintain};
 use super::planting::{Planted, plant};
 use super::tails::DeletedTails;
@@ -22,7 +23,7 @@ use super::{Config, Error, Seed};
 use crate::client::Connection;
 use crate::cluster::{self, ClusterHandle, Following, LocalMetadataLog, ProducerIds, Registration};
 use crate::coordinator::{
-    GroupCoordinator, KnownTopics, NewProducerIds, OFFSETS_TOPIC, Pending, TRANSACTIONS_TOPIC, TransactionCoordinator,
+    ClusterMetadata, GroupCoordinator, NewProducerIds, OFFSETS_TOPIC, Pending, TRANSACTIONS_TOPIC, TransactionCoordinator,
 };
 use crate::env::{Env, FailStop, Listener, container_gateway};
 use crate::http::{self, AllowedHosts, Pages};
@@ -31,7 +32,7 @@ use crate::partition::{Keeping, Partitions};
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::cluster_metadata::BrokerEndpoint;
 use crate::server::{self, Endpoint, Rooms, ServerMetrics, Services};
-use crate::storage::{self, Cleaner, Software, Start};
+use crate::storage::{self, Software, Start};
 
 /// The maximum number of open segment files, if the broker's limit of open files is at least twice as high.
 const FILES_MAX: usize = 10_000;
@@ -107,7 +108,8 @@ impl Broker {
         let groups = GroupCoordinator::new(env.clone(), partitions.clone(), group_settings);
         let producer_ids = Arc::new(ProducerIds::new(handle.clone(), node));
         let ids = Box::new(IdsOfCluster(producer_ids.clone()));
-        let topics = Box::new(TopicsOfCluster(handle.clone()));
+        let dynamic = Dynamic::of(handle.clone(), node);
+        let topics = Box::new(MetadataOfCluster(handle.clone(), dynamic.clone()));
         let transactions = TransactionCoordinator::new(env.clone(), partitions.clone(), groups.clone(), ids, topics, transaction_settings);
         let rooms = Rooms {
             cluster: handle,
@@ -144,10 +146,9 @@ impl Broker {
         spawn("groups", Box::pin(groups.clone().run(stop.clone())));
         spawn("transactions", Box::pin(transactions.run(stop.clone())));
         spawn("metrics", Box::pin(empty_histograms(counted.clone(), stop.clone())));
-        spawn("maintenance", Box::pin(maintain(partitions.clone(), env.workers.clone(), config.clone(), stop.clone())));
+        spawn("maintenance", Box::pin(maintain(partitions.clone(), env.workers.clone(), config.clone(), dynamic.clone(), stop.clone())));
         if let Some(cleaner) = &config.cleaner {
-            let map = Cleaner::new(&*env.entropy, cleaner.map_bytes);
-            spawn("compaction", Box::pin(compact(partitions.clone(), env.workers.clone(), map, cleaner.clone(), stop.clone())));
+            spawn("compaction", Box::pin(compact(partitions.clone(), env.clone(), cleaner.clone(), dynamic.clone(), stop.clone())));
         }
         plant_in(&services, &config, loaded, &stop).await.inspect_err(|_| stop.cancel())?;
         let (mut listeners, mut advertised) = (Vec::new(), Vec::new());
@@ -221,11 +222,11 @@ impl Broker {
         self.tasks.close();
         drop(self.groups);
         if tokio::time::timeout(STOP_PATIENCE, self.tasks.wait()).await.is_err() {
-            return Err(Error::Close("connections did not end in time".into()));
+            return Err(Error::Close("connections did not close in time".into()));
         }
         // The last task dropped the last handle of the controller, which now closes the metadata log and ends.
         let closed = tokio::time::timeout(STOP_PATIENCE, self.controller).await;
-        closed.map_err(|_| Error::Close("the controller did not end in time".into()))?.map_err(|e| Error::Close(e.to_string()))?;
+        closed.map_err(|_| Error::Close("the controller did not stop in time".into()))?.map_err(|e| Error::Close(e.to_string()))?;
         drop(self.committing);
         if let Some(reason) = self.fail_stop.reason() {
             return Err(Error::Failed(reason.to_string()));
@@ -255,21 +256,25 @@ impl NewProducerIds for IdsOfCluster {
     fn next(&self) -> Pending<'_, ProducerId> {
         Box::pin(async {
             self.0.next().await.map_err(|error| {
-                error!(%error, "no producer id could be had");
+                error!(%error, "a producer id could not be allocated");
                 ErrorCode::CoordinatorNotAvailable
             })
         })
     }
 }
 
-/// Partitions in the cluster's metadata. The image is up to date as long as this broker is the only controller.
-struct TopicsOfCluster(ClusterHandle);
+/// Partitions and settings in the cluster's metadata. The image is up to date as long as this broker is the only controller.
+struct MetadataOfCluster(ClusterHandle, Dynamic);
 
-impl KnownTopics for TopicsOfCluster {
+impl ClusterMetadata for MetadataOfCluster {
     fn is_deleted(&self, partition: &TopicPartition) -> bool {
         let image = self.0.image();
         let count = image.topic(&partition.topic).map_or(0, |topic| topic.partitions.len());
         !usize::try_from(partition.partition).is_ok_and(|number| number < count)
+    }
+
+    fn verify_partitions(&self) -> Option<bool> {
+        self.1.value("transaction.partition.verification.enable")
     }
 }
 
@@ -337,7 +342,7 @@ fn registered((listener, endpoint): &(Listener, Endpoint)) -> Option<BrokerEndpo
 
 /// Host names that HTTP requests may use: those of the advertised addresses, and those in `http.allowed.hosts`.
 fn allowed_hosts(config: &Config, advertised: &[(String, String)]) -> AllowedHosts {
-    let host = |(_, told): &(String, String)| told.rsplit_once(':').map_or(told.clone(), |(host, _)| host.to_string());
+    let host = |(_, address): &(String, String)| address.rsplit_once(':').map_or(address.clone(), |(host, _)| host.to_string());
     AllowedHosts::new(advertised.iter().map(host).chain(config.http_hosts.iter().cloned()))
 }
 

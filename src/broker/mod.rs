@@ -3,6 +3,7 @@
 mod assemble;
 mod config;
 mod directories;
+mod dynamic;
 mod error;
 mod listeners;
 mod maintenance;

@@ -19,7 +19,7 @@ pub use crate::storage::{
     AbortedTransaction, ActiveProducer, CommittedSlice, Error as StorageError, FirstBatch, FoundOffset, Origin, RecordsSlice,
 };
 pub use error::Error;
-pub use kafka_settings::{FOLLOWED_SINCE_START, KafkaSetting, Update, dynamic_setting, kafka_settings};
+pub use kafka_settings::{KafkaSetting, Update, dynamic_setting, kafka_settings};
 pub use open_directory::Durability;
 pub use partitions::{DirectoryView, Keeping, NewReplica, Partitions, Recovered, Retired};
 pub use progress::{Subscription, Wake};

@@ -43,10 +43,15 @@ pub trait NewProducerIds: Send + Sync {
 }
 
 /// What the cluster's metadata contains about partitions.
-pub trait KnownTopics: Send + Sync {
+pub trait ClusterMetadata: Send + Sync {
     /// Whether a partition of a transaction is known to be deleted. Returns false for a partition that is only unavailable on this broker: not opened
     /// yet, not possible to open, or led by another broker.
     fn is_deleted(&self, partition: &TopicPartition) -> bool;
+
+    /// The value of `transaction.partition.verification.enable` if it was set while the broker ran.
+    fn verify_partitions(&self) -> Option<bool> {
+        None
+    }
 }
 
 /// All instances of this broker.
@@ -55,7 +60,7 @@ pub struct TransactionCoordinator {
     partitions: Arc<Partitions>,
     groups: Arc<GroupCoordinator>,
     producer_ids: Box<dyn NewProducerIds>,
-    topics: Box<dyn KnownTopics>,
+    metadata: Box<dyn ClusterMetadata>,
     settings: TransactionSettings,
     env: Env,
     begin: Instant,
@@ -71,7 +76,7 @@ impl TransactionCoordinator {
         partitions: Arc<Partitions>,
         groups: Arc<GroupCoordinator>,
         producer_ids: Box<dyn NewProducerIds>,
-        topics: Box<dyn KnownTopics>,
+        metadata: Box<dyn ClusterMetadata>,
         settings: TransactionSettings,
     ) -> Arc<TransactionCoordinator> {
         Arc::new(TransactionCoordinator {
@@ -79,7 +84,7 @@ impl TransactionCoordinator {
             partitions,
             groups,
             producer_ids,
-            topics,
+            metadata,
             settings,
             env,
             begin: Instant::now(),
@@ -199,7 +204,7 @@ impl TransactionCoordinator {
 
     /// Whether each of the partitions is part of the open transaction.
     pub fn verify(&self, id: &str, producer: Identity, partitions: &[TopicPartition]) -> Result<Vec<ErrorCode>, ErrorCode> {
-        if !self.settings.verify_partitions {
+        if !self.metadata.verify_partitions().unwrap_or(self.settings.verify_partitions) {
             return Ok(vec![ErrorCode::None; partitions.len()]);
         }
         self.access(id)?.state.verify(id, producer, partitions)
@@ -293,7 +298,7 @@ impl TransactionCoordinator {
             match self.write_marker(partition, &work.marker, work.rule) {
                 Ok(Some(replica)) => written.push(Stored::until_now(&replica)),
                 // The partition was deleted, and its part of the transaction with it.
-                Ok(None) if self.topics.is_deleted(partition) => {}
+                Ok(None) if self.metadata.is_deleted(partition) => {}
                 // The partition is not available here now. It may be opened later, and its readers would then wait for the marker forever.
                 Ok(None) => outcome = Err(ErrorCode::UnknownTopicOrPartition),
                 // A newer marker was written first.
