@@ -153,7 +153,7 @@ fn what_keeps_it_from_starting_is_said_in_a_sentence() {
 
     let foreign = fresh();
     std::fs::write(foreign.path().join("thesis.txt"), "words").unwrap();
-    refused(command(foreign.path()), &["not a broker's", "thesis.txt", "--data"]);
+    refused(command(foreign.path()), &["do not belong to a broker", "thesis.txt", "--data"]);
 
     let kafka = fresh();
     std::fs::write(kafka.path().join("meta.properties"), "version=1\nnode.id=1\ncluster.id=5L6g3nShT-eMCtK--X86sw\n").unwrap();

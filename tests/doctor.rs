@@ -53,7 +53,7 @@ async fn a_sound_broker_has_nothing() {
     let mut client = Client::connect(&broker).await;
     client.create_topic("t", 1, &[]).await;
     let (code, said) = doctor(&address(&broker).to_string(), &broker.http().to_string()).await;
-    assert_eq!((code, said), (0, format!("nothing is wrong with {}\n", address(&broker))));
+    assert_eq!((code, said), (0, format!("no problems found with {}\n", address(&broker))));
     broker.stop().await.unwrap();
 }
 
@@ -175,7 +175,7 @@ async fn an_advertised_address_that_leads_nowhere_is_named_with_the_line_to_chan
 async fn what_is_not_kafka_or_too_old_is_named() {
     for (bytes, kind, words) in [
         (&[0x16, 3, 1, 2, 0, 1, 0, 1][..], "tls", ["a TLS handshake", "security.protocol=PLAINTEXT"]),
-        (b"GET / HTTP/1.1\r\n\r\n", "http", ["HTTP, and this is a Kafka listener", "HTTP is served at http://127.0.0.1:"]),
+        (b"GET / HTTP/1.1\r\n\r\n", "http", ["an HTTP request, but this is a Kafka listener", "HTTP is served at http://127.0.0.1:"]),
         (b"SSH-2.0-OpenSSH\r\n", "frame", ["which is not allowed", "socket.request.max.bytes"]),
         // Fetch version 0 of client "c".
         (
@@ -187,7 +187,7 @@ async fn what_is_not_kafka_or_too_old_is_named() {
         (
             &[0, 0, 0, 14, 0, 17, 0, 0, 0, 0, 0, 7, 0, 1, b'c', 0, 1, b'P'],
             "sasl",
-            ["a SASL handshake, and the listener is without authentication", "security.protocol=PLAINTEXT"],
+            ["a SASL handshake, but the listener does not support authentication", "security.protocol=PLAINTEXT"],
         ),
         (&[0, 0, 0, 11, 0x7f, 0, 0, 0, 0, 0, 0, 7, 0, 1, b'c'], "api", ["a request of API 32512", "docs/protocol.md"]),
     ] {

@@ -216,7 +216,7 @@ async fn foreign_names_are_refused_with_the_setting_that_allows_them_but_for_met
         assert!(text.contains("set http.allowed.hosts=evil.example (KAFKA_HTTP_ALLOWED_HOSTS)"), "{text}");
     }
     let (status, text) = get(&broker, "/nothing", "localhost").await;
-    assert_eq!((status, text.as_str()), (404, "there is no such path; / lists those that there are\n"));
+    assert_eq!((status, text.as_str()), (404, "there is no such path; / lists the paths\n"));
     broker.stop().await.unwrap();
 }
 

@@ -94,7 +94,7 @@ pub enum Error {
     Cluster(#[from] cluster::Error),
     /// A part of the broker has panicked.
     #[error(
-        "the broker has stopped because an invariant does not hold ({0}); the next start recovers its logs as after a crash. Please report this"
+        "the broker has stopped because an invariant is violated ({0}); the next start recovers its logs as after a crash. Please report this"
     )]
     Failed(String),
     /// Closing the logs.

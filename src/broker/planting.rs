@@ -139,7 +139,7 @@ impl Planter<'_> {
         Ok(())
     }
 
-    /// The offset of the next record.
+    /// The log end offset.
     async fn end(&mut self, id: &TopicPartition) -> Result<usize, Error> {
         let partition = ListOffsetsPartition { partition_index: id.partition, timestamp: -1, ..Default::default() };
         let topics = vec![ListOffsetsTopic { name: id.topic.to_string(), partitions: vec![partition] }];

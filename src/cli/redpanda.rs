@@ -110,7 +110,7 @@ pub(super) enum Rpk {
     /// Start a broker.
     #[command(subcommand)]
     Redpanda(Redpanda),
-    /// Ask about the cluster.
+    /// Show the state of the cluster.
     #[command(subcommand)]
     Cluster(Cluster),
     /// Create and list topics.

@@ -10,7 +10,7 @@ use super::commands::{Format, ServeOptions, SettingOptions};
 use super::output::go_on_without_a_reader;
 use super::{instead, redpanda};
 use crate::broker::{Broker, Config, LogTo, Mode, Seed, Sources, init_logging};
-use crate::env::{Env, OPEN_FILES_WANTED, ServiceState, Signals, Workers, raise_open_files, tell_service_manager};
+use crate::env::{Env, OPEN_FILES_WANTED, ServiceState, Signals, Workers, notify_service_manager, raise_open_files};
 use crate::model::NodeId;
 
 /// What Kafka's images take the log level from.
@@ -53,7 +53,7 @@ pub(super) fn serve(mode: Mode, options: ServeOptions) -> Result<(), String> {
     let ephemeral = options.ephemeral.then(|| Ephemeral::new(&env));
     let config = configure(mode, &options, &env, ephemeral.as_ref().map(Ephemeral::path))?;
     if let Some(limit) = open_files_max.filter(|limit| *limit < OPEN_FILES_WANTED) {
-        warn!(limit, "few open files are allowed; each partition needs one, and each connection");
+        warn!(limit, "the limit of open files is low; each partition and each connection needs one");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| e.to_string())?;
     runtime.block_on(run(config, env, options.log_format, &options.ready_lines))
@@ -123,7 +123,7 @@ async fn run(config: Config, env: Env, format: Format, ready_lines: &[String]) -
         announce_as_kafka(node);
     }
     ready_lines.iter().for_each(|line| println!("{line}"));
-    tell(ServiceState::Ready);
+    notify(ServiceState::Ready);
     let signal = tokio::select! {
         name = signals.next() => Some(name),
         // What happened was logged, and stopping ends with it as its error.
@@ -132,7 +132,7 @@ async fn run(config: Config, env: Env, format: Format, ready_lines: &[String]) -
     if let Some(signal) = signal {
         info!(signal, "stopping");
     }
-    tell(ServiceState::Stopping);
+    notify(ServiceState::Stopping);
     broker.stop().await.map_err(|e| e.to_string())?;
     info!("stopped");
     Ok(())
@@ -153,9 +153,9 @@ fn announce_as_kafka(node: NodeId) {
     println!("INFO [KafkaServer id={node}] started (kafka.server.KafkaServer)");
 }
 
-/// Tells the service manager how far we are; without one this does nothing.
-fn tell(state: ServiceState) {
-    if let Err(error) = tell_service_manager(state) {
-        warn!(%error, "the service manager cannot be told");
+/// Reports the state to the service manager, if there is one.
+fn notify(state: ServiceState) {
+    if let Err(error) = notify_service_manager(state) {
+        warn!(%error, "the service manager could not be notified");
     }
 }

@@ -141,7 +141,7 @@ pub(super) fn read_snapshot(bytes: &[u8]) -> Result<(Vec<MetadataRecord>, Form),
         }
         read += batch.len();
     }
-    if read == bytes.len() && is_whole { Ok((all, form)) } else { Err(Error::Storage("the snapshot is not whole".into())) }
+    if read == bytes.len() && is_whole { Ok((all, form)) } else { Err(Error::Storage("the snapshot is incomplete".into())) }
 }
 
 /// How leader epochs are recorded in a log.

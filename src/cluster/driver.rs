@@ -138,7 +138,7 @@ impl Driver {
             error!(%error, "the metadata log was not closed");
         }
         if let Err(error) = self.follower.close().await {
-            error!(%error, "what follows the metadata was not closed");
+            error!(%error, "a follower of the metadata log was not closed");
         }
     }
 
@@ -327,11 +327,11 @@ impl Driver {
         }
         // A snapshot no longer lists deleted topics, so a crash after it must not restore one of their directories under its old name.
         if let Err(error) = self.follower.sync_deleted().await {
-            return error!(%error, "the metadata's snapshot waits until it is durable that topics were deleted");
+            return error!(%error, "the metadata snapshot is delayed until the deletion of topics is durable");
         }
         let (end, epoch, records) = (self.committed.offset + 1, self.committed.epoch, self.committed.to_records());
         if let Err(error) = self.log.snapshot(Snapshot { end, epoch, records, removed: Vec::new() }).await {
-            error!(%error, "the metadata's snapshot was not written");
+            error!(%error, "the metadata snapshot could not be written");
         }
     }
 }

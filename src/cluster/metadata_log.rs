@@ -81,8 +81,8 @@ impl LocalMetadataLog {
             let end = takeover::end(disk, &kafkas)?;
             if text != end.to_string() {
                 return Err(Error::Storage(format!(
-                    "Apache Kafka has written to {} since its data was taken over at offset {text}; remove {} to take over what Kafka says now \
-                     (topics and settings that were made here are then unknown, and their data stays)",
+                    "Apache Kafka has written to {} since its metadata was migrated at offset {text}; remove {} to migrate it again \
+                     (topics and settings that were created by dlog are then unknown, and their files are kept)",
                     kafkas.display(),
                     path.display()
                 )));
@@ -102,14 +102,14 @@ impl LocalMetadataLog {
         disk.replace(&note, format!("{}\n", taken.end).as_bytes()).map_err(unreadable)?;
         disk.sync_dir(&kafkas).map_err(unreadable)?;
         let (topics, offset) = (taken.image.topic_count(), taken.end.0);
-        info!(topics, offset, directory = %directory.display(), "took over the metadata of Apache Kafka");
+        info!(topics, offset, directory = %directory.display(), "migrated the metadata of Apache Kafka");
         let held: Vec<String> = taken.image.held().kinds().iter().map(|(kind, count)| format!("{kind}: {count}")).collect();
         if !held.is_empty() {
-            warn!(what = held.join(", "), "taken over from Apache Kafka and kept, but not enforced by this broker");
+            warn!(what = held.join(", "), "migrated from Apache Kafka and kept, but not enforced by this broker");
         }
         if !taken.left_behind.is_empty() {
             let what: Vec<String> = taken.left_behind.into_iter().collect();
-            warn!(what = what.join(", "), "not taken over from Apache Kafka");
+            warn!(what = what.join(", "), "not migrated from Apache Kafka");
         }
         drop(log);
         LocalMetadataLog::open_at(env, path, node)
@@ -135,7 +135,7 @@ impl LocalMetadataLog {
             (from, epoch) = (end, of_epoch);
         }
         if log.log_start() > from {
-            return Err(Error::Storage(format!("the log begins at {}, and there is no snapshot up to there", log.log_start())));
+            return Err(Error::Storage(format!("the log begins at {}, and the snapshot before it is missing", log.log_start())));
         }
         log.reader().replay(from, |header, batch| replay.batch(header, content(header, batch)?))?;
         replay.convert();
@@ -302,7 +302,7 @@ impl LogFile {
     fn append(&mut self, proposal: Proposal) -> Result<i64, NotCommitted> {
         let refused = |error: Error| Err(NotCommitted::Refused(error));
         if self.failed {
-            let what = "the metadata log is offline after a disk error; mend the disk and start the broker again";
+            let what = "the metadata log is offline after a disk error; repair the disk and restart the broker";
             return refused(Error::Storage(what.into()));
         }
         let Proposal { epoch, offset, records } = proposal;

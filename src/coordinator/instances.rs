@@ -190,7 +190,7 @@ impl<S> Instances<S> {
             Ok(state) if !replica.is_closed() => Status::Active(Box::new(Active { state, replica, term })),
             Ok(_) | Err(partition::Error::Closed(_)) => Status::Absent,
             Err(error) => {
-                error!(topic = self.topic, partition = number, %error, "what a coordinator knows could not be loaded");
+                error!(topic = self.topic, partition = number, %error, "the state of a coordinator could not be loaded");
                 Status::Failed
             }
         };
@@ -202,7 +202,7 @@ impl<S> Instances<S> {
     }
 
     /// Drops the instances of deleted partitions, which ends all waits for them.
-    pub(super) fn unload_gone(&self) {
+    pub(super) fn unload_deleted(&self) {
         (0..self.count()).for_each(|number| drop(self.access(number)));
     }
 

@@ -116,7 +116,7 @@ impl Conditions {
             (None, _) => {}
             (Some(group), Ok(Some(found))) => self.missing_of_group(group, found, &mut missing),
             (Some(group), Ok(None)) => missing.push(format!("there is no group {group}")),
-            (Some(group), Err(error)) => missing.push(format!("group {group} is not known yet: {error}")),
+            (Some(group), Err(error)) => missing.push(format!("group {group} is not available yet: {error}")),
         }
         missing
     }

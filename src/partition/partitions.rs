@@ -324,7 +324,8 @@ impl Partitions {
         let mut how = if is_there { directory.recovery(&new.id) } else { Recovery::New };
         if let Some(other) = stored.filter(|id| *id != new.topic_id) {
             if !self.not_renamed.lock().unwrap_or_else(PoisonError::into_inner).contains(&other) {
-                let what = format!("its data belongs to topic {other}, and the topic of this name is {}", new.topic_id);
+                let what =
+                    format!("its data belongs to the topic with id {other}, but the id of the topic with this name is {}", new.topic_id);
                 return Err(storage::Error::Metadata { path, what }.into());
             }
             // Its topic was deleted, and the directory could not be renamed then.
@@ -346,14 +347,14 @@ impl Partitions {
         for batches in stored {
             match log.restore(&batches, &mut report, now_ms) {
                 Err(error @ storage::Error::Corrupt { .. }) => {
-                    error!(partition = %new.id, %error, "the log ends before what the commit journal holds of it");
+                    error!(partition = %new.id, %error, "the log ends before its records in the commit journal");
                     break;
                 }
                 restored => restored?,
             }
         }
         if report.missing_records > 0 {
-            error!(partition = %new.id, records = report.missing_records, "records are missing before those that the commit journal holds");
+            error!(partition = %new.id, records = report.missing_records, "records before those in the commit journal are missing");
         }
         if how != Recovery::New
             && let Some(offset) = directory.log_starts().get(&new.id)
@@ -453,7 +454,7 @@ impl Partitions {
         }
         if let Some((_, error)) = failed.first() {
             let partitions = named(failed.iter().map(|(id, _)| id));
-            error!(%partitions, count = failed.len(), %error, "deleted partitions keep their directories; the next start removes them");
+            error!(%partitions, count = failed.len(), %error, "the directories of deleted partitions could not be removed; the next start removes them");
         }
         retired
     }
@@ -531,7 +532,7 @@ impl Partitions {
         }
         if let Some((_, error)) = failed.first() {
             let partitions = named(failed.iter().map(|(id, _)| id));
-            error!(%partitions, count = failed.len(), %error, "deleted partitions keep their directories; the next start removes them");
+            error!(%partitions, count = failed.len(), %error, "the directories of deleted partitions could not be removed; the next start removes them");
         }
         Ok(retired)
     }

@@ -199,7 +199,7 @@ impl Replica {
         let log = &mut state.log;
         let begins = is_transactional && !log.producers().has_open_transaction(producer);
         if begins && !verification.is_some_and(|verification| verification.holds_for(producer)) {
-            let what = "its coordinator does not know that it has a transaction in this partition";
+            let what = "its coordinator has not added this partition to the transaction";
             return Err(StorageError::TransactionState { producer, what }.into());
         }
         let storage::Appended { base_offset, max_timestamp, duplicate } =

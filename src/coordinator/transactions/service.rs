@@ -113,8 +113,8 @@ impl TransactionCoordinator {
                 let value = record.value.map(Bytes::copy_from_slice);
                 match decode(&key, value.as_ref()) {
                     Ok(Some((id, value))) => shard.replay(id, value.as_ref(), now),
-                    Ok(None) => debug!("a record type of later releases is passed over"),
-                    Err(error) => error!(%error, partition = %replica.id(), "a record of a transaction is malformed and passed over"),
+                    Ok(None) => debug!("a record of an unknown type is ignored; it was written by a later release"),
+                    Err(error) => error!(%error, partition = %replica.id(), "a malformed transaction record is ignored"),
                 }
                 count += 1;
             }
@@ -143,10 +143,10 @@ impl TransactionCoordinator {
                     coordinator_epoch: producer.coordinator_epoch.max(0),
                 };
                 match self.write_marker(replica.id(), &marker, EpochRule::Stays) {
-                    Ok(_) => warn!(partition = %replica.id(), producer = %producer.id, "aborted a transaction that no coordinator knows"),
+                    Ok(_) => warn!(partition = %replica.id(), producer = %producer.id, "a transaction without a coordinator was aborted"),
                     Err(error) => {
                         let error = error.name();
-                        error!(error, partition = %replica.id(), producer = %producer.id, "a transaction that no coordinator knows is open");
+                        error!(error, partition = %replica.id(), producer = %producer.id, "a transaction without a coordinator is open and could not be aborted");
                     }
                 }
             }
@@ -279,10 +279,10 @@ impl TransactionCoordinator {
             access.state.begin_completing(id, term.coordinator_epoch()).map(|work| (work, term))
         });
         let Ok(Some((work, term))) = begun else { return };
-        let told = self.tell(&work).await;
+        let written = self.write_markers(&work).await;
         let Some(mut access) = self.access_in(id, term) else { return };
-        if let Err(error) = told {
-            debug!(error = error.name(), transactional_id = id, "not all partitions of a transaction could be told");
+        if let Err(error) = written {
+            debug!(error = error.name(), transactional_id = id, "the markers of a transaction could not be written to all partitions");
             return access.state.stop_completing(id);
         }
         let next = access.state.completed(id, &work, self.now());
@@ -291,7 +291,7 @@ impl TransactionCoordinator {
         }
     }
 
-    async fn tell(&self, work: &ToComplete) -> Result<(), ErrorCode> {
+    async fn write_markers(&self, work: &ToComplete) -> Result<(), ErrorCode> {
         let mut written = Vec::with_capacity(work.partitions.len());
         let mut outcome = Ok(());
         for partition in &work.partitions {
@@ -332,7 +332,7 @@ impl TransactionCoordinator {
                 Err(ErrorCode::TransactionCoordinatorFenced)
             }
             Err(error) => {
-                error!(%error, partition = %id, "the marker of a transaction could not be written; it is tried again");
+                error!(%error, partition = %id, "the marker of a transaction could not be written; the write is retried");
                 Err(ErrorCode::KafkaStorageError)
             }
         }
@@ -366,7 +366,7 @@ impl TransactionCoordinator {
         self.instances.count()
     }
 
-    /// Aborts transactions that time out, resumes interrupted ones, and deletes unused transactional ids, until told to stop.
+    /// Aborts transactions that time out, resumes interrupted ones, and deletes unused transactional ids, until it is stopped.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let every = |ms: i64| tokio::time::interval(Duration::from_millis(ms.max(1) as u64));
         let mut late = every(self.settings.abort_check_ms);
@@ -400,7 +400,7 @@ impl TransactionCoordinator {
         let now = self.now();
         for (_, mut access) in self.instances.active() {
             for (id, next) in access.state.timed_out(now) {
-                info!(transactional_id = id, timeout_ms = next.timeout_ms, "a transaction takes too long and is aborted");
+                info!(transactional_id = id, timeout_ms = next.timeout_ms, "a transaction timed out and is aborted");
                 // If the abort cannot be stored now, the next check tries again.
                 let _ = self.store(&mut access, &id, &next);
             }
@@ -413,7 +413,7 @@ impl TransactionCoordinator {
             for id in access.state.expired(self.settings.expiration_ms, now) {
                 if store(&access.replica, &[encode(&id, None)], None, now.wall_ms).is_ok() {
                     access.state.remove(&id);
-                    debug!(transactional_id = id, "a transactional id that nobody uses is forgotten");
+                    debug!(transactional_id = id, "an unused transactional id has expired");
                 }
             }
         }
@@ -443,7 +443,7 @@ impl TransactionCoordinator {
 
     /// Topics were deleted: if the transactions' topic is one of them, its instances are dropped.
     pub fn topics_deleted(&self) {
-        self.instances.unload_gone();
+        self.instances.unload_deleted();
     }
 
     fn now(&self) -> Now {

@@ -161,7 +161,7 @@ impl<'a> Fetch<'a> {
         if code == ErrorCode::KafkaStorageError || code == ErrorCode::CorruptMessage {
             warn!(partition = %replica.id(), %error, "a fetch failed");
         } else {
-            debug!(partition = %replica.id(), %error, "a fetch was refused");
+            debug!(partition = %replica.id(), %error, "a fetch was rejected");
         }
         if code == ErrorCode::KafkaStorageError && self.version <= NO_STORAGE_ERROR_UP_TO {
             code = ErrorCode::NotLeaderOrFollower;
@@ -172,8 +172,8 @@ impl<'a> Fetch<'a> {
     /// Whether the response is sent now: enough bytes, an error, or waiting is not requested.
     fn is_enough(&self, read: &[Read]) -> bool {
         let bytes: usize = read.iter().filter_map(|r| Some(r.slice.as_ref()?.length)).sum();
-        let tells = |r: &Read| r.data.error_code != 0 || r.data.diverging_epoch != EpochEndOffset::default();
-        !self.may_wait || read.is_empty() || bytes >= self.bytes_min || read.iter().any(tells)
+        let must_respond = |r: &Read| r.data.error_code != 0 || r.data.diverging_epoch != EpochEndOffset::default();
+        !self.may_wait || read.is_empty() || bytes >= self.bytes_min || read.iter().any(must_respond)
     }
 }
 
