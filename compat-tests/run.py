@@ -4,7 +4,7 @@
     run.py [--smoke] [--address HOST:PORT] CLIENT ...      all clients where none is named
 
 A client is a folder with an executable `driver` (see README.md for what it understands). With --address the broker is one that runs already; cases that
-stop a broker or want other settings start one of their own. What came out lies in target/compat, for table.py. Exit code 0 when no case failed.
+stop a broker or want other settings start one of their own. Results are in target/compat, for table.py. Exit code 0 when no case failed.
 """
 import argparse, base64, json, os, random, re, select, shutil, signal, socket, subprocess, sys, tempfile, threading, time
 from pathlib import Path

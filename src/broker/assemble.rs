@@ -15,7 +15,7 @@ use tracing::{Instrument, error, info};
 use super::directories::open_directories;
 use super::dynamic::Dynamic;
 use super::maintenance::{commit, compact, maintain};
-use super::planting::{Planted, plant};
+use super::seeding::{Seeded, write_seed};
 use super::tails::DeletedTails;
 use super::taken::{self, TakenPorts};
 use super::telemetry::metrics_recorder;
@@ -156,7 +156,7 @@ impl Broker {
         if let Some(cleaner) = &config.cleaner {
             spawn("compaction", Box::pin(compact(partitions.clone(), env.clone(), cleaner.clone(), dynamic.clone(), stop.clone())));
         }
-        plant_in(&services, &config, loaded, &stop).await.inspect_err(|_| stop.cancel())?;
+        seed_broker(&services, &config, loaded, &stop).await.inspect_err(|_| stop.cancel())?;
         let (mut listeners, mut advertised) = (Vec::new(), Vec::new());
         for (listener, endpoint) in bound {
             if let server::Advertised::Address(host, port) = &endpoint.advertised {
@@ -291,7 +291,7 @@ impl ClusterMetadata for MetadataOfCluster {
 }
 
 /// Seeds the broker before clients are served.
-async fn plant_in<T>(services: &Arc<Services>, config: &Config, loaded: JoinHandle<T>, stop: &CancellationToken) -> Result<(), Error> {
+async fn seed_broker<T>(services: &Arc<Services>, config: &Config, loaded: JoinHandle<T>, stop: &CancellationToken) -> Result<(), Error> {
     if config.seed == Seed::default() {
         return Ok(());
     }
@@ -301,9 +301,9 @@ async fn plant_in<T>(services: &Arc<Services>, config: &Config, loaded: JoinHand
     let endpoint = Endpoint { name: "seed".into(), advertised: server::Advertised::AsReached };
     let serving = server::serve_stream(Box::new(theirs), endpoint, services.clone(), stop.clone());
     let (env, client) = (&services.env, Connection::over(ours, "dlog-seed"));
-    let planting = async { plant(&config.seed, &*env.disk, env.clock.wall_ms(), client).await };
-    let (planted, ()) = tokio::join!(planting, serving);
-    let Planted { topics, records, offsets } = planted?;
+    let seeding = async { write_seed(&config.seed, &*env.disk, env.clock.wall_ms(), client).await };
+    let (seeded, ()) = tokio::join!(seeding, serving);
+    let Seeded { topics, records, offsets } = seeded?;
     info!(topics, records, offsets, "seeded");
     Ok(())
 }

@@ -42,16 +42,16 @@ pub struct Seed {
 pub(super) struct SeedTopic {
     pub(super) name: String,
     /// -1 is the broker's default.
-    #[serde(default = "unsaid")]
+    #[serde(default = "broker_default")]
     pub(super) partitions: i32,
     /// -1 is the broker's default.
-    #[serde(default = "unsaid")]
+    #[serde(default = "broker_default")]
     pub(super) replication_factor: i16,
     #[serde(default)]
     pub(super) configs: BTreeMap<String, String>,
 }
 
-fn unsaid<N: From<i8>>() -> N {
+fn broker_default<N: From<i8>>() -> N {
     N::from(-1)
 }
 

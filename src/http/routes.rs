@@ -17,7 +17,8 @@ pub struct Route {
     pub is_link: bool,
 }
 
-const PAGED: &[(&str, &str)] = &[("after", "the `next` of the page before"), ("limit", "entries of a page, 1 to 1000; the default is 100")];
+const PAGED: &[(&str, &str)] =
+    &[("after", "the `next` of the previous page"), ("limit", "entries of a page, 1 to 1000; the default is 100")];
 const WHOLE: &[(u16, &str)] = &[(200, "JSON")];
 const LIST: &[(u16, &str)] = &[(200, "JSON"), (400, "an unknown parameter, or a value that is not a number")];
 
@@ -34,7 +35,7 @@ pub const ROUTES: &[Route] = &[
     get("/metrics", "Metrics in Prometheus' text format; [list of metrics](metrics.md). Accepts any `Host`.", &[(200, "text")]),
     get("/v1/brokers", "The brokers of the cluster, and the listeners of this broker with their advertised addresses.", WHOLE),
     Route { parameters: PAGED, ..get("/v1/topics", "Topics by name, with partitions, replicas, offsets and bytes.", LIST) },
-    Route { parameters: &[("after", "the number of the last partition of the page before"), ("limit", "partitions of a page, 1 to 1000; the default is 100")], is_link: false,
+    Route { parameters: &[("after", "the number of the last partition of the previous page"), ("limit", "partitions of a page, 1 to 1000; the default is 100")], is_link: false,
         ..get("/v1/topics/{topic}", "A topic's settings, and its partitions with leader, replicas, offsets and bytes.", &[(200, "JSON"), (400, "an unknown parameter, or a value that is not a number"), (404, "there is no such topic")]) },
     Route { parameters: PAGED, ..get("/v1/groups", "Groups by name, with state, members and lag.", &[(200, "JSON"), (400, "an unknown parameter, or a value that is not a number"), (503, "groups are being loaded")]) },
     Route { is_link: false, ..get("/v1/groups/{group}/explain", "The history of a group since this broker became its coordinator: joins, leaves, time-outs, and rebalances with their causes.", &[(200, "JSON"), (404, "there is no such group"), (503, "groups are being loaded")]) },
@@ -47,5 +48,5 @@ pub const ROUTES: &[Route] = &[
         ("timeout", "the time-out: `500ms`, `10s` (the default), `2m`; at most 10 min"),
     ], ..get("/v1/wait", "Responds when all conditions are true, so that tests need no sleep.", &[(200, "all conditions are true"), (400, "invalid conditions"), (408, "the time-out has passed; `missing` lists the conditions that are not true")]) },
     get("/v1/doctor", "The problems that the broker has found: the findings of `dlog doctor`.", WHOLE),
-    Route { method: "DELETE", is_link: false, ..get("/v1/doctor", "Deletes the observations of clients, like `dlog doctor --clear`.", &[(204, "nothing")]) },
+    Route { method: "DELETE", is_link: false, ..get("/v1/doctor", "Deletes the observations of clients, like `dlog doctor --clear`.", &[(204, "no content")]) },
 ];

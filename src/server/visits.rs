@@ -345,14 +345,14 @@ impl Visits {
     pub async fn watch(self: Arc<Visits>, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            for lost in self.unsaid(Instant::now()) {
+            for lost in self.not_yet_logged(Instant::now()) {
                 warn!("{}; {}", lost.text(), lost.remedy());
             }
         }
     }
 
     /// Findings that were not returned before.
-    fn unsaid(&self, now: Instant) -> Vec<Lost> {
+    fn not_yet_logged(&self, now: Instant) -> Vec<Lost> {
         let mut recent = self.recent();
         recent.judge(now);
         recent.findings(now).filter_map(|(lost, is_said)| (!std::mem::replace(is_said, true)).then_some(lost)).collect()
@@ -866,11 +866,11 @@ mod tests {
     async fn a_finding_is_said_once() {
         let visits = Arc::<Visits>::default();
         let _java = asks(&visits, "java", &[Ask::Topics]);
-        assert_eq!(visits.unsaid(Instant::now()), []);
+        assert_eq!(visits.not_yet_logged(Instant::now()), []);
         pass(5000).await;
-        assert_eq!(visits.unsaid(Instant::now()).len(), 1);
+        assert_eq!(visits.not_yet_logged(Instant::now()).len(), 1);
         pass(5000).await;
-        assert_eq!(visits.unsaid(Instant::now()), []);
+        assert_eq!(visits.not_yet_logged(Instant::now()), []);
     }
 
     #[tokio::test(start_paused = true)]
