@@ -3,7 +3,7 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::{Client, fetch_request, fetched, produce_request, start, values};
@@ -13,6 +13,7 @@ use dlog::records::{BatchBuilder, NewRecord};
 use dlog::wire::Records;
 
 const NOW: i64 = 1_700_000_000_000;
+const PATIENCE: Duration = Duration::from_secs(30);
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 const SET: i8 = 0;
@@ -416,7 +417,9 @@ async fn settings_of_the_broker_take_effect_while_it_runs() {
     };
     assert_eq!(producers(client).await, 1);
     set(client, "", "producer.id.expiration.ms", Some("1")).await;
+    let begin = Instant::now();
     while producers(client).await > 0 {
+        assert!(begin.elapsed() < PATIENCE, "the producer does not expire");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 
@@ -468,7 +471,9 @@ async fn settings_of_the_log_cleaner_take_effect_while_it_runs() {
     {
         assert_eq!(alter(client, BROKER, "", &[(name, SET, Some(value))]).await.0, ErrorCode::None, "{name}");
     }
+    let begin = Instant::now();
     while count(client).await == Some(0) {
+        assert!(begin.elapsed() < PATIENCE, "the log is not compacted");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     broker.stop().await.unwrap();

@@ -60,7 +60,7 @@ pub(in crate::server) async fn handle(call: Call<ElectLeadersRequest>) -> ElectL
 fn elect(image: &MetadataImage, topic: &str, partition: i32, election: i8) -> (ErrorCode, String) {
     let found = image.topic(topic).and_then(|t| t.partitions.get(usize::try_from(partition).ok()?));
     match found {
-        None => (ErrorCode::UnknownTopicOrPartition, format!("There is no partition {topic}-{partition}")),
+        None => (ErrorCode::UnknownTopicOrPartition, format!("No such partition as {topic}-{partition}")),
         Some(PartitionImage { leader, replicas, .. }) => match election {
             PREFERRED if replicas.first() == Some(leader) => (ErrorCode::ElectionNotNeeded, "The preferred leader already leads.".into()),
             PREFERRED => (ErrorCode::PreferredLeaderNotAvailable, "The preferred leader is not available.".into()),
