@@ -10,7 +10,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, error, info};
+use tracing::{error, info};
 
 use super::directories::open_directories;
 use super::dynamic::Dynamic;
@@ -62,13 +62,8 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Starts a broker; when this returns, clients are served. All tasks that it spawns inherit the span of its log lines.
+    /// Starts a broker; when this returns, clients are served.
     pub async fn start(config: Config, env: Env) -> Result<Broker, Error> {
-        let span = env.log_span.clone();
-        Broker::start_in_span(config, env).instrument(span).await
-    }
-
-    async fn start_in_span(config: Config, env: Env) -> Result<Broker, Error> {
         // Ports first: opening a directory changes it, and `reset` deletes its contents.
         let (bound, http_listener) = bind(&config, &env).await?;
         let (directories, lost) = match open_directories(&config, &env) {
@@ -91,7 +86,7 @@ impl Broker {
         let committing: JoinSet<()> = committers
             .map(|at| {
                 let (fail_stop, committer) = (fail_stop.clone(), commit(partitions.clone(), env.workers.clone(), at));
-                async move { fail_stop.guard("commit", Box::pin(committer)).await.unwrap_or_default() }.in_current_span()
+                async move { fail_stop.guard("commit", Box::pin(committer)).await.unwrap_or_default() }
             })
             .collect();
         let node = config.node_id.0;
@@ -99,7 +94,7 @@ impl Broker {
         let registration = Registration { id: node, incarnation: env.entropy.uuid(), endpoints, rack, log_dirs };
         let following = Following { partitions: partitions.clone(), workers: env.workers.clone(), broker: node };
         let (handle, controller) = cluster::start(Box::new(log), committed, config.controller.clone(), following, registration).await?;
-        let controller = tokio::spawn(watch_controller(controller, fail_stop.clone()).in_current_span());
+        let controller = tokio::spawn(watch_controller(controller, fail_stop.clone()));
         let cluster = handle.clone();
         let mut group_settings = config.groups.clone();
         if let Some(topic) = cluster.image().topic(OFFSETS_TOPIC) {
@@ -136,18 +131,17 @@ impl Broker {
         let tasks = TaskTracker::new();
         let loading = (groups.clone(), transactions.clone());
         let (workers, watching) = (env.workers.clone(), fail_stop.clone());
-        let load = async move {
+        let loaded = tasks.spawn(async move {
             let load = move || {
                 loading.0.load();
                 loading.1.load();
                 loading.1.abort_orphans();
             };
             watching.guard("loading", Box::pin(workers.blocking(load))).await
-        };
-        let loaded = tasks.spawn(load.in_current_span());
+        });
         let spawn = |part: &'static str, work: Part| {
             let fail_stop = fail_stop.clone();
-            tasks.spawn(async move { fail_stop.guard(part, work).await }.in_current_span());
+            tasks.spawn(async move { fail_stop.guard(part, work).await });
         };
         spawn("groups", Box::pin(groups.clone().run(stop.clone())));
         spawn("transactions", Box::pin(transactions.run(stop.clone())));
@@ -169,7 +163,7 @@ impl Broker {
         if !is_fresh {
             services.visits.expect_old_clients(tokio::time::Instant::now());
         }
-        tasks.spawn(services.visits.clone().watch(stop.clone()).in_current_span());
+        tasks.spawn(services.visits.clone().watch(stop.clone()));
         let ready = Arc::new(AtomicBool::new(true));
         let http = http_listener.local_address().map_err(|e| Error::Close(e.to_string()))?;
         let hosts = allowed_hosts(&config, &advertised);
@@ -190,12 +184,11 @@ impl Broker {
         };
         let not_ready = pages.ready.clone();
         let (http_stop, stopping) = (stop.clone(), stop.clone());
-        let serving = async move {
+        tasks.spawn(async move {
             if let Err(error) = http::serve(http_listener, pages, http_stop).await {
                 error!(%error, "HTTP stopped");
             }
-        };
-        tasks.spawn(serving.in_current_span());
+        });
         tasks.spawn(async move {
             stopping.cancelled().await;
             not_ready.store(false, Ordering::Release);
@@ -225,11 +218,6 @@ impl Broker {
 
     /// Stops: accepts no more connections, sends the pending responses, and closes the logs. The logs of a failed broker are left as they are.
     pub async fn stop(self) -> Result<(), Error> {
-        let span = self.env.log_span.clone();
-        self.stop_in_span().instrument(span).await
-    }
-
-    async fn stop_in_span(self) -> Result<(), Error> {
         self.stop.cancel();
         self.tasks.close();
         drop(self.groups);

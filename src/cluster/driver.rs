@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{Instrument, debug, error, warn};
+use tracing::{debug, error, warn};
 
 use super::follower::{Follow, Follower, When};
 use super::{
@@ -99,7 +99,7 @@ pub(super) async fn start_with(
     driver.followed.0 = driver.committed.offset;
     driver.when = When::Running;
     driver.snapshot_if_due().await;
-    Ok((handle, tokio::spawn(driver.run(letters).in_current_span())))
+    Ok((handle, tokio::spawn(driver.run(letters))))
 }
 
 struct Driver {

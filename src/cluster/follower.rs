@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, error, info};
+use tracing::{error, info};
 
 use super::{Error, MetadataImage, Pending};
 use crate::env::Workers;
@@ -142,7 +142,7 @@ impl Follower {
                 error!(%error, "deleted partitions could not be removed; the next start tries again");
             }
         };
-        self.removals.spawn(removal.in_current_span());
+        self.removals.spawn(removal);
     }
 
     /// Applies changed settings to the replicas of their topics.

@@ -13,7 +13,6 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, spawn_blocking, yield_now};
 use tokio::time::sleep;
-use tracing::Span;
 
 use super::Entropy;
 
@@ -89,7 +88,7 @@ impl Workers {
     /// Runs blocking work on a thread that may block. If the work panics, so does the caller: an error only means that the process ends.
     pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
         match &self.0 {
-            Kind::PerCore(_) | Kind::Caller => match spawn_blocking(in_span(work)).await {
+            Kind::PerCore(_) | Kind::Caller => match spawn_blocking(work).await {
                 Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
                 result => result,
             },
@@ -103,12 +102,6 @@ impl Workers {
             }
         }
     }
-}
-
-/// The work in the caller's span of log lines, on whichever thread.
-fn in_span<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
-    let span = Span::current();
-    move || span.in_scope(work)
 }
 
 impl Late {

@@ -8,7 +8,7 @@ use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use tracing::{Span, debug, error};
+use tracing::{debug, error};
 
 use super::commits::{COMMITTERS, Committer, Running};
 use super::open_directory::{Durability, OpenDirectory, Signals};
@@ -287,10 +287,7 @@ impl Partitions {
     fn open_all(&self, new: Vec<Placed>) -> Vec<(TopicPartition, Uuid, Opened)> {
         let threads = self.env.0.workers.count().min(new.len());
         let left = Mutex::new(new.into_iter());
-        // The threads' log lines belong to this broker too.
-        let span = Span::current();
         let open_some = || {
-            let _entered = span.enter();
             let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
             std::iter::from_fn(next).map(|placed| (placed.new.id.clone(), placed.new.topic_id, self.open_alone(placed))).collect::<Vec<_>>()
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, warn};
+use tracing::warn;
 
 use super::connection;
 use super::services::{Caller, Endpoint, Services};
@@ -60,7 +60,7 @@ pub async fn serve(listener: Listener, endpoint: Endpoint, services: Arc<Service
                     }
                     drop(permit);
                 };
-                connections.spawn_on(serving.in_current_span(), &services.env.workers.next());
+                connections.spawn_on(serving, &services.env.workers.next());
             }
             Err(error) => {
                 warn!(listener = %endpoint.name, %error, "a connection could not be accepted; is the limit of open files reached?");

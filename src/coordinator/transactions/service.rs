@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, debug, error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::record::{decode, encode};
 use super::shard::{InitRequest, ToComplete, TransactionSettings, TransactionShard, TransactionView};
@@ -268,7 +268,7 @@ impl TransactionCoordinator {
         let (this, id) = (self.clone(), id.to_string());
         let mut completing: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move { this.complete(&id).await });
         let done = poll_fn(|context| Poll::Ready(completing.as_mut().poll(context).is_ready())).await;
-        (!done).then(|| self.completing.spawn(completing.in_current_span()))
+        (!done).then(|| self.completing.spawn(completing))
     }
 
     /// Writes the markers of a decided transaction into all its partitions, and stores that this is complete. If a marker cannot be written now, it
