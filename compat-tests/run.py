@@ -4,7 +4,7 @@
     run.py [--smoke] [--address HOST:PORT] CLIENT ...      all clients where none is named
 
 A client is a folder with an executable `driver` (see README.md for what it understands). With --address the broker is one that runs already; cases that
-stop a broker or want other settings start one of their own. What came out lies in target/compat, for table.py. Exit code 0 when no case failed.
+stop a broker or want other settings start one of their own. Results are in target/compat, for table.py. Exit code 0 when no case failed.
 """
 import argparse, base64, json, os, random, re, select, shutil, signal, socket, subprocess, sys, tempfile, threading, time
 from pathlib import Path
@@ -254,6 +254,27 @@ def case_from_offset_and_time(client, broker, options):
     assert_same(sent[70:], consume(client, broker, topic, start=f"timestamp:{base + 69_500}"))
 
 
+# librdkafka's codes of a record that the broker rejects (INVALID_RECORD), and of another record of its batch (_INVALID_DIFFERENT_RECORD, KIP-467).
+INVALID_RECORD, INVALID_DIFFERENT_RECORD = "87", "-138"
+
+
+def case_rejected_records(client, broker, options):
+    """Records without a key in one batch for a compacted topic: the producer learns which records the broker rejects."""
+    if client not in ("confluent-kafka", "rust-rdkafka"):
+        raise NotApplicable("the case belongs to librdkafka's errors of single records")
+    topic = f"{client}-compacted"
+    subprocess.run([options.binary, "kafka-topics", "-b", broker.address, "--create", "--topic", topic, "--config", "cleanup.policy=compact"],
+                   check=True, stdout=subprocess.DEVNULL)
+    with tempfile.NamedTemporaryFile("w", suffix=".tsv") as file:
+        file.writelines(r.line() + "\n" for r in [Record(None, b"a"), Record(b"k", b"b"), Record(None, b"c")])
+        file.flush()
+        lines = run(client, "reports", bootstrap=broker.address, topic=topic, file=file.name)
+    reports = sorted(tuple(l) for l in lines if l[0] in ("ack", "error"))
+    expected = [("error", "0", INVALID_RECORD), ("error", "1", INVALID_DIFFERENT_RECORD), ("error", "2", INVALID_RECORD)]
+    assert reports == expected, reports
+    assert consume(client, broker, topic, start="beginning") == [], "nothing of the batch is stored"
+
+
 def case_five_megabytes(client, _, options):
     with Broker(options.binary, "message.max.bytes=8388608") as large:
         sent = [Record(b"large", bytes(random.Random(2).choices(b"abcdefghij", k=5_000_000)))]
@@ -497,7 +518,7 @@ def case_kafkas_tools(client, _, options):
 
 CASES = [("metadata", case_metadata), ("create topic", case_create_topic), ("create a topic by its name alone", case_create_plainly)]
 CASES += [(f"produce and read back, {codec}", case_codec(codec)) for codec in CODECS]
-CASES += [("read from an offset and a timestamp", case_from_offset_and_time), ("a record of 5 MB, limits raised", case_five_megabytes),
+CASES += [("read from an offset and a timestamp", case_from_offset_and_time), ("a record of 5 MB, limits raised", case_five_megabytes), ("rejected records of a batch", case_rejected_records),
           ("a group of three, one leaves", case_group_of_three), ("commit, restart the broker, go on", case_commit_and_restart),
           ("Kafka's own tools", case_kafkas_tools),
           ("kill -9 under load, idempotent", case_kill_under_load),

@@ -3,14 +3,17 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::{Client, fetch_request, fetched, produce_request, start, values};
 use dlog::protocol::ErrorCode;
 use dlog::protocol::generated::*;
 use dlog::records::{BatchBuilder, NewRecord};
+use dlog::wire::Records;
 
 const NOW: i64 = 1_700_000_000_000;
+const PATIENCE: Duration = Duration::from_secs(30);
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 const SET: i8 = 0;
@@ -377,9 +380,103 @@ async fn all_of_kafkas_broker_settings_are_described_and_passwords_are_not_told(
 
     assert_eq!(alter(client, BROKER, "1", &[("log.cleaner.threads", SET, Some("4"))]).await.0, ErrorCode::None);
     assert_eq!(setting(client, BROKER, "1", "log.cleaner.threads").await, Some(("4".into(), 2, vec![2, 5])));
-    for (name, value) in [("log.cleaner.threads", "x"), ("log.cleaner.threads", "-1"), ("max.connections", "5"), ("num.partitions", "5")] {
+    for (name, value) in [("log.cleaner.threads", "x"), ("log.cleaner.threads", "-1"), ("max.connections", "-5"), ("num.partitions", "5")] {
         assert_eq!(alter(client, BROKER, "1", &[(name, SET, Some(value))]).await.0, ErrorCode::InvalidRequest, "{name}={value}");
     }
+}
+
+/// These required a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_of_the_broker_take_effect_while_it_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = start(folder.path(), &[("log.retention.check.interval.ms", "20")]).await;
+    let client = &mut Client::connect(&broker).await;
+    client.create_topic("t", 1, &[]).await;
+    let set = async |client: &mut Client, broker: &str, name: &str, value: Option<&str>| {
+        let operation = if value.is_some() { SET } else { DELETE };
+        assert_eq!(alter(client, BROKER, broker, &[(name, operation, value)]).await, (ErrorCode::None, String::new()), "{name}={value:?}");
+    };
+
+    // Above max.connections, a connection waits until the limit is raised or another one closes.
+    set(client, "", "max.connections", Some("1")).await;
+    assert_eq!(setting(client, BROKER, "1", "max.connections").await.unwrap().0, "1");
+    let mut second = Client::connect(&broker).await;
+    let mut waiting = tokio::spawn(async move { second.call(&metadata::MetadataRequest::default(), 9).await.brokers.len() });
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut waiting).await.is_err(), "it waits");
+    set(client, "1", "max.connections", Some("2")).await;
+    assert_eq!(waiting.await.unwrap(), 1);
+    set(client, "1", "max.connections", None).await;
+    set(client, "", "max.connections", None).await;
+
+    let batch = BatchBuilder::new().producer(42, 3, 0).record(NewRecord::value(b"a")).build(NOW);
+    assert_eq!(client.produce("t", 0, &batch).await.error_code, 0);
+    let producers = async |client: &mut Client| {
+        let topics = vec![describe_producers::TopicRequest { name: "t".into(), partition_indexes: vec![0] }];
+        let described = client.call(&describe_producers::DescribeProducersRequest { topics }, 0).await;
+        described.topics[0].partitions[0].active_producers.len()
+    };
+    assert_eq!(producers(client).await, 1);
+    set(client, "", "producer.id.expiration.ms", Some("1")).await;
+    let begin = Instant::now();
+    while producers(client).await > 0 {
+        assert!(begin.elapsed() < PATIENCE, "the producer does not expire");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    // A producer that has not added the partition to its transaction.
+    let request = init_producer_id::InitProducerIdRequest {
+        transactional_id: Some("x".into()),
+        transaction_timeout_ms: 60_000,
+        producer_id: -1,
+        producer_epoch: -1,
+        ..Default::default()
+    };
+    client
+        .call(&find_coordinator::FindCoordinatorRequest { coordinator_keys: vec!["x".into()], key_type: 1, ..Default::default() }, 4)
+        .await;
+    let me = client.call(&request, 4).await;
+    assert_eq!(me.error_code, 0);
+    let send = async |client: &mut Client| {
+        let batch =
+            BatchBuilder::new().producer(me.producer_id, me.producer_epoch, 0).transactional().record(NewRecord::value(b"a")).build(NOW);
+        let partition_data = vec![produce::PartitionProduceData { index: 0, records: Some(Records::Bytes(batch)) }];
+        let topic_data = vec![produce::TopicProduceData { name: "t".into(), partition_data, ..Default::default() }];
+        let request = produce::ProduceRequest { transactional_id: Some("x".into()), acks: -1, timeout_ms: 10_000, topic_data };
+        ErrorCode::from_code(client.call(&request, 9).await.responses[0].partition_responses[0].error_code)
+    };
+    assert_eq!(send(client).await, Some(ErrorCode::InvalidTxnState));
+    set(client, "", "transaction.partition.verification.enable", Some("FALSE")).await;
+    assert_eq!(send(client).await, Some(ErrorCode::None));
+    broker.stop().await.unwrap();
+}
+
+/// With a backoff of an hour and one byte a second this log would never be compacted.
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_of_the_log_cleaner_take_effect_while_it_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let slow = [("log.cleaner.backoff.ms", "3600000"), ("log.cleaner.io.max.bytes.per.second", "1")];
+    let broker = start(folder.path(), &slow).await;
+    let client = &mut Client::connect(&broker).await;
+    let configs = [("cleanup.policy", "compact"), ("segment.bytes", "1048576"), ("min.cleanable.dirty.ratio", "0.01")];
+    client.create_topic("t", 1, &configs).await;
+    let value = vec![b'v'; 300_000];
+    for _ in 0..8 {
+        let batch = BatchBuilder::new().record(NewRecord::keyed(b"k", Some(&value))).build(NOW);
+        assert_eq!(client.produce("t", 0, &batch).await.error_code, 0);
+    }
+    let count = async |client: &mut Client| values(&fetched(&client.fetch("t", 0, 0).await)).first().map(|(offset, _)| *offset);
+    assert_eq!(count(client).await, Some(0));
+    for (name, value) in
+        [("log.cleaner.backoff.ms", "10"), ("log.cleaner.io.max.bytes.per.second", "1e12"), ("log.cleaner.dedupe.buffer.size", "2097152")]
+    {
+        assert_eq!(alter(client, BROKER, "", &[(name, SET, Some(value))]).await.0, ErrorCode::None, "{name}");
+    }
+    let begin = Instant::now();
+    while count(client).await == Some(0) {
+        assert!(begin.elapsed() < PATIENCE, "the log is not compacted");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    broker.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -466,6 +563,8 @@ async fn a_readers_last_epoch_is_judged_in_kafkas_order() {
         (-1, unknown, (0, -1, -1)),
         (third, unknown, (0, -1, -1)),
         (second, first, (fenced, -1, -1)),
+        (-2, first, (fenced, -1, -1)),
+        (i32::MIN, first, (fenced, -1, -1)),
         (unknown, unknown, (newer, -1, -1)),
     ];
     for (current_leader_epoch, leader_epoch, expected) in ends {

@@ -136,7 +136,7 @@ fn what_keeps_it_from_starting_is_said_in_a_sentence() {
         words.iter().for_each(|word| assert!(text.contains(word), "{word}: {text}"));
     };
     let own = |unknown: &str| if NAMES_PROCESSES { format!("process {}", running.child.id()) } else { unknown.to_string() };
-    let words = ["in use by another broker", &own("another broker"), "--data", "; stop that, or use this: dlog --data "];
+    let words = ["in use by another broker", &own("another broker"), "; stop that, or use this: ", "-2"];
     refused(command(folder.path()), &words);
 
     let fresh = || tempfile::tempdir().unwrap();
@@ -148,12 +148,12 @@ fn what_keeps_it_from_starting_is_said_in_a_sentence() {
     };
     refused(
         busy_flag,
-        &[&format!("{} is in use by {}", running.address, own("another program")), "use this: dlog --listen 127.0.0.1:", "--data"],
+        &[&format!("{} is in use by {}", running.address, own("another program")), "use this: ", "dlog --listen 127.0.0.1:", "--data"],
     );
 
     let foreign = fresh();
     std::fs::write(foreign.path().join("thesis.txt"), "words").unwrap();
-    refused(command(foreign.path()), &["not a broker's", "thesis.txt", "--data"]);
+    refused(command(foreign.path()), &["do not belong to a broker", "thesis.txt", "--data"]);
 
     let kafka = fresh();
     std::fs::write(kafka.path().join("meta.properties"), "version=1\nnode.id=1\ncluster.id=5L6g3nShT-eMCtK--X86sw\n").unwrap();
@@ -195,9 +195,11 @@ fn all_that_is_taken_is_named_at_once_with_a_command_line_that_works() {
     let held: Vec<_> = (0..2).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let ports: Vec<u16> = held.iter().map(|port| port.local_addr().unwrap().port()).collect();
     let running = Process::start(command(&data));
-    let mut second =
-        dlog(&["serve", "--listen", &format!("127.0.0.1:{}", ports[0]), "--http", &format!("127.0.0.1:{}", ports[1]), "--data"]);
-    second.arg(&data).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let settings = folder.path().join("server.properties");
+    std::fs::write(&settings, "num.partitions=7\nlog.dirs=/nowhere\nadvertised.listeners=PLAINTEXT://elsewhere:9\n").unwrap();
+    let mut second = dlog(&["serve", "--strict", "--listen", &format!("127.0.0.1:{}", ports[0]), "--config"]);
+    second.arg(&settings).arg(format!("--http=127.0.0.1:{}", ports[1])).arg("--data").arg(&data);
+    second.args(["--set", "default.replication.factor=1"]).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     second.args(["--set", &format!("advertised.listeners=PLAINTEXT://localhost:{}", ports[0])]);
     let (code, text) = failure(second);
     assert_eq!((code, text.lines().count()), (1, 1), "{text}");
@@ -208,13 +210,15 @@ fn all_that_is_taken_is_named_at_once_with_a_command_line_that_works() {
         format!("127.0.0.1:{} (HTTP) is in use by {me}", ports[1]),
         format!("{} is in use by another broker{other}", data.display()),
         format!("--data '{}-2'", data.display()),
+        "--set default.replication.factor=1".to_string(),
+        format!("--config {}", settings.display()),
     ] {
         assert!(text.contains(&word), "{word}: {text}");
     }
-    let line = text.trim().split("use this: ").nth(1).unwrap().strip_prefix("dlog ").unwrap();
+    let line = text.trim().split("use this: ").nth(1).unwrap();
+    assert!(line.starts_with(&format!("{} serve --strict --listen 127.0.0.1:", env!("CARGO_BIN_EXE_dlog"))), "{line}");
     let mut works = std::process::Command::new("sh");
-    works.args(["-c", &format!("exec \"$0\" {line}"), env!("CARGO_BIN_EXE_dlog")]);
-    works.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+    works.args(["-c", &format!("exec {line}")]).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
     let works = Process::start(works);
     let port = works.address.port();
     assert!(

@@ -8,6 +8,9 @@ use std::process::{Command, Output, Stdio};
 
 use common::Client;
 use common::process::Process;
+use dlog::protocol::generated::find_coordinator::FindCoordinatorRequest;
+use dlog::protocol::generated::offset_commit::{OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use dlog::records::{BatchBuilder, NewRecord};
 
 /// The binary without variables of the machine that runs the tests.
 fn dlog(words: &[&str]) -> Command {
@@ -148,6 +151,19 @@ fn settings_that_ask_for_security_stop_the_start() {
     let mut mapped = dlog(&["--ephemeral"]);
     mapped.env("KAFKA_LISTENERS", "OUTSIDE://127.0.0.1:0").env("KAFKA_LISTENER_SECURITY_PROTOCOL_MAP", "OUTSIDE:SASL_SSL");
     rejected(mapped, &["OUTSIDE", "SASL_SSL", ignored]);
+    let yaml = write(
+        folder.path(),
+        "redpanda.yaml",
+        b"redpanda:\n  kafka_api:\n  - address: 127.0.0.1\n    port: 0\n    authentication_method: sasl\n",
+    );
+    let start = ["rpk", "redpanda", "start", "--config", &yaml];
+    rejected(dlog(&start), &[&format!("redpanda.enable_sasl (from {yaml}: redpanda.kafka_api.authentication_method) asks for"), ignored]);
+    let bootstrap = write(folder.path(), ".bootstrap.yaml", b"admin_api_require_auth: true\n");
+    rejected(dlog(&start), &[&format!("redpanda.admin_api_require_auth (from {bootstrap}: admin_api_require_auth)")]);
+    let mut accepted = dlog(&[&start[..], &[ignored]].concat());
+    accepted.env("DLOG_DEFAULT_DATA", folder.path().join("data")).env("DLOG_HTTP_LISTEN", "127.0.0.1:0");
+    printed_until(accepted, "Successfully started Redpanda!");
+    rejected(dlog(&["rpk", "redpanda", "start", "--set", "redpanda.enable_sasl=true"]), &["redpanda.enable_sasl (from the flags)"]);
     for flag in ["redpanda.enable_sasl=true", "redpanda.kafka_enable_authorization=true"] {
         rejected(dlog(&["rpk", "redpanda", "start", "--set", flag]), &[flag.split('=').next().unwrap(), ignored]);
     }
@@ -270,6 +286,71 @@ fn unknown_variables_are_named_with_the_one_that_was_meant() {
     rejected(strict, &["DLOG_LISTEN", "unknown"]);
 }
 
+/// `X=` and compose's `X: ${X:-}` set a variable to nothing: `DLOG_HTTP_LISTEN=` was an invalid address, `DLOG_IGNORE_SECURITY_SETTINGS=` no boolean.
+#[test]
+fn an_empty_variable_counts_as_not_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let names =
+        dlog::broker::VARIABLES.iter().copied().chain(["CLUSTER_ID", "KAFKA_CREATE_TOPICS", "KAFKA_LOG4J_ROOT_LOGLEVEL", "RPK_BROKERS"]);
+    let empty = || names.clone().map(|name| (name, " "));
+    let mut serve = dlog(&["--listen", "127.0.0.1:0", "--data", folder.path().to_str().unwrap(), "--set", "num.partitions=1"]);
+    serve.envs(empty());
+    let (code, _, text) = ended({
+        let mut explain = dlog(&["config", "explain", "--changed"]);
+        explain.envs(empty());
+        explain
+    });
+    assert_eq!((code, text.as_str()), (0, ""));
+    // Port 9644 may be in use: then the message has the default address.
+    let mut child = serve.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let started = lines.any(|line| line.unwrap().contains("  data"));
+    let _ = child.kill();
+    child.wait().unwrap();
+    let mut errors = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+    assert!(started || errors.contains("127.0.0.1:9644 (HTTP) is in use"), "{errors}");
+    // As in Kafka's image, an empty KAFKA_X is an empty value: fine for a list, and an error for a number.
+    let mut list = dlog(&["config", "explain"]);
+    list.env("KAFKA_ADVERTISED_LISTENERS", "").env("KAFKA_LISTENERS", "").env("KAFKA_LOG_DIRS", "");
+    assert_eq!(ended(list).0, 0);
+    let mut number = dlog(&["--ephemeral"]);
+    number.env("KAFKA_NUM_PARTITIONS", "");
+    rejected(number, &["num.partitions=: must be a whole number"]);
+}
+
+/// Over the Kafka protocol the conditions are the same as over HTTP.
+#[tokio::test(flavor = "multi_thread")]
+async fn wait_asks_over_the_kafka_protocol_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::start(dlog(&[&FREE[..], &["--data", folder.path().to_str().unwrap()]].concat()));
+    let mut client = Client::connect_to(process.address).await;
+    client.create_topic("t", 2, &[]).await;
+    let batch = BatchBuilder::new().record(NewRecord::value(b"a")).record(NewRecord::value(b"b")).build(1_700_000_000_000);
+    client.produce("t", 1, &batch).await;
+    client.produce("t", 0, &batch).await;
+    client.call(&FindCoordinatorRequest { coordinator_keys: vec!["g".into()], ..Default::default() }, 4).await;
+    let partitions = vec![OffsetCommitRequestPartition { partition_index: 1, committed_offset: 1, ..Default::default() }];
+    let topics = vec![OffsetCommitRequestTopic { name: "t".into(), partitions, ..Default::default() }];
+    client.call(&OffsetCommitRequest { group_id: "g".into(), topics, generation_id_or_member_epoch: -1, ..Default::default() }, 7).await;
+    let address = process.address.to_string();
+    let wait = |words: &str| {
+        let (code, out, errors) = ended(dlog(&[&["wait"], &words.split(' ').collect::<Vec<_>>()[..], &["--timeout", "100ms"]].concat()));
+        (code, out + errors.trim())
+    };
+    for flag in ["-b", "--bootstrap-server"] {
+        assert_eq!(wait(&format!("{flag} {address} --topic t --group g --state empty --members 0 --lag 3")), (0, String::new()));
+    }
+    let missing = wait(&format!("-b {address} --topic u --group g --state stable --members 2 --lag 2"));
+    let words = "there is no topic u; group g is Empty, not stable; group g has 0 members, not 2";
+    assert_eq!(missing, (4, format!("dlog: not within 100ms: {words}")), "a topic that does not exist has no records");
+    assert!(wait(&format!("-b {address} --group g --lag 2")).1.contains("group g is 3 records behind, more than 2"));
+    assert!(wait(&format!("-b {address} --group h")).1.contains("there is no group h"));
+    assert_eq!(wait(&format!("-b {address} --state stable")).0, 2);
+    assert!(process.terminate());
+    assert_eq!(wait(&format!("-b {address} --topic t")).0, 4);
+}
+
 /// The variable that a broker listens on led `dlog wait` and `dlog doctor` to the same address, and a broker within `dlog run` to a taken port.
 #[test]
 fn the_address_to_ask_is_not_the_address_to_listen_on() {
@@ -304,12 +385,23 @@ async fn redpandas_start_flags_start_a_broker_and_nothing_else_of_rpk_does() {
 
     let (code, _, text) = ended(dlog(&["rpk", "redpanda", "start", "--kafka-adr", "a:1"]));
     assert!(code == 2 && text.contains("--kafka-adr") && text.contains("'--kafka-addr'"), "{text}");
-    for words in [&["rpk", "group", "list"][..], &["rpk", "redpanda", "tune", "all"], &["rpk", "security", "user", "create", "me"]] {
+    for words in [
+        &["rpk", "group", "list"][..],
+        &["rpk", "redpanda", "tune", "all"],
+        &["rpk", "security", "user", "create", "me"],
+        &["rpk", "topic", "describe", "t", "-p"],
+        &["rpk", "-X", "brokers=a:1", "topic", "consume", "t"],
+        &["rpk", "cluster", "config", "set", "a", "b"],
+    ] {
         let (code, out, text) = ended(dlog(words));
         assert_eq!((code, out.as_str(), text.lines().count()), (2, "", 1), "{text}");
-        assert!(text.contains(&words[1..3].join(" ")) && text.contains("is not supported"), "{text}");
+        let command =
+            words.iter().skip(1).filter(|word| **word != "-X" && !word.contains('=')).take(2).copied().collect::<Vec<_>>().join(" ");
+        assert!(text.contains(&format!("rpk {command} is not supported")) && text.contains("rpk topic list are supported"), "{text}");
     }
-    for words in [&["rpk"][..], &["rpk", "redpanda"], &["rpk", "cluster", "config", "set", "a", "b"], &["rpk", "topic", "consume", "t"]] {
+    let (_, _, text) = ended(dlog(&["rpk", "topic", "describe", "t"]));
+    assert!(text.contains("use dlog kafka-topics --describe --topic NAME"), "{text}");
+    for words in [&["rpk"][..], &["rpk", "redpanda"], &["rpk", "topic"], &["rpk", "cluster"]] {
         assert_eq!(ended(dlog(words)).0, 2, "{words:?}");
     }
 }
@@ -335,7 +427,14 @@ async fn commands_of_rpk_that_health_checks_call_are_served() {
     let (code, text) = rpk(&["cluster", "health"]);
     assert!(code == 0 && text.lines().any(|line| line.starts_with("Healthy:") && line.ends_with("true")), "{text}");
     assert_eq!(rpk(&["cluster", "health", "--exit-when-healthy"]).0, 0);
-    let (code, text) = rpk(&["cluster", "info", "-X", &format!("brokers={address}")]);
+    let brokers = format!("brokers={address}");
+    for words in [&["-X", &brokers, "topic", "list"][..], &["topic", "-X", &brokers, "list"], &["-v", "-X", &brokers, "version"]] {
+        let mut command = dlog(&[&["rpk"], words].concat());
+        command.env("RPK_BROKERS", "127.0.0.1:1");
+        let (code, out, errors) = ended(command);
+        assert_eq!((code, out.contains("orders") || out.starts_with("dlog ")), (0, true), "{words:?}: {out}{errors}");
+    }
+    let (code, text) = rpk(&["cluster", "info", "-X", &brokers]);
     assert!(code == 0 && text.contains("BROKERS") && text.contains(&address.rsplit_once(':').unwrap().1.to_string()), "{text}");
     assert!(process.terminate());
     assert_eq!(rpk(&["cluster", "health"]).0, 1);

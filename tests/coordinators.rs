@@ -12,7 +12,7 @@ use bytes::Bytes;
 use common::logs::log_directory;
 use common::{Client, PATIENCE, start, tasks};
 use dlog::coordinator::{
-    GroupCoordinator, GroupSettings, InitRequest, JoinRequest, KnownTopics, NewProducerIds, OFFSETS_TOPIC, Pending, TRANSACTIONS_TOPIC,
+    ClusterMetadata, GroupCoordinator, GroupSettings, InitRequest, JoinRequest, NewProducerIds, OFFSETS_TOPIC, Pending, TRANSACTIONS_TOPIC,
     TransactionCoordinator, TransactionSettings, TransactionState,
 };
 use dlog::env::{Clock, Env, MemoryDisk, SystemClock, Tasks};
@@ -41,7 +41,7 @@ impl NewProducerIds for Ids {
 #[derive(Clone, Default)]
 struct Metadata(Arc<AtomicBool>);
 
-impl KnownTopics for Metadata {
+impl ClusterMetadata for Metadata {
     fn is_deleted(&self, _: &TopicPartition) -> bool {
         self.0.load(Ordering::Relaxed)
     }

@@ -53,7 +53,7 @@ async fn a_sound_broker_has_nothing() {
     let mut client = Client::connect(&broker).await;
     client.create_topic("t", 1, &[]).await;
     let (code, said) = doctor(&address(&broker).to_string(), &broker.http().to_string()).await;
-    assert_eq!((code, said), (0, format!("nothing is wrong with {}\n", address(&broker))));
+    assert_eq!((code, said), (0, format!("no problems found with {}\n", address(&broker))));
     broker.stop().await.unwrap();
 }
 
@@ -90,8 +90,8 @@ async fn a_client_that_bootstraps_again_and_again_is_named_with_time_and_count_u
         }
     };
     in_vain().await;
-    let told = format!("was told {}, and never connected to it", address(&broker));
-    let words = ["client \"test\" at 127.0.0.1", &told, "advertised.listeners=PLAINTEXT://HOST:PORT", "seen 3 times, the last ", "Z)"];
+    let told = format!("received the address {}, and never connected to it", address(&broker));
+    let words = ["client \"test\" at 127.0.0.1", &told, "advertised.listeners=PLAINTEXT://HOST:PORT", "seen 3 times, last ", "Z)"];
     finds_in(&broker, "client-never-came", &words).await;
     let (code, said) = run_doctor(&kafka, &http, &["--output", "json"]).await;
     let json: serde_json::Value = serde_json::from_str(&said).unwrap();
@@ -151,7 +151,9 @@ async fn the_log_says_once_that_a_client_never_came_and_which_line_to_change() {
     let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("never connected")).collect();
     assert_eq!(lines.len(), 1, "{log}");
-    for word in ["WARN", "client \"lost\" at 127.0.0.1", "was told localhost:9", "set advertised.listeners=PLAINTEXT://HOST:PORT"] {
+    for word in
+        ["WARN", "client \"lost\" at 127.0.0.1", "received the address localhost:9", "set advertised.listeners=PLAINTEXT://HOST:PORT"]
+    {
         assert!(lines[0].contains(word), "{word}: {log}");
     }
 }
@@ -167,7 +169,7 @@ async fn an_advertised_address_that_leads_nowhere_is_named_with_the_line_to_chan
     ];
     let broker = start(folder.path(), &settings).await;
     let line = format!("set advertised.listeners=OUTSIDE://{}", address(&broker));
-    finds_in(&broker, "advertised-unreachable", &[&format!("tells clients to connect to {nowhere}"), &line]).await;
+    finds_in(&broker, "advertised-unreachable", &[&format!("advertises {nowhere}, and connecting to it from here fails"), &line]).await;
     broker.stop().await.unwrap();
 }
 
@@ -175,21 +177,21 @@ async fn an_advertised_address_that_leads_nowhere_is_named_with_the_line_to_chan
 async fn what_is_not_kafka_or_too_old_is_named() {
     for (bytes, kind, words) in [
         (&[0x16, 3, 1, 2, 0, 1, 0, 1][..], "tls", ["a TLS handshake", "security.protocol=PLAINTEXT"]),
-        (b"GET / HTTP/1.1\r\n\r\n", "http", ["HTTP, and this is a Kafka listener", "HTTP is served at http://127.0.0.1:"]),
-        (b"SSH-2.0-OpenSSH\r\n", "frame", ["which is not allowed", "socket.request.max.bytes"]),
+        (b"GET / HTTP/1.1\r\n\r\n", "http", ["an HTTP request, but this is a Kafka listener", "HTTP is served at http://127.0.0.1:"]),
+        (b"SSH-2.0-OpenSSH\r\n", "frame", ["a request with the invalid size", "socket.request.max.bytes"]),
         // Fetch version 0 of client "c".
         (
             &[0, 0, 0, 11, 0, 1, 0, 0, 0, 0, 0, 7, 0, 1, b'c'],
             "version",
-            ["Fetch version 0, which is not offered; 4 to 18 are", "newer client"],
+            ["Fetch version 0, which is not supported; versions 4 to 18 are", "newer client"],
         ),
         // SaslHandshake version 0 with the mechanism "P"; then something that is refused, so that the connection ends.
         (
             &[0, 0, 0, 14, 0, 17, 0, 0, 0, 0, 0, 7, 0, 1, b'c', 0, 1, b'P'],
             "sasl",
-            ["a SASL handshake, and the listener is without authentication", "security.protocol=PLAINTEXT"],
+            ["a SASL handshake, but the listener does not support authentication", "security.protocol=PLAINTEXT"],
         ),
-        (&[0, 0, 0, 11, 0x7f, 0, 0, 0, 0, 0, 0, 7, 0, 1, b'c'], "api", ["a request of API 32512", "docs/protocol.md"]),
+        (&[0, 0, 0, 11, 0x7f, 0, 0, 0, 0, 0, 0, 7, 0, 1, b'c'], "api", ["a request with API key 32512", "docs/protocol.md"]),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let broker = start(folder.path(), &[]).await;
@@ -217,9 +219,9 @@ async fn a_port_that_somebody_else_has_is_named_with_its_process() {
     finds(&address(&another).to_string(), &http, "port-taken", &["another broker, of cluster", &process]).await;
     let nobody = unused();
     let listens = format!("PLAINTEXT at {}", address(&broker));
-    finds(&nobody, &http, "not-listening", &[&format!("nothing can be reached at {nobody}"), &listens]).await;
+    finds(&nobody, &http, "not-listening", &[&format!("no broker can be reached at {nobody}"), &listens]).await;
     let own = address(&another).to_string();
-    finds(&own, &nobody, "no-http", &["the broker's own view is missing"]).await;
+    finds(&own, &nobody, "no-http", &["the findings of the broker itself are missing"]).await;
     another.stop().await.unwrap();
     broker.stop().await.unwrap();
 }
@@ -233,7 +235,7 @@ async fn few_open_files_are_named() {
     limited.args(["--listen", "127.0.0.1:0", "--http", &http, "--data"]).arg(folder.path());
     limited.stdout(Stdio::piped()).stderr(Stdio::null());
     let process = Process::start(limited);
-    finds(&process.address.to_string(), &http, "open-files", &["of 200 files that may be open are", "LimitNOFILE="]).await;
+    finds(&process.address.to_string(), &http, "open-files", &["files are open, and the limit is 200", "LimitNOFILE="]).await;
     assert!(process.terminate());
 }
 

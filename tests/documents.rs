@@ -68,6 +68,75 @@ fn prose(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// Phrases that docs/style.md replaces. They must not return to the documents and to the messages of the program.
+const REPLACED: &[&str] = &[
+    "passed over",
+    "passes over",
+    "lies outside",
+    "lies in",
+    "mend the disk",
+    "in vain",
+    "is taken by",
+    "throw away",
+    "thrown away",
+    "nobody knows",
+    "coordinator knows",
+    "was told",
+    "is told",
+    "are told",
+    "be told",
+    "taken over",
+    "made good",
+    "goes on",
+    "could be had",
+    "takes too long",
+    "took too long",
+    "is there twice",
+    "says why",
+    "is not offered",
+    "is not known",
+    "does not hold",
+    "for nobody",
+    "so many",
+    "cut off",
+    "contradicts itself",
+    "leads nowhere",
+    "from the start on",
+];
+
+#[test]
+fn documents_and_messages_are_in_plain_english() {
+    let mut found = Vec::new();
+    let mut check = |path: &Path, text: &str| {
+        for (at, line) in text.lines().enumerate() {
+            let lower = line.to_lowercase();
+            found.extend(
+                REPLACED.iter().filter(|words| lower.contains(**words)).map(|words| format!("{}:{}: {words}", path.display(), at + 1)),
+            );
+        }
+    };
+    let changelog = root().join("CHANGELOG.md");
+    let text = std::fs::read_to_string(&changelog).expect("text");
+    for (path, text) in documents().into_iter().chain([(changelog, text)]).filter(|(path, _)| !path.ends_with("style.md")) {
+        check(&path, &text);
+    }
+    let mut folders = vec![root().join("src")];
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("readable").path()) {
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).expect("text");
+            // Messages are in the code; its tests and comments are not shown to users.
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            let lines = code.lines().map(|line| if line.trim_start().starts_with("//") { "" } else { line });
+            check(&path, &lines.collect::<Vec<_>>().join("\n"));
+        }
+    }
+    assert!(found.is_empty(), "docs/style.md has words for these:\n{}", found.join("\n"));
+}
+
 /// A heading as a link names it.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim().to_lowercase().chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).collect::<String>();

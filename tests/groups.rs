@@ -546,8 +546,8 @@ fn a_member_that_was_silent_is_named_with_figures() {
     bench.pass(1200);
     let history = bench.shard.history("g").unwrap();
     let last: Vec<(&str, &str)> = history.iter().rev().take(2).rev().map(|h| (h.kind.name(), h.text.as_str())).collect();
-    let silent = "member b silent for 10200 ms, session time-out 10000";
-    let rebalance = format!("rebalance: 1 members have 30000 ms to join again; because {silent}");
+    let silent = "member b sent no heartbeat for 10200 ms; its session time-out is 10000 ms";
+    let rebalance = format!("rebalance: 1 member must rejoin within 30000 ms, because {silent}");
     assert_eq!(last, [("timeout", silent), ("rebalance", rebalance.as_str())]);
     for _ in 0..300 {
         bench.join(new_member("c"));

@@ -148,7 +148,7 @@ async fn waiting_ends_when_all_holds_and_says_what_is_missing() {
         commit(&mut client, &joined, 0).await;
         let (status, body) = get(&broker, "/v1/wait?group=g&state=empty&members=3&lag=0&timeout=1ms", "127.0.0.1").await;
         assert_eq!(status, 408);
-        for missing in ["g is Stable, not empty", "g has 1 members, not 3", "g is 1 records behind, more than 0"] {
+        for missing in ["g is Stable, not empty", "g has 1 member, not 3", "g is 1 record behind, more than 0"] {
             assert!(body.contains(missing), "{missing}: {body}");
         }
         commit(&mut client, &joined, 1).await;
@@ -216,7 +216,7 @@ async fn foreign_names_are_refused_with_the_setting_that_allows_them_but_for_met
         assert!(text.contains("set http.allowed.hosts=evil.example (KAFKA_HTTP_ALLOWED_HOSTS)"), "{text}");
     }
     let (status, text) = get(&broker, "/nothing", "localhost").await;
-    assert_eq!((status, text.as_str()), (404, "there is no such path; / lists those that there are\n"));
+    assert_eq!((status, text.as_str()), (404, "there is no such path; / lists the paths\n"));
     broker.stop().await.unwrap();
 }
 

@@ -121,7 +121,7 @@ fn the_commands_say_what_is_there_and_what_is_wrong() {
     std::fs::write(&last, &bytes[..bytes.len() - 10]).unwrap();
     let torn = dlog(&["verify", data]);
     assert_eq!(torn.status.code(), Some(0), "{}", said(&torn.stderr));
-    assert!(said(&torn.stdout).contains("mended by the next start: "), "{}", said(&torn.stdout));
+    assert!(said(&torn.stdout).contains("repaired by the next start: "), "{}", said(&torn.stdout));
     let first = files(folder.path(), "log").remove(0);
     let mut bytes = std::fs::read(&first).unwrap();
     bytes[100] ^= 1;

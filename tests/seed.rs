@@ -54,6 +54,10 @@ async fn a_seed_is_there_before_clients_are_and_once() {
     write(seed.path(), "topics/orders-0.ndjson", &lines);
     write(seed.path(), "topics/payments-1.ndjson", "{\"value\": {\"paid\": true}}\n\n{\"value\": \"x\"}\n");
     write(seed.path(), "groups.json", r#"[{"group": "billing", "offsets": [{"topic": "orders", "partition": 0, "offset": 7}]}]"#);
+    // Other programs create hidden files, and `dlog run` keeps records of deleted topics.
+    write(seed.path(), ".gitkeep", "");
+    write(seed.path(), "topics/.gitkeep", "");
+    write(seed.path(), "deleted/old-0.ndjson", "{}");
     for round in 0..3 {
         let (broker, mut client) = start(data.path(), None, Some(seed.path())).await.unwrap();
         assert_eq!(topics(&mut client).await, [("empty".into(), 1), ("orders".into(), 2), ("payments".into(), 2)], "round {round}");
@@ -114,6 +118,11 @@ async fn a_seed_that_is_wrong_is_said_and_nothing_starts() {
         ("topics.json", r#"[{"name": 5}]"#, "topics.json:1: must be a string, not integer 5"),
         ("topics.json", r#"[{"name": "bad name"}]"#, "bad name: "),
         ("topics/t.ndjson", "", "must be TOPIC-PARTITION.ndjson"),
+        ("topics/orders.txt", "", "orders.txt: the name must be TOPIC-PARTITION.ndjson"),
+        ("topics/orders-0.jsonl", "{}", "orders-0.jsonl: the name must be TOPIC-PARTITION.ndjson"),
+        ("topics/orders-0", "{}", "orders-0: the name must be TOPIC-PARTITION.ndjson"),
+        ("topic.json", "[]", "topic.json: a file of this name is not read; a seed has topics.json, groups.json and topics/"),
+        ("orders-0.ndjson", "{}", "orders-0.ndjson: a file of this name is not read"),
         ("topics/t-0.ndjson", "{\"value\": \"a\"}\nx\n", "t-0.ndjson:2: is not JSON: "),
         ("topics/t-0.ndjson", "{\"val\": 1}\n", "t-0.ndjson:1: unknown field \"val\"; is \"value\" meant?"),
         ("topics/t-0.ndjson", "\n\n{\"value\": 1, \"value_hex\": \"00\"}\n", "t-0.ndjson:3: has both \"value\" and \"value_hex\""),

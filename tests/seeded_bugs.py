@@ -46,6 +46,7 @@ BUGS = [
     ("the high watermark is the log's end", "src/partition/role.rs", "others.values().fold(own_end, |least, end| least.min(*end)).max(now)", "others.values().fold(own_end, |least, end| least.max(*end)).max(now)", "lib"),
     ("a new leader does not note its epoch", "src/partition/replica.rs", "            state.log.begin_epoch(epoch);\n", "", "truncation"),
     ("an unknown epoch is agreement", "src/server/handlers/fetch.rs", "        None => Err(out_of_range.into()),\n", "        None => Ok(None),\n", "administration"),
+    ("an epoch below -1 is none", "src/partition/replica.rs", "Less if got.0 != -1 =>", "Less if got.0 >= 0 =>", "administration"),
     ("judge the history before the log start", "src/server/handlers/fetch.rs", "        Some(_) if offset < log_start => Err(out_of_range.into()),\n", "", "administration"),
     ("search by time skips the rest of a batch", STORAGE + "reader.rs", "if record_ms >= timestamp_ms && offset >= self.log_start {", "if record_ms >= timestamp_ms && header.base_offset >= self.log_start {", "storage_log"),
     ("a commit without a sync", STORAGE + "journal.rs", "Ok(()) => file.sync().map_err(Error::io(\"sync\", path))?,", "Ok(()) => {}", "crash"),

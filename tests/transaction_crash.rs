@@ -13,7 +13,7 @@ use common::logs::log_directory;
 use common::tasks;
 use common::transactions::{Style, transactional_batch, visible_of};
 use dlog::coordinator::{
-    CommitRequest, GroupCoordinator, GroupSettings, Identity, InitRequest, KnownTopics, NewProducerIds, OFFSETS_TOPIC, OffsetEntry,
+    ClusterMetadata, CommitRequest, GroupCoordinator, GroupSettings, Identity, InitRequest, NewProducerIds, OFFSETS_TOPIC, OffsetEntry,
     Pending, TRANSACTIONS_TOPIC, TransactionCoordinator, TransactionSettings, TransactionState,
 };
 use dlog::env::{Crash, Cut, Env, ManualClock, MemoryDisk, SystemEntropy, Workers};
@@ -53,7 +53,7 @@ impl NewProducerIds for Ids {
 /// No topic was ever deleted.
 struct AllThere;
 
-impl KnownTopics for AllThere {
+impl ClusterMetadata for AllThere {
     fn is_deleted(&self, _: &TopicPartition) -> bool {
         false
     }

@@ -40,6 +40,13 @@ elif operation == "produce":
         producer.produce(o["topic"], value=value, key=key, headers=headers, partition=partition, on_delivery=done, **more)
     producer.flush(60)
     assert not failed, failed[0]
+elif operation == "reports":
+    producer = Producer({**base, "linger.ms": 500})
+    for number, (key, value, headers, partition, timestamp) in enumerate(records(o["file"])):
+        def reported(error, message, number=number):
+            say("error", number, error.code()) if error else say("ack", number, message.offset())
+        producer.produce(o["topic"], value=value, key=key, partition=partition, on_delivery=reported)
+    producer.flush(60)
 elif operation == "consume":
     c = consumer("reader")
     where = TopicPartition(o["topic"], int(o["partition"]), OFFSET_BEGINNING)

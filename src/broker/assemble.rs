@@ -11,8 +11,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{error, info, warn};
 
 use super::directories::open_directories;
+use super::dynamic::Dynamic;
 use super::maintenance::{commit, compact, maintain};
-use super::planting::{Planted, plant};
+use super::seeding::{Seeded, write_seed};
 use super::tails::DeletedTails;
 use super::taken::{self, TakenPorts};
 use super::telemetry::metrics_recorder;
@@ -20,7 +21,7 @@ use super::{Config, Error, Seed};
 use crate::client::Connection;
 use crate::cluster::{self, ClusterHandle, Following, ProducerIds, QuorumLog, Registration};
 use crate::coordinator::{
-    GroupCoordinator, KnownTopics, NewProducerIds, OFFSETS_TOPIC, Pending, TRANSACTIONS_TOPIC, TransactionCoordinator,
+    ClusterMetadata, GroupCoordinator, NewProducerIds, OFFSETS_TOPIC, Pending, TRANSACTIONS_TOPIC, TransactionCoordinator,
 };
 use crate::env::{Env, FailStop, Listener, Tasks, container_gateway};
 use crate::http::{self, AllowedHosts, Pages};
@@ -29,7 +30,7 @@ use crate::partition::{Keeping, Partitions};
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::cluster_metadata::BrokerEndpoint;
 use crate::server::{self, Endpoint, Rooms, ServerMetrics, Services};
-use crate::storage::{self, Cleaner, Software, Start};
+use crate::storage::{self, Software, Start};
 
 /// The maximum number of open segment files, if the broker's limit of open files is at least twice as high.
 const FILES_MAX: usize = 10_000;
@@ -108,7 +109,8 @@ impl Broker {
         let groups = GroupCoordinator::new(env.clone(), partitions.clone(), group_settings);
         let producer_ids = Arc::new(ProducerIds::new(handle.clone(), node));
         let ids = Box::new(IdsOfCluster(producer_ids.clone()));
-        let topics = Box::new(TopicsOfCluster(handle.clone()));
+        let dynamic = Dynamic::of(handle.clone(), node);
+        let topics = Box::new(MetadataOfCluster(handle.clone(), dynamic.clone()));
         let transactions =
             TransactionCoordinator::new(env.clone(), partitions.clone(), groups.clone(), ids, topics, transaction_settings, tasks.clone());
         let rooms = Rooms {
@@ -142,12 +144,11 @@ impl Broker {
         tasks.spawn("groups", groups.clone().run(stop.clone()));
         tasks.spawn("transactions", transactions.run(stop.clone()));
         tasks.spawn("metrics", empty_histograms(counted.clone(), stop.clone()));
-        tasks.spawn("maintenance", maintain(partitions.clone(), env.workers.clone(), config.clone(), stop.clone()));
+        tasks.spawn("maintenance", maintain(partitions.clone(), env.workers.clone(), config.clone(), dynamic.clone(), stop.clone()));
         if let Some(cleaner) = &config.cleaner {
-            let map = Cleaner::new(&*env.entropy, cleaner.map_bytes);
-            tasks.spawn("compaction", compact(partitions.clone(), env.workers.clone(), map, cleaner.clone(), stop.clone()));
+            tasks.spawn("compaction", compact(partitions.clone(), env.clone(), cleaner.clone(), dynamic.clone(), stop.clone()));
         }
-        plant_in(&services, &config, loaded, &stop).await.inspect_err(|_| stop.cancel())?;
+        seed_broker(&services, &config, loaded, &stop).await.inspect_err(|_| stop.cancel())?;
         let (mut listeners, mut advertised) = (Vec::new(), Vec::new());
         for (listener, endpoint) in bound {
             if let server::Advertised::Address(host, port) = &endpoint.advertised {
@@ -283,26 +284,30 @@ impl NewProducerIds for IdsOfCluster {
     fn next(&self) -> Pending<'_, ProducerId> {
         Box::pin(async {
             self.0.next().await.map_err(|error| {
-                error!(%error, "no producer id could be had");
+                error!(%error, "a producer id could not be allocated");
                 ErrorCode::CoordinatorNotAvailable
             })
         })
     }
 }
 
-/// Partitions in the cluster's metadata. The image is up to date as long as this broker is the only controller.
-struct TopicsOfCluster(ClusterHandle);
+/// Partitions and settings in the cluster's metadata. The image is up to date as long as this broker is the only controller.
+struct MetadataOfCluster(ClusterHandle, Dynamic);
 
-impl KnownTopics for TopicsOfCluster {
+impl ClusterMetadata for MetadataOfCluster {
     fn is_deleted(&self, partition: &TopicPartition) -> bool {
         let image = self.0.image();
         let count = image.topic(&partition.topic).map_or(0, |topic| topic.partitions.len());
         !usize::try_from(partition.partition).is_ok_and(|number| number < count)
     }
+
+    fn verify_partitions(&self) -> Option<bool> {
+        self.1.value("transaction.partition.verification.enable")
+    }
 }
 
 /// Seeds the broker before clients are served.
-async fn plant_in<T>(services: &Arc<Services>, config: &Config, loaded: JoinHandle<T>, stop: &CancellationToken) -> Result<(), Error> {
+async fn seed_broker<T>(services: &Arc<Services>, config: &Config, loaded: JoinHandle<T>, stop: &CancellationToken) -> Result<(), Error> {
     if config.seed == Seed::default() {
         return Ok(());
     }
@@ -312,9 +317,9 @@ async fn plant_in<T>(services: &Arc<Services>, config: &Config, loaded: JoinHand
     let endpoint = Endpoint { name: "seed".into(), advertised: server::Advertised::AsReached };
     let serving = server::serve_stream(Box::new(theirs), endpoint, services.clone(), stop.clone());
     let (env, client) = (&services.env, Connection::over(ours, "dlog-seed"));
-    let planting = async { plant(&config.seed, &*env.disk, env.clock.wall_ms(), client).await };
-    let (planted, ()) = tokio::join!(planting, serving);
-    let Planted { topics, records, offsets } = planted?;
+    let seeding = async { write_seed(&config.seed, &*env.disk, env.clock.wall_ms(), client).await };
+    let (seeded, ()) = tokio::join!(seeding, serving);
+    let Seeded { topics, records, offsets } = seeded?;
     info!(topics, records, offsets, "seeded");
     Ok(())
 }
@@ -365,7 +370,7 @@ fn registered((listener, endpoint): &(Listener, Endpoint)) -> Option<BrokerEndpo
 
 /// Host names that HTTP requests may use: those of the advertised addresses, and those in `http.allowed.hosts`.
 fn allowed_hosts(config: &Config, advertised: &[(String, String)]) -> AllowedHosts {
-    let host = |(_, told): &(String, String)| told.rsplit_once(':').map_or(told.clone(), |(host, _)| host.to_string());
+    let host = |(_, address): &(String, String)| address.rsplit_once(':').map_or(address.clone(), |(host, _)| host.to_string());
     AllowedHosts::new(advertised.iter().map(host).chain(config.http_hosts.iter().cloned()))
 }
 

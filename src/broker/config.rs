@@ -42,6 +42,8 @@ pub struct Sources {
     pub environment: Vec<(String, String)>,
     /// `key=value` flags.
     pub flags: BTreeMap<String, String>,
+    /// Where the values of `flags` come from, if they are from a file: its path and the key in it.
+    pub flags_by: BTreeMap<String, String>,
     /// The data directory if no setting names one.
     pub default_data: PathBuf,
 }
@@ -125,6 +127,8 @@ impl Config {
     pub fn read(mode: Mode, sources: &Sources, http: &str) -> Result<Config, Error> {
         let values = Values { set: checked(&gathered(sources)?, sources)?, mode };
         let set = |name: &str| values.set.get(name).map(String::as_str);
+        // Start scripts of Kafka's images derive the listeners from the advertised ones if the variable is empty.
+        let set_listeners = set("listeners").filter(|text| !text.is_empty());
         let node = set("node.id").or(set("broker.id")).unwrap_or("1");
         let node_id = node
             .parse()
@@ -132,8 +136,8 @@ impl Config {
             .filter(|id| *id >= 0)
             .map(NodeId)
             .ok_or_else(|| refuse("node.id", node, "must be a whole number of at least 0"))?;
-        let default_listeners = if set("advertised.listeners").is_none() { values.text("listeners") } else { None };
-        let listen = set("listeners").map(str::to_string).or(default_listeners);
+        let default_listeners = if set("advertised.listeners").is_none_or(str::is_empty) { values.default("listeners") } else { None };
+        let listen = set_listeners.map(str::to_string).or(default_listeners);
         let protocols = values.text("listener.security.protocol.map").unwrap_or_default();
         let controllers = set("controller.listener.names").unwrap_or("CONTROLLER");
         let cluster_id = set("cluster.id").map(str::to_string);
@@ -189,6 +193,9 @@ const DEFAULT_DATA: &str = "DLOG_DEFAULT_DATA";
 /// The environment variable with the listeners, used if no setting has them. Images set it: in a container 127.0.0.1 cannot be reached.
 const DEFAULT_LISTENERS: &str = "DLOG_DEFAULT_LISTENERS";
 
+/// The name of the flags as a source.
+const FLAGS: &str = "the flags";
+
 /// Everything that is set: name, source, and value without surrounding white space. Booleans are in lower case.
 fn gathered(sources: &Sources) -> Result<Vec<(String, String, String)>, Error> {
     let mut figment = Figment::new();
@@ -200,11 +207,12 @@ fn gathered(sources: &Sources) -> Result<Vec<(String, String, String)>, Error> {
         let values = if is_toml { Flat::toml(&shown, &String::from_utf8_lossy(&bytes))? } else { Flat::properties(&shown, &bytes)? };
         figment = figment.merge(values);
     }
-    figment = figment.merge(Flat::environment(sources.environment.iter().cloned())).merge(Flat::new("the flags", sources.flags.clone()));
+    figment = figment.merge(Flat::environment(sources.environment.iter().cloned())).merge(Flat::new(FLAGS, sources.flags.clone()));
     let data = figment.data().map_err(|e| refuse("configuration", "", &e.to_string()))?;
     let source = |value: &Value| figment.get_metadata(value.tag()).map_or_else(String::new, |metadata| metadata.name.to_string());
     let one = |(name, value): (String, Value)| {
         let from = source(&value);
+        let from = sources.flags_by.get(&name).filter(|_| from == FLAGS).cloned().unwrap_or(from);
         let value = canonical(&name, &value.into_string().unwrap_or_default());
         (name, from, value)
     };

@@ -49,7 +49,7 @@ fn not_writable(path: &Path, error: &storage::Error) -> Option<Error> {
             format!("{} belongs to user {owner}, group {of}", above.display()),
             format!("mkdir -p {shown} && chown -R {user}:{group} {shown}"),
         ),
-        None => ("its owner is not known".to_string(), format!("chown -R {user}:{group} {shown}")),
+        None => ("its owner is unknown".to_string(), format!("chown -R {user}:{group} {shown}")),
     };
     Some(Error::NotWritable { path: shown.to_string(), user, group, owner, remedy })
 }

@@ -1,5 +1,6 @@
 //! The reasons why a broker does not start, each with a remedy.
 
+use super::Free;
 use crate::{cluster, storage};
 
 /// An error that prevents a broker from starting or from stopping cleanly.
@@ -22,7 +23,7 @@ pub enum Error {
     Unprotected {
         /// The setting or the variable.
         name: String,
-        /// The file, the environment or the flags.
+        /// The environment, the flags, or a file; with the key in the file if its name differs.
         source_name: String,
         /// What it requires.
         protection: &'static str,
@@ -44,12 +45,12 @@ pub enum Error {
         what: String,
     },
     /// Ports or directories that other processes use.
-    #[error("cannot start: {}; stop that, or use this: {command}", what.join("; "))]
+    #[error("cannot start: {}; stop that, or use {free}", what.join("; "))]
     Taken {
         /// Each port or directory with the process that uses it.
         what: Vec<String>,
-        /// A command line with addresses and directories that are free.
-        command: String,
+        /// Addresses and directories that are free.
+        free: Box<Free>,
     },
     /// A directory that the user of this process may not write to.
     #[error(
@@ -93,7 +94,7 @@ pub enum Error {
     Cluster(#[from] cluster::Error),
     /// A part of the broker has panicked.
     #[error(
-        "the broker has stopped because an invariant does not hold ({0}); the next start recovers its logs as after a crash. Please report this"
+        "the broker has stopped because an invariant is violated ({0}); the next start recovers its logs as after a crash. Please report this"
     )]
     Failed(String),
     /// Closing the logs.

@@ -75,42 +75,46 @@ pub(super) fn listeners(
         if is_protected {
             warn!(listener = %address.name, %protocol, "this listener is served without its security protocol: any client can connect");
         }
-        let advertised = match advertised.iter().find(|told| told.name == address.name) {
+        let advertised = match advertised.iter().find(|own| own.name == address.name) {
             // Kafka advertises the machine's host name. The address that the client has connected to works more often.
-            Some(told) if told.host.is_empty() => Advertised::AsReached,
-            Some(told) => Advertised::Address(told.host.clone(), told.port),
+            Some(own) if own.host.is_empty() => Advertised::AsReached,
+            Some(own) => Advertised::Address(own.host.clone(), own.port),
             None => Advertised::AsReached,
         };
         let host = if address.host.is_empty() { "0.0.0.0".to_string() } else { address.host.clone() };
         let is_taken = |l: &ListenerConfig| l.endpoint.name == address.name || l.port == address.port && l.port != 0 && l.host == host;
         if result.iter().any(is_taken) {
-            return Err(refuse(LISTENERS, &address.name, "each listener needs its own name and its own address"));
+            return Err(refuse(LISTENERS, &address.name, "each listener must have its own name and address"));
         }
         result.push(ListenerConfig { host, port: address.port, endpoint: Endpoint { name: address.name.clone(), advertised } });
     }
     if result.is_empty() {
-        return Err(refuse(LISTENERS, listeners.unwrap_or_default(), "at least one listener is needed that is not a controller's"));
+        return Err(refuse(
+            LISTENERS,
+            listeners.unwrap_or_default(),
+            "at least one listener that is not a controller listener is required",
+        ));
     }
     Ok(result)
 }
 
 /// Checks that each advertised address belongs to a listener, and that clients can connect to it.
 fn check_advertised(advertised: &[Address], bound: &[Address]) -> Result<(), Error> {
-    for (at, told) in advertised.iter().enumerate() {
-        if !bound.iter().any(|a| a.name == told.name) {
+    for (at, address) in advertised.iter().enumerate() {
+        if !bound.iter().any(|a| a.name == address.name) {
             let names = bound.iter().map(|a| a.name.as_str()).collect::<Vec<_>>().join(", ");
-            return Err(refuse(ADVERTISED, &told.name, &format!("there is no listener of this name; listeners has {names}")));
+            return Err(refuse(ADVERTISED, &address.name, &format!("there is no listener of this name; listeners has {names}")));
         }
-        if advertised.iter().take(at).any(|other| other.name == told.name) {
-            return Err(refuse(ADVERTISED, &told.name, "this name appears more than once"));
+        if advertised.iter().take(at).any(|other| other.name == address.name) {
+            return Err(refuse(ADVERTISED, &address.name, "this name appears more than once"));
         }
-        if ANY.contains(&told.host.as_str()) {
+        if ANY.contains(&address.host.as_str()) {
             let what = "clients cannot connect to this address; advertise a host name or an address that clients can reach";
-            return Err(refuse(ADVERTISED, &told.host, what));
+            return Err(refuse(ADVERTISED, &address.host, what));
         }
-        if told.port == 0 && !told.host.is_empty() {
+        if address.port == 0 && !address.host.is_empty() {
             let what = "clients cannot connect to port 0; advertise the port that clients can reach";
-            return Err(refuse(ADVERTISED, &format!("{}://{}:0", told.name, told.host), what));
+            return Err(refuse(ADVERTISED, &format!("{}://{}:0", address.name, address.host), what));
         }
     }
     Ok(())
@@ -168,8 +172,8 @@ mod tests {
 
     const PROTOCOLS: &str = "PLAINTEXT:PLAINTEXT,INTERNAL:PLAINTEXT,SSL:SSL,TC-0:PLAINTEXT";
 
-    fn read(bound: Option<&str>, told: Option<&str>) -> Result<Vec<ListenerConfig>, Error> {
-        listeners(bound, told, PROTOCOLS, "CONTROLLER", Protected::Rejected)
+    fn read(bound: Option<&str>, advertised: Option<&str>) -> Result<Vec<ListenerConfig>, Error> {
+        listeners(bound, advertised, PROTOCOLS, "CONTROLLER", Protected::Rejected)
     }
 
     #[test]
@@ -181,14 +185,14 @@ mod tests {
         assert_eq!(all[0].endpoint.advertised, Advertised::Address("example.org".into(), 9092));
         assert_eq!(all[1].endpoint.advertised, Advertised::AsReached);
         assert_eq!(read(Some("PLAINTEXT://:9092"), Some("PLAINTEXT://:9092")).unwrap()[0].endpoint.advertised, Advertised::AsReached);
-        let told = read(None, Some("PLAINTEXT://example.org:9092")).unwrap();
-        assert_eq!((told[0].host.as_str(), told[0].port), ("0.0.0.0", 9092));
+        let advertised = read(None, Some("PLAINTEXT://example.org:9092")).unwrap();
+        assert_eq!((advertised[0].host.as_str(), advertised[0].port), ("0.0.0.0", 9092));
         assert_eq!(read(Some("localhost:9092"), None).unwrap()[0].host, "localhost");
     }
 
     #[test]
     fn what_cannot_be_is_rejected_with_what_would_be_right() {
-        for (bound, told, what) in [
+        for (bound, advertised, what) in [
             ("PLAINTEXT://localhost", None, "the port is missing, as in PLAINTEXT://localhost:9092"),
             ("localhost", None, "the port is missing, as in PLAINTEXT://localhost:9092"),
             ("PLAINTEXT://[::1]", None, "the port is missing"),
@@ -210,11 +214,11 @@ mod tests {
             ("PLAINTEXT://:9092", Some("PLAINTEXT://a:1,b:2"), "advertised.listeners=b:2: each of several addresses"),
             ("PLAINTEXT://:9092", Some("PLAINTEXT://a:1,PLAINTEXT://b:2"), "more than once"),
             ("PLAINTEXT://:9092,PLAINTEXT://:9093", None, "its own name"),
-            ("PLAINTEXT://:9092,INTERNAL://:9092", None, "its own address"),
+            ("PLAINTEXT://:9092,INTERNAL://:9092", None, "its own name and address"),
             ("CONTROLLER://:9093", None, "at least one listener"),
         ] {
-            let error = read(Some(bound), told).unwrap_err().to_string();
-            assert!(error.contains(what), "{bound} {told:?}: {error}");
+            let error = read(Some(bound), advertised).unwrap_err().to_string();
+            assert!(error.contains(what), "{bound} {advertised:?}: {error}");
         }
         // A controller's listener may be advertised since Kafka 3.9 (KIP-853).
         assert!(read(Some("PLAINTEXT://:9092,CONTROLLER://:9093"), Some("PLAINTEXT://a:9092,CONTROLLER://a:9093")).is_ok());

@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::Config;
-use crate::env::Workers;
+use super::dynamic::Dynamic;
+use crate::env::{Env, Workers};
 use crate::model::Uuid;
 use crate::partition::{Error, Partitions};
 use crate::storage::{self, Cleaned, Cleaner};
@@ -16,6 +17,8 @@ use crate::storage::{self, Cleaned, Cleaner};
 /// The longest sleep of a throttled compaction: between sleeps it checks whether the broker is stopping.
 const NAP: Duration = Duration::from_millis(100);
 
+/// The longest sleep of a compaction that waits for `log.cleaner.backoff.ms`: between sleeps it reads the setting again.
+const BACK_OFF_STEP: Duration = Duration::from_secs(1);
 /// The interval of the check for records that were not flushed within `flush.ms`.
 const OVERDUE_EVERY: Duration = Duration::from_secs(1);
 /// The pause after retention ran because a disk was full.
@@ -35,9 +38,15 @@ pub struct CleanerSettings {
     pub bytes_per_second: f64,
 }
 
+impl CleanerSettings {
+    fn rate(&self, dynamic: &Dynamic) -> f64 {
+        dynamic.value("log.cleaner.io.max.bytes.per.second").filter(|rate| *rate > 0.0).unwrap_or(self.bytes_per_second)
+    }
+}
+
 /// Runs retention and background flushes at their intervals. Retention also runs when a disk is full, and a flush also after many bytes were written.
 /// When the broker stops, pending work is left to the closing of the logs.
-pub(super) async fn maintain(partitions: Arc<Partitions>, workers: Workers, config: Config, stop: CancellationToken) {
+pub(super) async fn maintain(partitions: Arc<Partitions>, workers: Workers, config: Config, dynamic: Dynamic, stop: CancellationToken) {
     let mut retention = tokio::time::interval(config.retention_check);
     let mut flush = tokio::time::interval(config.flush);
     let mut overdue = tokio::time::interval(OVERDUE_EVERY);
@@ -54,7 +63,7 @@ pub(super) async fn maintain(partitions: Arc<Partitions>, workers: Workers, conf
             _ = overdue.tick() => Due::FlushOverdue,
         };
         let partitions = partitions.clone();
-        let expiration_ms = config.producer_expiration_ms;
+        let expiration_ms = dynamic.value("producer.id.expiration.ms").unwrap_or(config.producer_expiration_ms);
         let work = workers.blocking(move || match due {
             Due::Retention | Due::RetentionNow => retain(&partitions, expiration_ms),
             Due::Flush => report(&partitions, partitions.flush()),
@@ -83,7 +92,7 @@ fn report(partitions: &Partitions, flushed: Result<(), Error>) {
     if let Err(error) = flushed
         && !partitions.is_offline()
     {
-        error!(%error, "logs could not be made durable");
+        error!(%error, "logs could not be fsynced");
     }
 }
 
@@ -109,7 +118,7 @@ pub(super) async fn commit(partitions: Arc<Partitions>, workers: Workers, direct
             Ok(Err(_)) if partitions.is_directory_offline(directory) => return,
             Ok(Err(error)) => {
                 if !std::mem::replace(&mut is_failing, true) {
-                    error!(%error, "what was written could not be committed; the commit is repeated until it succeeds");
+                    error!(%error, "appended records could not be committed; the commit is repeated until it succeeds");
                 }
                 tokio::time::sleep(COMMIT_AGAIN).await;
             }
@@ -119,19 +128,13 @@ pub(super) async fn commit(partitions: Arc<Partitions>, workers: Workers, direct
 }
 
 /// Compacts one log after another while any log needs compaction. A log whose compaction fails is skipped until the next start.
-pub(super) async fn compact(
-    partitions: Arc<Partitions>,
-    workers: Workers,
-    cleaner: Cleaner,
-    settings: CleanerSettings,
-    stop: CancellationToken,
-) {
-    let cleaner = Arc::new(cleaner);
+pub(super) async fn compact(partitions: Arc<Partitions>, env: Env, settings: CleanerSettings, dynamic: Dynamic, stop: CancellationToken) {
     let mut failed = BTreeSet::new();
-    while stop.run_until_cancelled(tokio::time::sleep(settings.backoff)).await.is_some() {
-        let (partitions, cleaner, settings, stop) = (partitions.clone(), cleaner.clone(), settings.clone(), stop.clone());
-        let round = workers.blocking(move || {
-            compact_all(&partitions, &cleaner, &settings, &mut failed, &stop);
+    while stop.run_until_cancelled(back_off(&settings, &dynamic)).await.is_some() {
+        let cleaner = Cleaner::new(&*env.entropy, dynamic.value("log.cleaner.dedupe.buffer.size").unwrap_or(settings.map_bytes));
+        let (partitions, dynamic, settings, stop) = (partitions.clone(), dynamic.clone(), settings.clone(), stop.clone());
+        let round = env.workers.blocking(move || {
+            compact_all(&partitions, &cleaner, &|| settings.rate(&dynamic), &mut failed, &stop);
             failed
         });
         failed = match round.await {
@@ -141,10 +144,24 @@ pub(super) async fn compact(
     }
 }
 
+/// Sleeps in steps, so that a lower `log.cleaner.backoff.ms` takes effect soon.
+async fn back_off(settings: &CleanerSettings, dynamic: &Dynamic) {
+    let begin = tokio::time::Instant::now();
+    loop {
+        let back_off = dynamic.value("log.cleaner.backoff.ms").map_or(settings.backoff, Duration::from_millis);
+        let left = back_off.saturating_sub(begin.elapsed());
+        tokio::time::sleep(left.min(BACK_OFF_STEP)).await;
+        if left <= BACK_OFF_STEP {
+            return;
+        }
+    }
+}
+
+/// `rate` is the current limit of bytes read in a second.
 fn compact_all(
     partitions: &Partitions,
     cleaner: &Cleaner,
-    settings: &CleanerSettings,
+    rate: &dyn Fn() -> f64,
     failed: &mut BTreeSet<(Uuid, i32)>,
     stop: &CancellationToken,
 ) {
@@ -152,9 +169,9 @@ fn compact_all(
         let (begin, mut bytes) = (Instant::now(), 0.0);
         let mut pace = |read: usize| {
             bytes += read as f64;
-            let due = Duration::try_from_secs_f64(bytes / settings.bytes_per_second).unwrap_or(Duration::MAX);
-            while !stop.is_cancelled() && begin.elapsed() < due {
-                std::thread::sleep(NAP.min(due.saturating_sub(begin.elapsed())));
+            let left = || Duration::try_from_secs_f64(bytes / rate()).unwrap_or(Duration::MAX).saturating_sub(begin.elapsed());
+            while !stop.is_cancelled() && !left().is_zero() {
+                std::thread::sleep(NAP.min(left()));
             }
             !stop.is_cancelled()
         };
@@ -171,7 +188,7 @@ fn compact_all(
                 info!(%partition, bytes_before, bytes_after, segments_before, segments_after, ms, "compacted");
             }
             Some((replica, Err(error))) => {
-                error!(partition = %replica.id(), %error, "compaction failed; this partition is left as it is until the next start");
+                error!(partition = %replica.id(), %error, "compaction failed; this partition is not compacted until the next start");
                 // By topic id, not by name: a topic that is created again is compacted.
                 failed.insert((replica.topic_id(), replica.id().partition));
             }

@@ -74,7 +74,10 @@ impl Flat {
         for (name, value) in variables.filter(|(name, value)| !is_service_link(name, value)) {
             let excluded = NOT_SETTINGS.contains(&name.as_str()) || NOT_SETTINGS_PREFIXES.iter().any(|p| name.starts_with(p));
             if let Some((_, key)) = OTHER_NAMES.iter().find(|(other, _)| *other == name) {
-                bitnami.insert(key.to_string(), value);
+                // The start scripts of the images replace an empty one. An empty KAFKA_X is an empty value, as in Kafka's image.
+                if !value.trim().is_empty() {
+                    bitnami.insert(key.to_string(), value);
+                }
             } else if let Some(rest) = name.strip_prefix(BITNAMI).filter(|rest| !rest.is_empty()) {
                 bitnami.insert(key(rest), value);
             } else if let Some(rest) = name.strip_prefix("KAFKA_").filter(|rest| !rest.is_empty() && !excluded) {
@@ -189,7 +192,13 @@ mod tests {
         ];
         let flat = Flat::environment(variables.iter().map(|(k, v)| (k.to_string(), v.to_string())));
         assert!(flat.values.keys().eq(["a-b", "listener.name.a_b.x", "num.partitions"]));
-        let bitnami = [("KAFKA_NUM_PARTITIONS", "3"), ("KAFKA_CFG_NUM_PARTITIONS", "4"), ("KAFKA_CFG_LOG_DIRS", "/b"), ("CLUSTER_ID", "c")];
+        let bitnami = [
+            ("KAFKA_NUM_PARTITIONS", "3"),
+            ("KAFKA_CFG_NUM_PARTITIONS", "4"),
+            ("KAFKA_CFG_LOG_DIRS", "/b"),
+            ("CLUSTER_ID", "c"),
+            ("KAFKA_KRAFT_CLUSTER_ID", ""),
+        ];
         let flat = Flat::environment(bitnami.iter().map(|(k, v)| (k.to_string(), v.to_string())));
         let expected = [("cluster.id", "c"), ("log.dirs", "/b"), ("num.partitions", "3")];
         assert!(flat.values.iter().map(|(k, v)| (k.as_str(), v.as_str())).eq(expected));

@@ -6,6 +6,8 @@
 //! | `topics/NAME-NUMBER.ndjson` | the records of a partition, one object per line |
 //! | `groups.json` | `[{"group": "billing", "offsets": [{"topic": "orders", "partition": 0, "offset": 5}]}]`; may be missing |
 //!
+//! A file with another name is an error, except for hidden ones and for the directory `deleted` that `dlog run` keeps.
+//!
 //! A record has `key` and `value`: text, null, or any other JSON, which is stored as its text; or `key_hex` and `value_hex`. It may have `headers`
 //! (an object, or a list of pairs if names repeat) and `timestamp_ms`. The files that `dlog run` keeps of a broker have the same form with more
 //! fields: those are accepted and ignored. Any other field is an error, because a misspelled field would otherwise be lost silently.
@@ -40,16 +42,16 @@ pub struct Seed {
 pub(super) struct SeedTopic {
     pub(super) name: String,
     /// -1 is the broker's default.
-    #[serde(default = "unsaid")]
+    #[serde(default = "broker_default")]
     pub(super) partitions: i32,
     /// -1 is the broker's default.
-    #[serde(default = "unsaid")]
+    #[serde(default = "broker_default")]
     pub(super) replication_factor: i16,
     #[serde(default)]
     pub(super) configs: BTreeMap<String, String>,
 }
 
-fn unsaid<N: From<i8>>() -> N {
+fn broker_default<N: From<i8>>() -> N {
     N::from(-1)
 }
 
@@ -93,6 +95,7 @@ impl Seed {
         if !disk.is_dir(directory) {
             return Err(refuse(directory, "there is no such directory".into()));
         }
+        check_names(disk, directory, &READ)?;
         for topic in read_json::<Vec<SeedTopic>>(disk, &directory.join("topics.json"))? {
             seed.topics.retain(|other| other.name != topic.name);
             seed.topics.push(topic);
@@ -207,15 +210,35 @@ fn plain(text: &str) -> String {
     }
 }
 
+/// Files that are read from a seed directory, and directories. The last one is kept by `dlog run` beside the others and has no effect.
+const READ: [&str; 4] = ["topics.json", "groups.json", "topics", "deleted"];
+
+/// Rejects a directory with other names, whose files would not be read. Hidden files are of other programs.
+fn check_names(disk: &dyn Disk, directory: &Path, names: &[&str]) -> Result<(), Error> {
+    let found = disk.list(directory).map_err(|e| refuse(directory, e.to_string()))?;
+    match found.iter().find(|name| !name.starts_with('.') && !names.contains(&name.as_str())) {
+        Some(other) => Err(refuse(
+            &directory.join(other),
+            "a file of this name is not read; a seed has topics.json, groups.json and topics/TOPIC-PARTITION.ndjson".into(),
+        )),
+        None => Ok(()),
+    }
+}
+
 fn record_files(disk: &dyn Disk, folder: &Path) -> Result<Vec<(TopicPartition, PathBuf)>, Error> {
     if !disk.is_dir(folder) {
         return Ok(Vec::new());
     }
     let mut files = Vec::new();
     for name in disk.list(folder).map_err(|e| refuse(folder, e.to_string()))? {
-        let Some(stem) = name.strip_suffix(".ndjson") else { continue };
-        let id =
-            stem.rsplit_once('-').and_then(|(topic, number)| Some(TopicPartition::new(topic, number.parse().ok().filter(|n| *n >= 0)?)));
+        // Hidden files are of other programs.
+        if name.starts_with('.') {
+            continue;
+        }
+        let id = name
+            .strip_suffix(".ndjson")
+            .and_then(|stem| stem.rsplit_once('-'))
+            .and_then(|(topic, number)| Some(TopicPartition::new(topic, number.parse().ok().filter(|n| *n >= 0)?)));
         let id = id.ok_or_else(|| refuse(&folder.join(&name), "the name must be TOPIC-PARTITION.ndjson, as in orders-0.ndjson".into()))?;
         files.push((id, folder.join(&name)));
     }

@@ -116,7 +116,8 @@ impl Key {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::partition::{FOLLOWED_SINCE_START, Update, kafka_settings, setting_behind};
+    use crate::broker::dynamic::READ_AT_EACH_USE;
+    use crate::partition::{Update, kafka_settings, setting_behind};
 
     #[test]
     fn defaults_pass_their_own_check_and_names_are_sorted() {
@@ -129,10 +130,10 @@ mod tests {
     }
 
     #[test]
-    fn what_kafka_changes_while_it_runs_changes_here_too_or_is_named() {
+    fn settings_that_kafka_changes_while_it_runs_are_read_at_each_use() {
         let all = kafka_settings().iter().filter(|known| known.update == Update::ClusterWide).map(|known| known.setting.name);
         let followed: Vec<&str> = all.filter(|name| Key::named(name).is_some() && setting_behind(name).is_none()).collect();
-        assert_eq!(followed, FOLLOWED_SINCE_START);
+        assert_eq!(followed, READ_AT_EACH_USE);
     }
 
     #[test]

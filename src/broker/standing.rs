@@ -60,8 +60,8 @@ impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Standing::Honoured => f.write_str("honoured"),
-            Standing::Meaningless => f.write_str("accepted; means nothing on one node"),
-            Standing::Ignored => f.write_str("known to Kafka, ignored here"),
+            Standing::Meaningless => f.write_str("accepted; has no effect on one node"),
+            Standing::Ignored => f.write_str("known to Kafka, ignored by dlog"),
             Standing::Unknown(None) => f.write_str("unknown"),
             Standing::Unknown(Some(nearest)) => write!(f, "unknown; is {nearest} meant?"),
         }

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::{Map, Value, json};
 
 use super::Broker;
+use crate::http::utc;
 use crate::model::{Offset, TopicPartition, is_internal_topic};
 use crate::partition::{self, FirstBatch, Replica};
 use crate::records::{self, batches};
@@ -65,7 +66,7 @@ impl Broker {
     /// group (`groups.json`) into a folder. Blocks.
     pub fn keep_tails(&self, folder: &Path) -> Result<Kept, String> {
         let topics = folder.join("topics");
-        self.env.disk.create_dir(&topics).map_err(|e| format!("cannot make {}: {e}", topics.display()))?;
+        self.env.disk.create_dir(&topics).map_err(|e| format!("cannot create {}: {e}", topics.display()))?;
         let write = |path: &Path, text: String| {
             self.env.disk.write(path, text.as_bytes()).map_err(|e| format!("cannot write {}: {e}", path.display()))
         };
@@ -90,7 +91,7 @@ impl Broker {
             return Ok(0);
         }
         let deleted = folder.join("deleted");
-        self.env.disk.create_dir(&deleted).map_err(|e| format!("cannot make {}: {e}", deleted.display()))?;
+        self.env.disk.create_dir(&deleted).map_err(|e| format!("cannot create {}: {e}", deleted.display()))?;
         let mut times: BTreeMap<&TopicPartition, usize> = BTreeMap::new();
         for (id, text) in all.iter() {
             let time = times.entry(id).or_default();
@@ -111,8 +112,11 @@ impl Broker {
             .iter()
             .flat_map(|(topic, all)| all.iter().map(move |(p, c)| json!({ "topic": topic, "partition": p, "offset": c.offset })))
             .collect();
-        let history: Vec<Value> =
-            history.iter().flatten().map(|h| json!({ "time_ms": h.wall_ms, "kind": h.kind.name(), "text": h.text })).collect();
+        let history: Vec<Value> = history
+            .iter()
+            .flatten()
+            .map(|h| json!({ "time": utc(h.wall_ms), "time_ms": h.wall_ms, "kind": h.kind.name(), "text": h.text }))
+            .collect();
         json!({ "group": id, "state": view.map(|v| v.state.name()), "members": members, "offsets": offsets, "history": history })
     }
 }

@@ -1,14 +1,14 @@
-//! Other processes that use the ports and directories of a broker that starts: all of them at once, and a command line with free ones.
+//! Other processes that use the ports and directories of a broker that starts: all of them at once, with free ones to use instead.
 
-use std::fmt::Write;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::{Config, Error, ListenerConfig, Mode};
-use crate::env::{Disk, Env, Process, listening_process, process_with_file};
+use super::{Config, Error, ListenerConfig};
+use crate::env::{Disk, Env, Listener, Process, listening_process, process_with_file};
 use crate::server::Advertised;
 use crate::storage::LogDirectory;
 
-/// The number of ports after one in use that are tried for the command line.
+/// The number of ports after one in use that are tried.
 const PORTS_TRIED: u16 = 100;
 /// The number of names after a directory in use that are tried.
 const NAMES_TRIED: usize = 100;
@@ -43,76 +43,88 @@ pub(super) async fn error(config: &Config, env: &Env, ports: &TakenPorts) -> Err
         let by = by(process_with_file(&LogDirectory::lock_path(path)), "");
         what.push(format!("{} is in use by another broker{}", path.display(), if by.is_empty() { by } else { format!(", {by}") }));
     }
-    Error::Taken { what, command: command(config, env, ports, &locked).await }
+    Error::Taken { what, free: Box::new(Free::find(config, env, ports, &locked).await) }
 }
 
 fn by(process: Option<Process>, unknown: &str) -> String {
     process.map_or_else(|| unknown.to_string(), |process| format!("process {} ({})", process.id, process.name))
 }
 
-/// The command line of a broker like this one, with free ports and directories.
-async fn command(config: &Config, env: &Env, ports: &TakenPorts, locked: &[&PathBuf]) -> String {
-    let mut command = String::from(if config.mode == Mode::Dev { "dlog" } else { "dlog serve" });
-    let mut listeners = config.listeners.clone();
-    for at in &ports.listeners {
-        if let Some(listener) = listeners.get_mut(*at) {
-            let port = free_port(env, &listener.host, listener.port).await;
-            if let Advertised::Address(_, told) = &mut listener.endpoint.advertised
-                && *told == listener.port
-            {
-                *told = port;
-            }
-            listener.port = port;
-        }
-    }
-    if !ports.listeners.is_empty() {
-        add_listeners(&mut command, &listeners);
-    }
-    if ports.http {
-        let port = free_port(env, &config.http.0, config.http.1).await;
-        let _ = write!(command, " --http {}", address(&config.http.0, port));
-    }
-    if config.data.iter().any(|path| is_temporary(path)) {
-        command.push_str(" --ephemeral");
-        return command;
-    }
-    let data: Vec<String> = config
-        .data
-        .iter()
-        .map(|path| if locked.contains(&path) { free_name(&*env.disk, path) } else { path.clone() })
-        .map(|path| path.display().to_string())
-        .collect();
-    match data.as_slice() {
-        [one] => {
-            let _ = write!(command, " --data {}", quoted(one));
-        }
-        several => {
-            let _ = write!(command, " --set {}", quoted(&format!("log.dirs={}", several.join(","))));
-        }
-    }
-    command
+/// What the broker can use instead of the ports and directories that are in use, as values of the settings. A setting without anything in use
+/// is `None`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Free {
+    /// All listeners (`listeners`), with free ports.
+    pub listeners: Option<String>,
+    /// Host and port of the listener, if it is the only one and its name is PLAINTEXT.
+    pub listen: Option<String>,
+    /// All advertised addresses (`advertised.listeners`).
+    pub advertised: Option<String>,
+    /// Host and port of the HTTP listener.
+    pub http: Option<String>,
+    /// All data directories (`log.dirs`), separated by commas.
+    pub data: Option<String>,
 }
 
-fn add_listeners(command: &mut String, listeners: &[ListenerConfig]) {
-    let told: Vec<String> = listeners
-        .iter()
-        .filter_map(|listener| match &listener.endpoint.advertised {
-            Advertised::Address(host, port) => Some(format!("{}://{}", listener.endpoint.name, address(host, *port))),
-            _ => None,
-        })
-        .collect();
-    match listeners {
-        [one] if one.endpoint.name == "PLAINTEXT" => {
-            let _ = write!(command, " --listen {}", address(&one.host, one.port));
+impl Free {
+    async fn find(config: &Config, env: &Env, ports: &TakenPorts, locked: &[&PathBuf]) -> Free {
+        let mut free = Free::default();
+        // Listeners stay bound until all ports are chosen, so that no port is chosen twice.
+        let mut chosen = Vec::new();
+        let mut listeners = config.listeners.clone();
+        for at in &ports.listeners {
+            if let Some(listener) = listeners.get_mut(*at) {
+                let port = free_port(env, &listener.host, listener.port, &mut chosen).await;
+                if let Advertised::Address(_, advertised) = &mut listener.endpoint.advertised
+                    && *advertised == listener.port
+                {
+                    *advertised = port;
+                }
+                listener.port = port;
+            }
         }
-        several => {
-            let all: Vec<String> =
-                several.iter().map(|listener| format!("{}://{}", listener.endpoint.name, address(&listener.host, listener.port))).collect();
-            let _ = write!(command, " --set {}", quoted(&format!("listeners={}", all.join(","))));
+        if !ports.listeners.is_empty() {
+            free.name_listeners(&listeners);
         }
+        if ports.http {
+            let port = free_port(env, &config.http.0, config.http.1, &mut chosen).await;
+            free.http = Some(address(&config.http.0, port));
+        }
+        let free_of = |path: &PathBuf| if locked.contains(&path) { free_name(&*env.disk, path, &config.data) } else { path.clone() };
+        let data = config.data.iter().map(|path| free_of(path).display().to_string()).collect::<Vec<_>>();
+        free.data = (!locked.is_empty()).then(|| data.join(","));
+        free
     }
-    if !told.is_empty() {
-        let _ = write!(command, " --set {}", quoted(&format!("advertised.listeners={}", told.join(","))));
+
+    fn name_listeners(&mut self, listeners: &[ListenerConfig]) {
+        let bound = listeners.iter().map(|l| format!("{}://{}", l.endpoint.name, address(&l.host, l.port))).collect::<Vec<_>>();
+        self.listeners = Some(bound.join(","));
+        if let [one] = listeners
+            && one.endpoint.name == "PLAINTEXT"
+        {
+            self.listen = Some(address(&one.host, one.port));
+        }
+        let advertised: Vec<String> = listeners
+            .iter()
+            .filter_map(|listener| match &listener.endpoint.advertised {
+                Advertised::Address(host, port) => Some(format!("{}://{}", listener.endpoint.name, address(host, *port))),
+                _ => None,
+            })
+            .collect();
+        self.advertised = (!advertised.is_empty()).then(|| advertised.join(","));
+    }
+}
+
+impl fmt::Display for Free {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settings = [
+            ("listeners", &self.listeners),
+            ("advertised.listeners", &self.advertised),
+            ("the HTTP address", &self.http),
+            ("log.dirs", &self.data),
+        ];
+        let settings = settings.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?)));
+        f.write_str(&settings.collect::<Vec<_>>().join(" "))
     }
 }
 
@@ -120,48 +132,51 @@ fn address(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// The next free port; 0, which means any free port, if none of the tried ones is free.
-async fn free_port(env: &Env, host: &str, port: u16) -> u16 {
+/// The next free port; 0, which means any free port, if none of the tried ones is free. Its listener is added to those that are bound.
+async fn free_port(env: &Env, host: &str, port: u16, bound: &mut Vec<Listener>) -> u16 {
     for next in (1..=PORTS_TRIED).filter_map(|more| port.checked_add(more)) {
-        if env.network.bind(host, next).await.is_ok() {
+        if let Ok(listener) = env.network.bind(host, next).await {
+            bound.push(listener);
             return next;
         }
     }
     0
 }
 
-fn free_name(disk: &dyn Disk, path: &Path) -> PathBuf {
+/// A name that neither exists nor is configured.
+fn free_name(disk: &dyn Disk, path: &Path, configured: &[PathBuf]) -> PathBuf {
     let name = |number: usize| {
         let mut name = path.as_os_str().to_owned();
         name.push(format!("-{number}"));
         PathBuf::from(name)
     };
-    (2..NAMES_TRIED).map(name).find(|next| !disk.exists(next)).unwrap_or_else(|| name(NAMES_TRIED))
-}
-
-/// Whether `--ephemeral` created this name.
-fn is_temporary(path: &Path) -> bool {
-    let is_ours =
-        path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix("dlog-")).is_some_and(|id| id.len() == 36);
-    is_ours && path.parent() == Some(&std::env::temp_dir())
-}
-
-/// A quoted word for a shell's command line.
-fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,".contains(c);
-    if word.chars().all(is_plain) { word.to_string() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    (2..NAMES_TRIED).map(name).find(|next| !disk.exists(next) && !configured.contains(next)).unwrap_or_else(|| name(NAMES_TRIED))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::env::RealDisk;
+    use crate::server::Endpoint;
 
     #[test]
-    fn words_stay_words() {
-        assert_eq!(quoted("a/b-c"), "a/b-c");
-        assert_eq!(quoted("it's a"), "'it'\\''s a'");
-        assert_eq!(address("::1", 9), "[::1]:9");
-        assert!(is_temporary(&std::env::temp_dir().join("dlog-00000000-0000-0000-0000-000000000000")));
-        assert!(!is_temporary(Path::new("/data/dlog-00000000-0000-0000-0000-000000000000")));
+    fn free_places_are_values_of_the_settings() {
+        let listener = |name: &str, host: &str, port| ListenerConfig {
+            host: host.into(),
+            port,
+            endpoint: Endpoint { name: name.into(), advertised: Advertised::AsReached },
+        };
+        let mut free = Free::default();
+        free.name_listeners(&[listener("PLAINTEXT", "::1", 9)]);
+        assert_eq!((free.listen.as_deref(), free.listeners.as_deref()), (Some("[::1]:9"), Some("PLAINTEXT://[::1]:9")));
+        let mut free = Free::default();
+        free.name_listeners(&[listener("A", "h", 1), listener("B", "h", 2)]);
+        assert_eq!((free.to_string().as_str(), free.listen), ("listeners=A://h:1,B://h:2", None));
+    }
+
+    #[test]
+    fn a_free_name_is_not_that_of_another_directory() {
+        let path = Path::new("/nowhere/data");
+        assert_eq!(free_name(&RealDisk, path, &["/nowhere/data-2".into()]), PathBuf::from("/nowhere/data-3"));
     }
 }

@@ -1,4 +1,4 @@
-//! What a broker says of itself once it serves clients: where it listens, what it tells clients, and a command to try.
+//! The lines that a broker prints when it serves clients: its listeners, the addresses that it advertises, and a command to try.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ struct Banner {
 struct Said {
     name: String,
     address: String,
-    /// What its clients are told to connect to; none where that is the address at which each of them reached it.
+    /// The address that is advertised to its clients; none if each client gets the address that it connected to.
     advertised: Option<String>,
 }
 
@@ -32,7 +32,7 @@ pub(super) fn announce(broker: &Broker, mode: Mode, data: &[PathBuf], format: Fo
     let listener = |(name, address): &(String, std::net::SocketAddr)| Said {
         name: name.clone(),
         address: address.to_string(),
-        advertised: broker.advertised().iter().find(|(of, _)| of == name).map(|(_, told)| told.clone()),
+        advertised: broker.advertised().iter().find(|(of, _)| of == name).map(|(_, address)| address.clone()),
     };
     let listeners: Vec<Said> = broker.listeners().iter().map(listener).collect();
     let mode = match mode {
@@ -49,8 +49,8 @@ impl Banner {
     fn text(&self, is_in_container: bool) -> String {
         let mut text = format!("dlog {} ({})\n", env!("CARGO_PKG_VERSION"), self.mode);
         for Said { name, address, advertised } in &self.listeners {
-            let told = match advertised {
-                Some(told) => format!("advertised to clients as {told} (advertised.listeners)"),
+            let clients = match advertised {
+                Some(address) => format!("advertised to clients as {address} (advertised.listeners)"),
                 None if is_in_container => {
                     "advertised to clients on the host as localhost with this port, and to others as the address that they connected to; if the port is \
                      published under another number, set KAFKA_ADVERTISED_LISTENERS"
@@ -58,7 +58,7 @@ impl Banner {
                 }
                 None => "advertised to each client as the address that it connected to".to_string(),
             };
-            let _ = writeln!(text, "  {:<9} {address}\n            {told}", name.to_lowercase());
+            let _ = writeln!(text, "  {:<9} {address}\n            {clients}", name.to_lowercase());
         }
         let _ = writeln!(text, "  http      http://{}", self.http);
         self.data.iter().for_each(|path| {
@@ -91,9 +91,9 @@ impl Banner {
 /// The address at which a command on this machine, or on the host of this container, reaches the broker.
 fn try_at(listeners: &[Said]) -> Option<String> {
     let is_here = |address: &str| address.starts_with("localhost:") || address.starts_with("127.") || address.starts_with("[::1]");
-    let told_here = listeners.iter().filter_map(|said| said.advertised.clone()).find(|told| is_here(told));
+    let advertised_here = listeners.iter().filter_map(|said| said.advertised.clone()).find(|address| is_here(address));
     let first = listeners.first()?;
-    Some(told_here.or_else(|| first.advertised.clone()).unwrap_or_else(|| match first.address.rsplit_once(':') {
+    Some(advertised_here.or_else(|| first.advertised.clone()).unwrap_or_else(|| match first.address.rsplit_once(':') {
         Some(("0.0.0.0" | "[::]", port)) => format!("localhost:{port}"),
         _ => first.address.clone(),
     }))

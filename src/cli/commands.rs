@@ -1,10 +1,11 @@
 //! The command line: what there is, and which exit code each outcome has.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use super::{config, doctor, documents, health, inspect, kafka, redpanda, run as run_command, serve, wait};
 use crate::broker::{LogFormat, Mode};
@@ -125,6 +126,9 @@ pub(super) struct SettingOptions {
     /// Start even if settings ask for authentication, authorization or TLS, which are not supported yet. Any client can then read and write everything.
     #[arg(long, env = "DLOG_IGNORE_SECURITY_SETTINGS", value_parser = clap::builder::BoolishValueParser::new())]
     pub(super) ignore_security_settings: bool,
+    /// Where the values of `set` come from, if not from the flags: a file and a key in it.
+    #[arg(skip)]
+    pub(super) set_by: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -154,13 +158,30 @@ pub(super) fn key_value(text: &str) -> Result<(String, String), String> {
 
 /// The options of a broker that is started without flags.
 pub(super) fn default_serve_options() -> ServeOptions {
-    Cli::parse_from(["dlog"]).options
+    parse(vec!["dlog".into()]).options
+}
+
+/// Parses a command line; ends the process with clap's message if it is invalid.
+fn parse(words: Vec<OsString>) -> Cli {
+    let matches = command().get_matches_from(words);
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// The command line. A variable that is set and empty counts as not set, because compose files set variables to `${X:-}`.
+fn command() -> clap::Command {
+    fn without_empty_variables(command: clap::Command) -> clap::Command {
+        let is_empty = |name: &std::ffi::OsStr| std::env::var(name).is_ok_and(|value| value.trim().is_empty());
+        command
+            .mut_args(|arg| if arg.get_env().is_some_and(is_empty) { arg.env(None::<&'static str>) } else { arg })
+            .mut_subcommands(without_empty_variables)
+    }
+    without_empty_variables(Cli::command())
 }
 
 /// The words of a command line with options that stand before the command moved behind it: `dlog --data D serve` is `dlog serve --data D`. So they
 /// count, or the command rejects them; none is dropped.
 fn arranged(words: Vec<OsString>) -> Vec<OsString> {
-    let parse = |words: &[OsString]| Cli::command().try_get_matches_from(words);
+    let parse = |words: &[OsString]| command().try_get_matches_from(words);
     // An error is reported by whoever parses next.
     let Ok(matches) = parse(&words) else { return words };
     let mut names = Vec::new();
@@ -191,7 +212,7 @@ pub fn reference() -> String {
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
     let words = redpanda::one_word_each(std::env::args_os().collect());
-    let cli = Cli::parse_from(arranged(words));
+    let cli = parse(arranged(words));
     let done = |outcome: Result<(), String>| outcome.map(|()| ExitCode::SUCCESS);
     let outcome = match cli.command {
         None => done(serve::serve(Mode::Dev, cli.options)),

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::commands::SettingOptions;
+use super::commands::{SettingOptions, default_serve_options};
 use super::serve::sources;
 use crate::broker::{Explained, Mode, explain as explain_settings};
 
@@ -31,7 +31,7 @@ pub(super) fn explain(options: &ExplainOptions) -> Result<ExitCode, String> {
     let mode = if options.dev { Mode::Dev } else { Mode::Serve };
     let sources = sources(&options.settings, Default::default());
     // As `serve` would read it; what is wrong with it is shown too.
-    let http = std::env::var("DLOG_HTTP_LISTEN").unwrap_or_else(|_| "127.0.0.1:9644".into());
+    let http = default_serve_options().http;
     let all = explain_settings(mode, &sources, &http).map_err(|e| e.to_string())?;
     println!("{}", if options.dev { "# dlog (dev mode)" } else { "# dlog serve (dev mode: --dev)" });
     let is_shown = |e: &&Explained| !options.changed || e.source != "default" || e.rejected.is_some();

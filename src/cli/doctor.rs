@@ -1,4 +1,4 @@
-//! `dlog doctor`: what is wrong with a broker, or with what its clients are told, in sentences.
+//! `dlog doctor`: the problems of a broker and of the addresses that it advertises, in sentences.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -24,16 +24,16 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Whom to look at.
 #[derive(Debug, Clone, Args)]
 pub(super) struct DoctorOptions {
-    /// A listener of the broker, as clients are given it.
+    /// The broker's address as clients use it, host:port.
     #[arg(short, long, value_name = "ADDRESS", env = "DLOG_BOOTSTRAP_SERVER", default_value = "127.0.0.1:9092")]
     bootstrap_server: String,
-    /// Where the broker serves HTTP.
+    /// The address where the broker serves HTTP.
     #[arg(long, value_name = "ADDRESS", env = "DLOG_HTTP_SERVER", default_value = "127.0.0.1:9644")]
     http: String,
-    /// Forget what was seen of clients so far, so that only new findings are shown from now on.
+    /// Delete the observations of clients so far, so that only new findings are shown.
     #[arg(long)]
     clear: bool,
-    /// What is printed: text, or JSON with the same findings.
+    /// The output format.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
     output: Output,
 }
@@ -47,7 +47,7 @@ enum Output {
     Json,
 }
 
-/// Prints what is wrong, each with what helps; exit code 1 where there is something.
+/// Prints the findings, each with a remedy; exit code 1 if there are any.
 pub(super) fn doctor(options: &DoctorOptions) -> Result<ExitCode, String> {
     if options.clear {
         let (status, body) = block_on(async { within(&options.http, http_ask(Method::DELETE, &options.http, "/v1/doctor")).await })?;
@@ -70,7 +70,7 @@ fn print(findings: &[Finding], options: &DoctorOptions) -> std::io::Result<()> {
         writeln!(out, "{kind}: {text}{seen}\n    {remedy}")?;
     }
     if findings.is_empty() {
-        writeln!(out, "nothing is wrong with {}", options.bootstrap_server)?;
+        writeln!(out, "no problems found with {}", options.bootstrap_server)?;
     }
     Ok(())
 }
@@ -97,8 +97,8 @@ async fn examine(options: &DoctorOptions) -> Vec<Finding> {
         Ok(own) => findings.extend(own.findings),
         Err(what) => findings.push(Finding::new(
             "no-http",
-            format!("the broker's own view is missing: {what}"),
-            "name where it serves HTTP with --http or DLOG_HTTP_SERVER".into(),
+            format!("the findings of the broker itself are missing: {what}"),
+            "set the broker's HTTP address with --http or DLOG_HTTP_SERVER".into(),
         )),
     }
     findings
@@ -106,15 +106,16 @@ async fn examine(options: &DoctorOptions) -> Vec<Finding> {
 
 async fn diagnosis(http: &str) -> Result<Diagnosis, String> {
     let (status, body) = get(http, "/v1/doctor").await?;
-    serde_json::from_slice(&body).map_err(|_| format!("{http} answers {status}, and is not a dlog that knows of dlog doctor"))
+    serde_json::from_slice(&body)
+        .map_err(|_| format!("{http} responded with {status}: it is not dlog, or its version does not support dlog doctor"))
 }
 
-/// What the broker says of itself, in time.
+/// The metadata of the broker, in time.
 async fn ask(address: &str) -> Result<MetadataResponse, Error> {
     timeout(PATIENCE, health::ask(address, "dlog-doctor")).await.unwrap_or_else(|_| Err(Error::Io(std::io::ErrorKind::TimedOut.into())))
 }
 
-/// Whether what clients are told can be reached from here.
+/// Whether the advertised addresses can be reached from here.
 async fn advertised(metadata: &MetadataResponse, bootstrap: &str, own: Option<&Diagnosis>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for broker in &metadata.brokers {
@@ -123,8 +124,8 @@ async fn advertised(metadata: &MetadataResponse, bootstrap: &str, own: Option<&D
         let listener = own.and_then(|own| listener_at(own, bootstrap)).unwrap_or("PLAINTEXT");
         findings.push(Finding::new(
             "advertised-unreachable",
-            format!("{bootstrap} tells clients to connect to {address}, and from here that fails: {error}"),
-            format!("set advertised.listeners={listener}://{bootstrap} (KAFKA_ADVERTISED_LISTENERS), if clients reach it as you do"),
+            format!("{bootstrap} advertises {address}, and connecting to it from here fails: {error}"),
+            format!("set advertised.listeners={listener}://{bootstrap} (KAFKA_ADVERTISED_LISTENERS), if clients reach the broker at the same address as you"),
         ));
     }
     findings
@@ -136,7 +137,7 @@ fn listener_at<'a>(own: &'a Diagnosis, address: &str) -> Option<&'a str> {
     own.listeners.iter().find(|(_, bound)| bound.port() == port).map(|(name, _)| name.as_str())
 }
 
-/// Why nobody serves Kafka clients there.
+/// Why no broker serves Kafka clients there.
 async fn unserved(bootstrap: &str, error: &Error, own: Option<&Diagnosis>) -> Finding {
     if matches!(timeout(PATIENCE, reach(bootstrap)).await, Ok(Ok(_))) {
         return taken(bootstrap, &format!("something that does not speak Kafka ({error})"));
@@ -144,16 +145,16 @@ async fn unserved(bootstrap: &str, error: &Error, own: Option<&Diagnosis>) -> Fi
     let remedy = match own.filter(|own| !own.listeners.is_empty()) {
         Some(own) => {
             let listeners: Vec<_> = own.listeners.iter().map(|(name, address)| format!("{name} at {address}")).collect();
-            format!("the broker listens as {}: name one of them with --bootstrap-server", listeners.join(", "))
+            format!("the broker listens on {}: set one of them with --bootstrap-server", listeners.join(", "))
         }
         None => "start a broker there: dlog --listen HOST:PORT".to_string(),
     };
-    Finding::new("not-listening", format!("nothing can be reached at {bootstrap}: {error}"), remedy)
+    Finding::new("not-listening", format!("no broker can be reached at {bootstrap}: {error}"), remedy)
 }
 
 fn taken(bootstrap: &str, by: &str) -> Finding {
     let process = bootstrap.rsplit_once(':').and_then(|(_, port)| listening_process(port.parse().ok()?));
     let process = process.map_or_else(String::new, |process| format!(": process {} ({})", process.id, process.name));
-    let text = format!("{bootstrap} is taken by {by}{process}");
-    Finding::new("port-taken", text, "stop it, or give the broker another port: dlog --listen HOST:PORT".into())
+    let text = format!("{bootstrap} is in use by {by}{process}");
+    Finding::new("port-taken", text, "stop it, or use another port for the broker: dlog --listen HOST:PORT".into())
 }

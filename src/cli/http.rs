@@ -20,7 +20,7 @@ pub(super) async fn get(address: &str, path: &str) -> Result<(StatusCode, Bytes)
 
 /// Status and body of a request without a body.
 pub(super) async fn ask(method: Method, address: &str, path: &str) -> Result<(StatusCode, Bytes), String> {
-    let lost = |what: String| format!("cannot ask {address} over HTTP: {what}; name it with --http");
+    let lost = |what: String| format!("cannot connect to {address} over HTTP: {what}; set the broker's HTTP address with --http");
     let stream = reach(address).await.and_then(NewConnection::into_stream).map_err(|e| lost(e.to_string()))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| lost(e.to_string()))?;
     // It ends with the answer.

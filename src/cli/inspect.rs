@@ -1,4 +1,4 @@
-//! `dlog verify` and `dlog dump-log`: what lies in a data directory, and whether it is sound.
+//! `dlog verify` and `dlog dump-log`: the contents of a data directory, and whether they are valid.
 
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 /// What to check.
 #[derive(Debug, Clone, Args)]
 pub(super) struct VerifyOptions {
-    /// The data directory; no broker may use it meanwhile.
+    /// The data directory; it must not be in use by a broker.
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 }
@@ -46,12 +46,12 @@ pub(super) fn verify(options: &VerifyOptions) -> Result<ExitCode, String> {
     };
     let verified = storage::verify(&RealDisk, &options.directory, &mut progress).map_err(|e| e.to_string())?;
     for finding in &verified.findings {
-        let kind = if finding.severity == Severity::Damage { "damage" } else { "mended by the next start" };
+        let kind = if finding.severity == Severity::Damage { "damage" } else { "repaired by the next start" };
         println!("{kind}: {}: {}", finding.path.display(), finding.what);
     }
     let storage::Verified { partitions, segments, batches, bytes, findings } = &verified;
     let damage = findings.iter().filter(|f| f.severity == Severity::Damage).count();
-    println!("{partitions} partitions, {segments} segments, {batches} sound batches, {bytes} bytes: {damage} damaged files");
+    println!("{partitions} partitions, {segments} segments, {batches} valid batches, {bytes} bytes: {damage} damaged files");
     Ok(if damage == 0 { ExitCode::SUCCESS } else { ExitCode::from(UNSOUND) })
 }
 

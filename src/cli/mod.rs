@@ -12,6 +12,7 @@ mod documents;
 mod health;
 mod http;
 mod inspect;
+mod instead;
 mod kafka;
 mod redpanda;
 mod run;

@@ -1,6 +1,6 @@
 //! What commands print: `println!` and `eprintln!` of this room, and a writer for larger output.
 //!
-//! The standard library's panic when nobody reads any more, as in `dlog config explain | head`. Here a command ends without a word, as if by
+//! The standard library's panic when the reader has closed the pipe, as in `dlog config explain | head`. Here a command ends silently, as if by
 //! SIGPIPE. A broker goes on: its log has lost a reader, its clients have not.
 
 use std::fmt;
@@ -12,7 +12,7 @@ const BY_SIGPIPE: i32 = 141;
 /// The exit code where the output cannot be written for another reason, such as a full disk.
 const FAILED: i32 = 1;
 
-/// Whether this process goes on when nobody reads its output.
+/// Whether this process continues when its output is not read.
 static GOES_ON: AtomicBool = AtomicBool::new(false);
 
 /// `std::println!`, but the process ends in silence where the reader has gone.
@@ -25,7 +25,7 @@ macro_rules! eprintln {
     ($($words:tt)*) => { $crate::cli::output::error_line(format_args!($($words)*)) };
 }
 
-/// From now on this process goes on when nobody reads its output.
+/// From now on this process continues when its output is not read.
 pub(super) fn go_on_without_a_reader() {
     // Relaxed: set once, before anything is printed.
     GOES_ON.store(true, Ordering::Relaxed);

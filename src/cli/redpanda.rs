@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Subcommand};
 
 use super::commands::{ServeOptions, default_serve_options, key_value};
-use super::kafka::{Cluster, Topic, cluster, topic};
+use super::kafka::{Brokers, Cluster, Topic, cluster, topic};
 use super::serve::serve;
 use crate::broker::Mode;
 use crate::env::{Disk, RealDisk};
@@ -25,6 +25,23 @@ const BOOTSTRAP_YAML: &str = ".bootstrap.yaml";
 const KAFKA_PORT: u16 = 9092;
 /// The first words of the command lines that are Redpanda's.
 const PROGRAMS: [&str; 2] = ["rpk", "redpanda"];
+/// Commands of rpk that are not served, with the command of dlog that does the same. A group without a command stands for all of its commands.
+const INSTEAD: &[(&str, &str)] = &[
+    ("cluster config", "dlog config explain"),
+    ("cluster logdirs", "dlog kafka-topics --describe"),
+    ("cluster metadata", "rpk cluster info"),
+    ("group", "Kafka's kafka-consumer-groups, or GET /v1/groups of the HTTP API"),
+    ("topic add-partitions", "dlog kafka-topics --alter --topic NAME --partitions COUNT"),
+    ("topic alter-config", "Kafka's kafka-configs"),
+    ("topic consume", "dlog kafka-console-consumer --topic NAME"),
+    ("topic delete", "dlog kafka-topics --delete --topic NAME"),
+    ("topic describe", "dlog kafka-topics --describe --topic NAME"),
+    ("topic produce", "dlog kafka-console-producer --topic NAME"),
+];
+/// The words of a command: dlog, rpk, a group, and the command.
+const COMMAND_WORDS: usize = 4;
+/// Options of rpk that can stand before a command and have a value.
+const WITH_VALUE: &[&str] = &["-X", "--config-opt", "-b", "--brokers", "--config", "--profile"];
 /// Flags of `rpk redpanda start` and of the redpanda binary that have no effect here: other services, resources, tuning.
 const WITHOUT_EFFECT: &[&str] = &[
     "abort-on-seastar-bad-alloc",
@@ -93,14 +110,14 @@ pub(super) enum Rpk {
     /// Start a broker.
     #[command(subcommand)]
     Redpanda(Redpanda),
-    /// Ask about the cluster.
+    /// Show the state of the cluster.
     #[command(subcommand)]
     Cluster(Cluster),
     /// Create and list topics.
     #[command(subcommand)]
     Topic(Topic),
     /// Print the version of dlog.
-    Version,
+    Version(Brokers),
     #[command(external_subcommand)]
     Other(Vec<OsString>),
 }
@@ -135,6 +152,10 @@ pub(super) struct StartOptions {
     /// A setting of Redpanda; can be repeated.
     #[arg(long = "set", short = 'X', value_name = "KEY=VALUE", value_parser = key_value)]
     set: Vec<(String, String)>,
+    /// Start even if settings ask for authentication, authorization or TLS, which are not supported yet. Any client can then read and write
+    /// everything.
+    #[arg(long)]
+    ignore_security_settings: bool,
     #[command(flatten)]
     _without_effect: WithoutEffect,
 }
@@ -176,47 +197,90 @@ pub(super) fn one_word_each(words: Vec<OsString>) -> Vec<OsString> {
         Some((flag, value)) => vec![OsString::from(flag), OsString::from(value.trim())],
         None => vec![word],
     };
-    words.into_iter().flat_map(split).collect()
+    after_the_command(words.into_iter().flat_map(split).collect())
+}
+
+/// `rpk -X a=b topic list` as `rpk topic list -X a=b`: rpk's options are the same in both places.
+fn after_the_command(words: Vec<OsString>) -> Vec<OsString> {
+    let (mut commands, mut options, mut rest) = (Vec::new(), Vec::new(), words.into_iter());
+    while commands.len() < COMMAND_WORDS {
+        let Some(word) = rest.next() else { break };
+        if !word.to_string_lossy().starts_with('-') {
+            commands.push(word);
+            continue;
+        }
+        let has_value = WITH_VALUE.iter().any(|option| word == *option);
+        options.push(word);
+        options.extend(if has_value { rest.next() } else { None });
+    }
+    commands.into_iter().chain(options).chain(rest).collect()
 }
 
 /// Runs `rpk ...`.
 pub(super) fn rpk(command: Rpk) -> Result<ExitCode, String> {
     let words = match command {
         Rpk::Redpanda(Redpanda::Start(options)) => return start(&options).map(|()| ExitCode::SUCCESS),
-        Rpk::Cluster(command) => return cluster(&command).map(|()| ExitCode::SUCCESS),
-        Rpk::Topic(command) => return topic(&command).map(|()| ExitCode::SUCCESS),
-        Rpk::Version => {
+        Rpk::Cluster(command) => match command.not_served() {
+            None => return cluster(&command).map(|()| ExitCode::SUCCESS),
+            Some(words) => below("cluster", words),
+        },
+        Rpk::Topic(command) => match command.not_served() {
+            None => return topic(&command).map(|()| ExitCode::SUCCESS),
+            Some(words) => below("topic", words),
+        },
+        Rpk::Version(_) => {
             println!("dlog {}", env!("CARGO_PKG_VERSION"));
             return Ok(ExitCode::SUCCESS);
         }
-        Rpk::Redpanda(Redpanda::Other(mut words)) => {
-            words.insert(0, "redpanda".into());
-            words
-        }
+        Rpk::Redpanda(Redpanda::Other(words)) => below("redpanda", &words),
         Rpk::Other(words) => words,
     };
     let words: Vec<_> = words.iter().take(2).map(|word| word.to_string_lossy()).collect();
+    let typed = words.join(" ");
+    let instead = INSTEAD.iter().find(|(command, _)| typed == *command || typed.split(' ').next() == Some(*command));
+    let instead = instead.map_or_else(String::new, |(_, instead)| format!("use {instead}; "));
     eprintln!(
-        "dlog: rpk {} is not supported; rpk redpanda start, rpk cluster health, rpk cluster info, rpk topic create and rpk topic list are. Redpanda's own rpk works with this broker over the Kafka protocol",
-        words.join(" ")
+        "dlog: rpk {typed} is not supported; {instead}rpk redpanda start, rpk cluster health, rpk cluster info, rpk topic create and rpk topic list are supported. Redpanda's own rpk works with this broker over the Kafka protocol"
     );
     Ok(ExitCode::from(NOT_SERVED))
+}
+
+/// The words of a command below `group`.
+fn below(group: &str, words: &[OsString]) -> Vec<OsString> {
+    std::iter::once(group.into()).chain(words.iter().cloned()).collect()
 }
 
 fn start(options: &StartOptions) -> Result<(), String> {
     let path = options.config.clone().unwrap_or_else(|| PathBuf::from(REDPANDA_YAML));
     let text = read(&path, options.config.is_some())?;
     refuse_flow_style(&path, &text)?;
-    let mut serve_options = serve_options(options, &text);
-    let cluster = read(&path.with_file_name(BOOTSTRAP_YAML), false)?;
-    serve_options.settings.set.splice(0..0, cluster_settings(&cluster));
-    serve(Mode::Dev, serve_options)
+    let bootstrap = path.with_file_name(BOOTSTRAP_YAML);
+    let cluster = cluster_settings(&bootstrap, &read(&bootstrap, false)?);
+    serve(Mode::Dev, serve_options(options, cluster, &path, &text))
+}
+
+/// A setting with its source: the path of a file and the key in it; `None` for a flag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Sourced {
+    name: String,
+    value: String,
+    source: Option<String>,
+}
+
+impl Sourced {
+    fn of_file(path: &Path, key: &str, name: impl Into<String>, value: impl Into<String>) -> Sourced {
+        Sourced { name: name.into(), value: value.into(), source: Some(format!("{}: {key}", path.display())) }
+    }
+
+    fn flag(name: impl Into<String>, value: impl Into<String>) -> Sourced {
+        Sourced { name: name.into(), value: value.into(), source: None }
+    }
 }
 
 /// The cluster's settings in the text of [`BOOTSTRAP_YAML`], whose keys are at the top level.
-fn cluster_settings(yaml: &str) -> Vec<(String, String)> {
+fn cluster_settings(path: &Path, yaml: &str) -> Vec<Sourced> {
     let scalars = entries(yaml).into_iter().filter(|e| e.path.len() == 1 && !e.value.is_empty());
-    scalars.filter_map(|e| Some((translated(e.path.first()?)?, e.value))).collect()
+    scalars.filter_map(|e| e.path.first().and_then(|key| Some(Sourced::of_file(path, key, translated(key)?, e.value.as_str())))).collect()
 }
 
 /// Fails for mappings in YAML's flow style (`{a: b}`) below `redpanda:`, which are not parsed: they may require security.
@@ -244,30 +308,40 @@ fn read(path: &Path, is_required: bool) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The options of a broker for Redpanda's flags and for the text of its configuration file, over which flags win.
-fn serve_options(options: &StartOptions, yaml: &str) -> ServeOptions {
+/// The options of a broker for the cluster's settings, the text of the configuration file at `path`, and Redpanda's flags; the later ones win.
+fn serve_options(options: &StartOptions, cluster: Vec<Sourced>, path: &Path, yaml: &str) -> ServeOptions {
     let entries = entries(yaml);
-    let mut set: Vec<(String, String)> = Vec::new();
-    let of_file = |name: &str| addresses(&entries, name);
-    let listeners = options.kafka_addr.clone().or_else(|| of_file("kafka_api")).map(|list| with_ports(&list));
-    let advertised = options.advertise_kafka_addr.clone().or_else(|| of_file("advertised_kafka_api")).map(|list| with_ports(&list));
-    let listed = [("listeners", listeners.clone()), ("advertised.listeners", advertised)];
-    set.extend(listed.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?))));
-    set.extend(security_of(&entries));
-    let scalars = entries.iter().filter(|e| e.path.len() == 2 && e.path.first().is_some_and(|first| first == "redpanda"));
-    let scalars = scalars.filter(|e| !e.value.is_empty()).filter_map(|e| Some((e.path.last()?.clone(), e.value.clone())));
+    let mut set = cluster;
+    let listed = |flag: &Option<String>, key: &str, name: &str| {
+        let of_flag = flag.as_ref().map(|list| Sourced::flag(name, with_ports(list)));
+        let of_file = || Some(Sourced::of_file(path, &format!("redpanda.{key}"), name, with_ports(&addresses(&entries, key)?)));
+        of_flag.or_else(of_file)
+    };
+    let listeners = listed(&options.kafka_addr, "kafka_api", "listeners");
+    let shown = listeners.as_ref().map_or_else(|| format!("0.0.0.0:{KAFKA_PORT}"), |listeners| listeners.value.clone());
+    set.extend(listeners);
+    set.extend(listed(&options.advertise_kafka_addr, "advertised_kafka_api", "advertised.listeners"));
+    set.extend(security_of(path, &entries));
     // A file has many more settings than those that have a meaning here; a flag has been written for this broker.
-    set.extend(scalars.filter_map(|(name, value)| Some((translated(&name)?, value))));
+    let scalars = entries.iter().filter(|e| e.path.len() == 2 && e.path.first().is_some_and(|first| first == "redpanda"));
+    let scalars = scalars.filter(|e| !e.value.is_empty());
+    set.extend(scalars.filter_map(|e| Some(Sourced::of_file(path, &e.path.join("."), translated(e.path.last()?)?, e.value.as_str()))));
     set.extend(options.set.iter().filter_map(|(name, value)| {
         let inner = name.strip_prefix("redpanda.").unwrap_or(name);
         let is_off = SECURITY.contains(&inner) && matches!(value.as_str(), "false" | "[]" | "null" | "");
-        (!is_off).then(|| (translated(inner).unwrap_or_else(|| name.clone()), value.clone()))
+        (!is_off).then(|| Sourced::flag(translated(inner).unwrap_or_else(|| name.clone()), value.as_str()))
     }));
-    set.extend(options.node_id.map(|id| ("node.id".to_string(), id.to_string())));
+    set.extend(options.node_id.map(|id| Sourced::flag("node.id", id.to_string())));
     let mut serve = default_serve_options();
-    serve.settings.set = set;
+    for Sourced { name, value, source } in set {
+        match source {
+            Some(source) => serve.settings.set_by.insert(name.clone(), source),
+            None => serve.settings.set_by.remove(&name),
+        };
+        serve.settings.set.push((name, value));
+    }
+    serve.settings.ignore_security_settings |= options.ignore_security_settings;
     serve.log = options.default_log_level.clone().or(serve.log);
-    let shown = listeners.unwrap_or_else(|| format!("0.0.0.0:{KAFKA_PORT}"));
     serve.ready_lines = vec![format!("Started Kafka API server listening at {shown}"), "Successfully started Redpanda!".to_string()];
     serve
 }
@@ -331,17 +405,17 @@ fn entries(yaml: &str) -> Vec<Entry> {
 }
 
 /// The entries below `redpanda: NAME:`.
-fn below<'a>(entries: &'a [Entry], name: &str) -> impl Iterator<Item = &'a Entry> {
+fn entries_below<'a>(entries: &'a [Entry], name: &str) -> impl Iterator<Item = &'a Entry> {
     let name = name.to_string();
     entries.iter().filter(move |e| e.path.len() > 2 && e.path.first().is_some_and(|k| k == "redpanda") && e.path.get(1) == Some(&name))
 }
 
 /// The addresses of a list, as NAME://ADDRESS:PORT with commas. None where there is no list.
 fn addresses(entries: &[Entry], list: &str) -> Option<String> {
-    let mut items: Vec<usize> = below(entries, list).map(|e| e.item).collect();
+    let mut items: Vec<usize> = entries_below(entries, list).map(|e| e.item).collect();
     items.dedup();
     let of = |item: usize, key: &str| {
-        below(entries, list).find(|e| e.item == item && e.path.last().is_some_and(|k| k == key)).map(|e| e.value.clone())
+        entries_below(entries, list).find(|e| e.item == item && e.path.last().is_some_and(|k| k == key)).map(|e| e.value.clone())
     };
     let one = |item: usize| {
         let name = of(item, "name").unwrap_or_else(|| "PLAINTEXT".into());
@@ -353,13 +427,14 @@ fn addresses(entries: &[Entry], list: &str) -> Option<String> {
 }
 
 /// Security that the lists of a file ask for: SASL of a listener, TLS.
-fn security_of(entries: &[Entry]) -> Vec<(String, String)> {
-    let has = |list: &str, key: &str, values: &[&str]| {
-        below(entries, list).any(|e| e.path.last().is_some_and(|k| k == key) && values.contains(&e.value.to_lowercase().as_str()))
+fn security_of(path: &Path, entries: &[Entry]) -> Vec<Sourced> {
+    let asked = |list: &str, key: &str, values: &[&str], name: &str| {
+        let asks = |e: &&Entry| e.path.last().is_some_and(|k| k == key) && values.contains(&e.value.to_lowercase().as_str());
+        entries_below(entries, list).find(asks).map(|e| Sourced::of_file(path, &e.path.join("."), name, "true"))
     };
-    let sasl = has("kafka_api", "authentication_method", &["sasl"]).then_some("redpanda.enable_sasl");
-    let tls = has("kafka_api_tls", "enabled", &["true", "yes", "on"]).then_some("redpanda.kafka_api_tls");
-    sasl.into_iter().chain(tls).map(|name| (name.to_string(), "true".to_string())).collect()
+    let sasl = asked("kafka_api", "authentication_method", &["sasl"], "redpanda.enable_sasl");
+    let tls = asked("kafka_api_tls", "enabled", &["true", "yes", "on"], "redpanda.kafka_api_tls");
+    sasl.into_iter().chain(tls).collect()
 }
 
 #[cfg(test)]
@@ -375,9 +450,10 @@ mod tests {
     }
 
     fn set(words: &[&str], yaml: &str) -> Vec<(String, String)> {
-        let words = ["dlog", "rpk"].iter().chain(words).map(OsString::from).collect();
-        let alone = Alone::parse_from(one_word_each(words).into_iter().skip(1));
-        serve_options(&alone.options, yaml).settings.set
+        let words = ["dlog", "rpk", "redpanda", "start"].iter().chain(words).map(OsString::from).collect();
+        let alone =
+            Alone::parse_from(one_word_each(words).into_iter().filter(|word| word != "rpk" && word != "redpanda" && word != "start"));
+        serve_options(&alone.options, Vec::new(), Path::new("/r.yaml"), yaml).settings.set
     }
 
     fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -414,6 +490,21 @@ mod tests {
     }
 
     #[test]
+    fn options_before_the_command_of_rpk_count() {
+        for (typed, expected) in [
+            ("dlog rpk -X brokers=a:1 topic list", "dlog rpk topic list -X brokers=a:1"),
+            ("dlog rpk topic -X brokers=a:1 list -v", "dlog rpk topic list -X brokers=a:1 -v"),
+            ("dlog rpk -Xbrokers=a:1 --brokers=b cluster health -e", "dlog rpk cluster health -Xbrokers=a:1 --brokers=b -e"),
+            ("dlog rpk -v version", "dlog rpk version -v"),
+            ("dlog rpk redpanda start --smp 1", "dlog rpk redpanda start --smp 1"),
+        ] {
+            let words = typed.split(' ').map(OsString::from).collect();
+            let words: Vec<_> = one_word_each(words).into_iter().map(|word| word.into_string().unwrap()).collect();
+            assert_eq!(words.join(" "), expected);
+        }
+    }
+
+    #[test]
     fn an_unknown_flag_names_the_most_similar_one() {
         let error = Alone::try_parse_from(["x", "--advertise-kafka-adr=a:1"]).unwrap_err().to_string();
         assert!(error.contains("'--advertise-kafka-adr'") && error.contains("'--advertise-kafka-addr'"), "{error}");
@@ -440,7 +531,13 @@ mod tests {
         let asked = |yaml: &str| set(&[], yaml).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
         assert_eq!(asked("redpanda:\n  superusers:\n    - admin\n"), ["redpanda.superusers"]);
         assert_eq!(asked("redpanda:\n  kafka_api_tls:\n  - enabled: Yes\n"), ["redpanda.kafka_api_tls"]);
-        assert_eq!(cluster_settings("enable_sasl: true\nauto_create_topics_enabled: false\n").len(), 2);
+        let cluster = cluster_settings(Path::new("/b.yaml"), "enable_sasl: true\nauto_create_topics_enabled: false\n");
+        assert_eq!((cluster.len(), cluster[0].source.as_deref()), (2, Some("/b.yaml: enable_sasl")));
+        let alone = Alone::parse_from(["x", "--set", "redpanda.superusers=me"]);
+        let by = serve_options(&alone.options, cluster, Path::new("/r.yaml"), yaml).settings.set_by;
+        assert_eq!(by["redpanda.enable_sasl"], "/r.yaml: redpanda.enable_sasl", "the last one");
+        assert_eq!(by["redpanda.kafka_api_tls"], "/r.yaml: redpanda.kafka_api_tls.enabled");
+        assert_eq!((by["listeners"].as_str(), by.get("redpanda.superusers")), ("/r.yaml: redpanda.kafka_api", None));
         for yaml in [
             "redpanda:\n  kafka_api: [{address: a, authentication_method: sasl}]\n",
             "redpanda: {kafka_api: []}\n",

@@ -24,17 +24,17 @@ const SIGNALLED: i32 = 128;
 pub(super) struct RunOptions {
     #[command(flatten)]
     settings: SettingOptions,
-    /// A directory of topics, records and group offsets that are there when the command starts.
+    /// A directory with topics, records and group offsets to create before the command starts.
     #[arg(long, value_name = "DIR")]
     seed: Option<PathBuf>,
     /// Topics to create before the command starts: name:partitions:replicas[:cleanup.policy], separated by commas.
     #[arg(long, value_name = "TOPICS", env = "KAFKA_CREATE_TOPICS")]
     create_topics: Option<String>,
-    /// Where the last records and the groups are kept when the command fails: a new folder in this directory. The default is the directory for
-    /// temporary files.
+    /// The directory in which a new folder with the last records and the groups is created if the command fails. The default is the directory
+    /// for temporary files.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
-    /// What is logged, to stderr.
+    /// The log level; the log is written to stderr.
     #[arg(long, value_name = "LEVEL", env = "DLOG_LOG", default_value = "warn")]
     log: String,
     /// The command with its arguments.
@@ -128,14 +128,14 @@ async fn beside(config: Config, env: Env, command: &[String], keep_in: &Path) ->
 /// With this the folders of kept runs begin.
 const KEPT: &str = "dlog-run-";
 
-/// Keeps what the broker holds in a new folder, and says so with the number of runs that are kept there by now: nobody else removes them.
+/// Saves the contents of the broker in a new folder, and prints its path with the number of saved runs: they are never removed automatically.
 fn keep(broker: &Broker, env: &Env, program: &str, status: ExitStatus, directory: &Path) {
     let time = utc(env.clock.wall_ms()).replace(':', "");
     let id = env.entropy.uuid().dashed();
     let folder = directory.join(format!("{KEPT}{time}-{}", id.split('-').next().unwrap_or_default()));
     let kept = match tokio::task::block_in_place(|| broker.keep_tails(&folder)) {
         Ok(kept) => kept,
-        Err(error) => return eprintln!("dlog: {program} ended with {status}, and what the broker held could not be kept: {error}"),
+        Err(error) => return eprintln!("dlog: {program} ended with {status}, and the contents of the broker could not be saved: {error}"),
     };
     let names = env.disk.list(directory).unwrap_or_default();
     let runs = names.iter().filter(|name| name.starts_with(KEPT)).count();

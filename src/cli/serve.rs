@@ -8,8 +8,9 @@ use tracing::{info, warn};
 use super::banner::announce;
 use super::commands::{Format, ServeOptions, SettingOptions};
 use super::output::go_on_without_a_reader;
+use super::{instead, redpanda};
 use crate::broker::{Broker, Config, LogTo, Mode, Seed, Sources, init_logging};
-use crate::env::{Env, OPEN_FILES_WANTED, ServiceState, Signals, Workers, raise_open_files, tell_service_manager};
+use crate::env::{Env, OPEN_FILES_WANTED, ServiceState, Signals, Workers, notify_service_manager, raise_open_files};
 use crate::model::NodeId;
 
 /// What Kafka's images take the log level from.
@@ -45,15 +46,14 @@ impl Drop for Ephemeral {
 /// Starts a broker and waits for the signal to stop.
 pub(super) fn serve(mode: Mode, options: ServeOptions) -> Result<(), String> {
     go_on_without_a_reader();
-    // A variable that is set and empty is as one that is not set.
-    let level = options.log.clone().filter(|level| !level.trim().is_empty()).unwrap_or_else(kafkas_log_level);
+    let level = options.log.clone().unwrap_or_else(kafkas_log_level);
     init_logging(&level, options.log_format.into(), LogTo::Stdout)?;
     let open_files_max = raise_open_files();
     let env = Env { workers: Workers::per_core().map_err(|e| e.to_string())?, open_files_max, ..Env::real() };
     let ephemeral = options.ephemeral.then(|| Ephemeral::new(&env));
     let config = configure(mode, &options, &env, ephemeral.as_ref().map(Ephemeral::path))?;
     if let Some(limit) = open_files_max.filter(|limit| *limit < OPEN_FILES_WANTED) {
-        warn!(limit, "few open files are allowed; each partition needs one, and each connection");
+        warn!(limit, "the limit of open files is low; each partition and each connection needs one");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| e.to_string())?;
     runtime.block_on(run(config, env, options.log_format, &options.ready_lines))
@@ -61,7 +61,7 @@ pub(super) fn serve(mode: Mode, options: ServeOptions) -> Result<(), String> {
 
 /// The level that Kafka's images are given, in our words; info without one.
 fn kafkas_log_level() -> String {
-    match std::env::var(KAFKAS_LOG_LEVEL).unwrap_or_default().to_lowercase().as_str() {
+    match std::env::var(KAFKAS_LOG_LEVEL).unwrap_or_default().trim().to_lowercase().as_str() {
         "" => "info".into(),
         "fatal" => "error".into(),
         "all" => "trace".into(),
@@ -88,6 +88,8 @@ fn configure(mode: Mode, options: &ServeOptions, env: &Env, ephemeral: Option<&P
 /// The file, the environment, and the flags; `more` flags win over `--set`.
 pub(super) fn sources(options: &SettingOptions, more: BTreeMap<String, String>) -> Sources {
     let mut flags: BTreeMap<String, String> = options.set.iter().cloned().collect();
+    let mut flags_by = options.set_by.clone();
+    flags_by.retain(|name, _| !more.contains_key(name));
     flags.extend(more);
     // A variable that is not UTF-8 is no setting.
     let environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
@@ -97,6 +99,7 @@ pub(super) fn sources(options: &SettingOptions, more: BTreeMap<String, String>) 
         ignore_security: options.ignore_security_settings,
         environment,
         flags,
+        flags_by,
         default_data: default_data(),
     }
 }
@@ -114,13 +117,13 @@ fn default_data() -> PathBuf {
 async fn run(config: Config, env: Env, format: Format, ready_lines: &[String]) -> Result<(), String> {
     let (mode, node, data) = (config.mode, config.node_id, config.data.clone());
     let mut signals = Signals::listen().map_err(|e| e.to_string())?;
-    let broker = Broker::start(config, env).await.map_err(|e| e.to_string())?;
+    let broker = Broker::start(config, env).await.map_err(|e| instead::message(&e, &command_line()))?;
     announce(&broker, mode, &data, format);
     if matches!(format, Format::Kafka) {
         announce_as_kafka(node);
     }
     ready_lines.iter().for_each(|line| println!("{line}"));
-    tell(ServiceState::Ready);
+    notify(ServiceState::Ready);
     let signal = tokio::select! {
         name = signals.next() => Some(name),
         // What happened was logged, and stopping ends with it as its error.
@@ -129,10 +132,15 @@ async fn run(config: Config, env: Env, format: Format, ready_lines: &[String]) -
     if let Some(signal) = signal {
         info!(signal, "stopping");
     }
-    tell(ServiceState::Stopping);
+    notify(ServiceState::Stopping);
     broker.stop().await.map_err(|e| e.to_string())?;
     info!("stopped");
     Ok(())
+}
+
+/// The words of this process's command line, each option and each value as one word.
+fn command_line() -> Vec<String> {
+    redpanda::one_word_each(std::env::args_os().collect()).into_iter().map(|word| word.to_string_lossy().into_owned()).collect()
 }
 
 /// The lines for which the start scripts of others wait, as those of Testcontainers: of a KRaft broker that serves clients, of its server, and of a
@@ -145,9 +153,9 @@ fn announce_as_kafka(node: NodeId) {
     println!("INFO [KafkaServer id={node}] started (kafka.server.KafkaServer)");
 }
 
-/// Tells the service manager how far we are; without one this does nothing.
-fn tell(state: ServiceState) {
-    if let Err(error) = tell_service_manager(state) {
-        warn!(%error, "the service manager cannot be told");
+/// Reports the state to the service manager, if there is one.
+fn notify(state: ServiceState) {
+    if let Err(error) = notify_service_manager(state) {
+        warn!(%error, "the service manager could not be notified");
     }
 }

@@ -93,7 +93,7 @@ impl Connection {
     /// The frame of the next response, without its length.
     pub async fn frame(&mut self) -> Result<Bytes, Error> {
         let deadline = self.deadline;
-        timeout(deadline, self.next_frame()).await.map_err(|_| Error::TimedOut("waiting for an answer", deadline))?
+        timeout(deadline, self.next_frame()).await.map_err(|_| Error::TimedOut("waiting for a response", deadline))?
     }
 
     /// Dropping the future loses nothing: received bytes stay in the buffer.
@@ -184,7 +184,7 @@ mod tests {
         let (mut connection, _theirs) = connection();
         let begin = tokio::time::Instant::now();
         let late = connection.greet().await.unwrap_err();
-        assert!(matches!(late, Error::TimedOut("waiting for an answer", REQUEST_TIMEOUT)), "{late}");
+        assert!(matches!(late, Error::TimedOut("waiting for a response", REQUEST_TIMEOUT)), "{late}");
         assert_eq!(begin.elapsed().as_secs(), REQUEST_TIMEOUT.as_secs());
         let mut sent = Ok(());
         while sent.is_ok() {

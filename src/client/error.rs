@@ -15,7 +15,7 @@ pub enum Error {
     #[error("the broker has closed the connection")]
     Closed,
     /// Bytes that are not a valid response to the request.
-    #[error("the answer to {name} version {version} cannot be read: {what}")]
+    #[error("the response to {name} version {version} cannot be decoded: {what}")]
     Malformed {
         /// The request's name.
         name: &'static str,

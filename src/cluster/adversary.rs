@@ -61,7 +61,7 @@ struct Node {
     wants_snapshot: bool,
 }
 
-/// An undecided proposal. If it has no reply channel, its proposer was already told that the outcome is unknown.
+/// An undecided proposal. If it has no reply channel, its proposer already knows that the outcome is unknown.
 struct InFlight {
     proposal: Proposal,
     reply: Option<oneshot::Sender<Result<i64, NotCommitted>>>,
@@ -135,7 +135,7 @@ impl Quorum {
     }
 
     /// Reports its true role to a node.
-    fn tell(&mut self, node: usize) {
+    fn notify(&mut self, node: usize) {
         let role = if self.leader == node { Role::Leader } else { Role::Follower(Some(self.leader as i32)) };
         self.nodes[node].leadership.send_replace(Leadership { epoch: self.image.epoch, role });
     }
@@ -219,7 +219,7 @@ impl Follow for Shows {
 }
 
 /// Requests, their responses, and the offset of the node's published image at the time of the response.
-type Told = Arc<Mutex<Vec<(Event, Result<Response, Error>, i64)>>>;
+type Outcomes = Arc<Mutex<Vec<(Event, Result<Response, Error>, i64)>>>;
 
 /// Three nodes that share one adversary.
 struct Play {
@@ -230,7 +230,7 @@ struct Play {
     tasks: Tasks,
     /// The offset that each node published last.
     shown: Vec<i64>,
-    told: Told,
+    outcomes: Outcomes,
     asked: usize,
 }
 
@@ -256,7 +256,7 @@ impl Play {
         let chance = Chance(seed);
         let (handles, drivers, shown) = (Vec::new(), Vec::new(), vec![-1; NODES]);
         let tasks = Tasks::new(FailStop::new(CancellationToken::new()));
-        let mut play = Play { chance, quorum, handles, drivers, tasks, shown, told: Told::default(), asked: 0 };
+        let mut play = Play { chance, quorum, handles, drivers, tasks, shown, outcomes: Outcomes::default(), asked: 0 };
         for node in 0..NODES {
             let (handle, driver) = play.start(node).await;
             play.handles.push(handle);
@@ -279,8 +279,8 @@ impl Play {
             }
             let epoch = quorum.nodes[node].leadership.borrow().epoch;
             // A restarted node does not lead until it is elected again.
-            let (told, leadership) = watch::channel(Leadership { epoch, role: Role::Follower(None) });
-            (quorum.nodes[node].stream, quorum.nodes[node].leadership) = (stream, told);
+            let (outcomes, leadership) = watch::channel(Leadership { epoch, role: Role::Follower(None) });
+            (quorum.nodes[node].stream, quorum.nodes[node].leadership) = (stream, outcomes);
             if quorum.leader == node {
                 let next = self.chance.below(NODES as u64) as usize;
                 quorum.elect(next);
@@ -308,7 +308,7 @@ impl Play {
                 (self.handles[node], self.drivers[node]) = self.start(node).await;
             }
             2 => lock(&self.quorum).nodes[node].wants_snapshot = true,
-            3..=22 => lock(&self.quorum).tell(node),
+            3..=22 => lock(&self.quorum).notify(node),
             23..=58 => {
                 let count = 1 + self.chance.below(4);
                 let mut quorum = lock(&self.quorum);
@@ -363,11 +363,11 @@ impl Play {
     }
 
     fn ask(&self, node: usize, event: Event) {
-        let (handle, told) = (self.handles[node].clone(), self.told.clone());
+        let (handle, outcomes) = (self.handles[node].clone(), self.outcomes.clone());
         self.tasks.spawn("a request", async move {
             let answer = handle.submit(event.clone()).await;
             let shown = handle.image().offset;
-            told.lock().unwrap().push((event, answer, shown));
+            outcomes.lock().unwrap().push((event, answer, shown));
         });
     }
 
@@ -387,9 +387,9 @@ impl Play {
             self.shown[node] = image.offset;
             assert_eq!(Some(&*image), quorum.history.get(&image.offset), "node {node} shows what was not committed");
         }
-        let told = self.told.lock().unwrap();
+        let outcomes = self.outcomes.lock().unwrap();
         let mut blocks = BTreeSet::new();
-        for (event, answer, shown) in told.iter() {
+        for (event, answer, shown) in outcomes.iter() {
             match answer {
                 Ok(response) => check_kept(&quorum, event, response, *shown, &mut blocks),
                 Err(Error::NotController) => check_not_made(&quorum, event),
@@ -409,13 +409,13 @@ impl Play {
                     let refused = Err(NotCommitted::Refused(Error::NotController));
                     in_flight.reply.map(|reply| reply.send(refused));
                 }
-                (0..NODES).for_each(|node| quorum.tell(node));
+                (0..NODES).for_each(|node| quorum.notify(node));
                 while (0..NODES).any(|node| quorum.deliver(node, &mut self.chance)) {}
             }
             self.settle().await;
             self.check();
         }
-        let answered = self.told.lock().unwrap().len();
+        let answered = self.outcomes.lock().unwrap().len();
         assert_eq!(answered, self.asked, "a request was never answered");
         let event = Event::AllocateProducerIds { broker: 1 };
         self.asked += 1;
@@ -433,7 +433,7 @@ impl Play {
         }
         self.settle().await;
         self.check();
-        assert!(matches!(self.told.lock().unwrap().last(), Some((_, Ok(Response::ProducerIds(_, _)), _))));
+        assert!(matches!(self.outcomes.lock().unwrap().last(), Some((_, Ok(Response::ProducerIds(_, _)), _))));
         let end = lock(&self.quorum).image.clone();
         assert!(self.handles.iter().all(|handle| *handle.image() == end), "nodes do not agree");
     }

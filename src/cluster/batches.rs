@@ -212,7 +212,7 @@ pub(super) fn read_snapshot(bytes: &[u8]) -> Result<Stored, Error> {
         read += batch.len();
     }
     let is_whole = read == bytes.len() && is_whole;
-    if is_whole { Ok(Stored { records: all, note: noted, form }) } else { Err(Error::Storage("the snapshot is not whole".into())) }
+    if is_whole { Ok(Stored { records: all, note: noted, form }) } else { Err(Error::Storage("the snapshot is incomplete".into())) }
 }
 
 /// How leader epochs are recorded in a log.

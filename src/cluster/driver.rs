@@ -147,7 +147,7 @@ impl Driver {
             error!(%error, "the metadata log was not closed");
         }
         if let Err(error) = self.follower.close().await {
-            error!(%error, "what follows the metadata was not closed");
+            error!(%error, "a follower of the metadata log was not closed");
         }
     }
 
@@ -338,7 +338,7 @@ impl Driver {
         if let Err(error) = self.follower.sync_deleted().await {
             let why = error.to_string();
             if self.snapshot_waits.as_ref() != Some(&why) {
-                error!(%error, "the metadata's snapshot waits until it is durable that topics were deleted");
+                error!(%error, "the metadata snapshot is delayed until the deletion of topics is durable");
                 self.snapshot_waits = Some(why);
             }
             return;
@@ -346,7 +346,7 @@ impl Driver {
         self.snapshot_waits = None;
         let (end, epoch, records) = (self.committed.offset + 1, self.committed.epoch, self.committed.to_records());
         if let Err(error) = self.log.snapshot(Snapshot { end, epoch, records, removed: Vec::new() }).await {
-            error!(%error, "the metadata's snapshot was not written");
+            error!(%error, "the metadata snapshot could not be written");
         }
     }
 }

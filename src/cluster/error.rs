@@ -54,7 +54,7 @@ pub enum Error {
     #[error("this broker is not the controller")]
     NotController,
     /// The outcome is unknown: the change may have been made, or may still be made.
-    #[error("whether the change was committed is not known: {0}")]
+    #[error("it is unknown whether the change was committed: {0}")]
     Unknown(String),
 }
 

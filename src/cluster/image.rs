@@ -330,6 +330,12 @@ impl MetadataImage {
         self.broker_configs.get(broker)
     }
 
+    /// A setting that was changed while brokers ran: the value for this broker, else the value for all brokers.
+    pub fn broker_setting(&self, broker: i32, name: &str) -> Option<&str> {
+        let of = |broker: &str| self.broker_configs.get(broker)?.get(name).map(String::as_str);
+        of(&broker.to_string()).or_else(|| of(""))
+    }
+
     /// The level at which the cluster uses a feature; none if it was never set.
     pub fn feature(&self, name: &str) -> Option<i16> {
         self.features.get(name).copied()

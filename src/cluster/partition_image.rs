@@ -201,8 +201,8 @@ mod tests {
         let partition = PartitionImage { directories: vec![a, b, c], ..partition() };
         let moved = PartitionChangeRecord { replicas: Some(vec![3, 1, 4]), isr: Some(vec![1]), ..change() };
         assert_eq!(partition.changed(&moved).directories, [c, a, UNASSIGNED_DIRECTORY]);
-        let told = PartitionChangeRecord { directories: Some(vec![b; 3]), ..moved };
-        assert_eq!(partition.changed(&told).directories, [b; 3]);
+        let listed = PartitionChangeRecord { directories: Some(vec![b; 3]), ..moved };
+        assert_eq!(partition.changed(&listed).directories, [b; 3]);
         assert_eq!(partition.changed(&change()).directories, [a, b, c]);
     }
 

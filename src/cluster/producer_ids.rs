@@ -27,7 +27,7 @@ impl ProducerIds {
             let broker = self.broker;
             match self.cluster.submit(Event::AllocateProducerIds { broker }).await? {
                 Response::ProducerIds(first, end) => *block = (first, end),
-                other => unreachable!("the controller answers a request for ids with ids, not {other:?}"),
+                other => unreachable!("the controller must answer a request for ids with ids, not {other:?}"),
             }
         }
         block.0 += 1;

@@ -50,7 +50,7 @@ macro_rules! metadata_records {
                 $(if <$record>::TYPE_ID == Some(*type_id) && (<$record>::MIN_VERSION..=<$record>::MAX_VERSION).contains(version) {
                     return decode_whole(body, *version).map(MetadataRecord::$variant).map_err(|error| error.to_string());
                 })*
-                Err(format!("record type {type_id} version {version} is not known; was this written by a newer dlog?"))
+                Err(format!("record type {type_id} version {version} is unknown; it may have been written by a newer version of dlog"))
             }
         }
     };
@@ -82,7 +82,7 @@ impl Framed {
         }
         let (rest, type_id) = wire::unsigned_varint(rest).map_err(malformed)?;
         let (rest, version) = wire::unsigned_varint(rest).map_err(malformed)?;
-        let number = |number: u32| i16::try_from(number).map_err(|_| format!("record type {type_id} version {version} cannot be"));
+        let number = |number: u32| i16::try_from(number).map_err(|_| format!("record type {type_id} version {version} is invalid"));
         Ok(Framed { type_id: number(type_id)?, version: number(version)?, body: bytes.slice(bytes.len() - rest.len()..) })
     }
 }
@@ -160,7 +160,7 @@ mod tests {
     }
 
     fn unknown(type_id: u8) -> bool {
-        MetadataRecord::decode(Bytes::from(vec![1, type_id, 0])).is_err_and(|error| error.contains("is not known"))
+        MetadataRecord::decode(Bytes::from(vec![1, type_id, 0])).is_err_and(|error| error.contains("is unknown"))
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub(super) fn read(disk: &dyn Disk, directory: &Path, node: NodeId) -> Result<Ta
     if state.brokers.iter().any(|id| *id != node.0) {
         let others: Vec<String> = state.brokers.iter().map(i32::to_string).collect();
         return Err(Error::Storage(format!(
-            "{} is of a cluster with the brokers {}: only the directory of a broker that was alone can be taken over",
+            "{} belongs to a cluster with the brokers {}: only the directory of a cluster with one broker can be migrated",
             directory.display(),
             others.join(", ")
         )));
@@ -108,7 +108,7 @@ impl State {
         let opened = header.open(batch, usize::MAX).map_err(|e| malformed(e.to_string()))?;
         for record in opened.records() {
             let record = record.map_err(|e| malformed(e.to_string()))?;
-            let value = record.value.ok_or_else(|| malformed("a record without value".into()))?;
+            let value = record.value.ok_or_else(|| malformed("a record without a value".into()))?;
             self.record(Framed::read(Bytes::copy_from_slice(value)).map_err(malformed)?).map_err(malformed)?;
         }
         Ok(())
@@ -217,7 +217,7 @@ impl State {
 
 fn decode<M: Message>(record: &Framed) -> Result<M, String> {
     if !(M::MIN_VERSION..=M::MAX_VERSION).contains(&record.version) {
-        return Err(format!("{} version {} is not known", M::NAME, record.version));
+        return Err(format!("{} version {} is unknown", M::NAME, record.version));
     }
     decode_whole(&record.body, record.version).map_err(|error| format!("{}: {error}", M::NAME))
 }

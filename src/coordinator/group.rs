@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::history::{HappeningKind, History};
+use super::history::{GroupEventKind, History, members};
 use super::join::{JoinReply, SyncReply};
 use super::member::Member;
 use super::offsets::Committed;
@@ -248,7 +248,7 @@ impl Group {
             GroupState::Empty if initial_delay_ms == 0 => {
                 // As in Kafka, the first rebalance ends when its delay is over, even if some members have not joined: a member id that was returned
                 // and is never used must not delay the first member (KAFKA-7909).
-                self.note_rebalance(now, "the first one waits for nobody");
+                self.note_rebalance(now, "the initial rebalance is not delayed");
                 return self.complete_join(now, outcome);
             }
             GroupState::Empty => {
@@ -256,7 +256,7 @@ impl Group {
                 let delay = initial_delay_ms.min(longest);
                 self.initial_delay = Some(InitialDelay { left_ms: longest - delay, member_came: false });
                 self.deadline_ms = Some(now.mono_ms + delay);
-                self.note_rebalance(now, &format!("the first one waits {delay} ms for more members"));
+                self.note_rebalance(now, &format!("the initial rebalance is delayed by {delay} ms so that more members can join"));
             }
             _ => {
                 for member in self.members.values_mut() {
@@ -266,7 +266,7 @@ impl Group {
                 }
                 let patience_ms = self.rebalance_timeout_ms();
                 self.deadline_ms = Some(now.mono_ms + patience_ms);
-                self.note_rebalance(now, &format!("{} members have {patience_ms} ms to join again", self.members.len()));
+                self.note_rebalance(now, &format!("{} must rejoin within {patience_ms} ms", members(self.members.len())));
             }
         }
         self.try_complete_join(now, outcome);
@@ -274,15 +274,15 @@ impl Group {
 
     fn note_rebalance(&mut self, now: Now, how: &str) {
         self.state = GroupState::PreparingRebalance;
-        let text = format!("rebalance: {how}; because {}", self.history.cause());
-        self.history.note(now.wall_ms, HappeningKind::Rebalance, text);
+        let text = format!("rebalance: {how}, because {}", self.history.cause());
+        self.history.note(now.wall_ms, GroupEventKind::Rebalance, text);
     }
 
     /// Removes members whose session timed out or that did not join or sync in time.
     fn take_out(&mut self, ids: &[String], now: Now, outcome: &mut Outcome, why: impl Fn(&Member) -> String) {
         for id in ids {
             if let Some(member) = self.members.get(id) {
-                self.history.note(now.wall_ms, HappeningKind::Timeout, format!("member {id} {}", why(member)));
+                self.history.note(now.wall_ms, GroupEventKind::Timeout, format!("member {id} {}", why(member)));
             }
             self.remove(id, ErrorCode::UnknownMemberId, outcome);
         }
@@ -305,8 +305,8 @@ impl Group {
         self.take_out(&late, now, outcome, |_| format!("did not join again within the rebalance time-out of {patience_ms} ms"));
         if self.members.is_empty() {
             self.generation = self.next_generation();
-            let text = format!("generation {} has no member; because {}", self.generation, self.history.cause());
-            self.history.note(now.wall_ms, HappeningKind::Generation, text);
+            let text = format!("generation {} has no members, because {}", self.generation, self.history.cause());
+            self.history.note(now.wall_ms, GroupEventKind::Generation, text);
             (self.state, self.deadline_ms) = (GroupState::Empty, None);
             (self.protocol, self.leader) = (None, None);
             self.members_gone(now, outcome);
@@ -328,8 +328,8 @@ impl Group {
         self.protocol = self.choose_protocol();
         self.state = GroupState::CompletingRebalance;
         let (leader, protocol) = (self.leader.as_deref().unwrap_or_default(), self.protocol.as_deref().unwrap_or_default());
-        let text = format!("generation {}: {} members, {leader} leads, protocol {protocol}", self.generation, self.members.len());
-        self.history.note(now.wall_ms, HappeningKind::Generation, text);
+        let text = format!("generation {}: {}, leader {leader}, protocol {protocol}", self.generation, members(self.members.len()));
+        self.history.note(now.wall_ms, GroupEventKind::Generation, text);
         self.state_since_ms = now.wall_ms;
         self.deadline_ms = Some(now.mono_ms + self.rebalance_timeout_ms());
         let replies: Vec<_> = self.members.values().filter_map(|m| Some((m.awaiting_join?, m.id.clone()))).collect();
@@ -429,7 +429,7 @@ impl Group {
         let lost: Vec<String> = self.members.values().filter(silent).map(|m| m.id.clone()).collect();
         self.take_out(&lost, now, outcome, |m| {
             let silent_ms = now.mono_ms - m.session_deadline_ms + i64::from(m.session_timeout_ms);
-            format!("silent for {silent_ms} ms, session time-out {}", m.session_timeout_ms)
+            format!("sent no heartbeat for {silent_ms} ms; its session time-out is {} ms", m.session_timeout_ms)
         });
         if !lost.is_empty() && self.state != GroupState::Dead {
             self.rebalance(now, 0, outcome);

@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 
 /// The number of events that are kept for a group; older ones are deleted.
-pub(super) const HAPPENINGS_KEPT: usize = 200;
+pub(super) const EVENTS_KEPT: usize = 200;
 
 /// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HappeningKind {
+pub enum GroupEventKind {
     /// A member joined.
     Join,
     /// A member left.
@@ -22,49 +22,54 @@ pub enum HappeningKind {
     Stable,
 }
 
-impl HappeningKind {
+impl GroupEventKind {
     /// The kind as one word.
     pub fn name(self) -> &'static str {
         match self {
-            HappeningKind::Join => "join",
-            HappeningKind::Leave => "leave",
-            HappeningKind::Timeout => "timeout",
-            HappeningKind::Rebalance => "rebalance",
-            HappeningKind::Generation => "generation",
-            HappeningKind::Stable => "stable",
+            GroupEventKind::Join => "join",
+            GroupEventKind::Leave => "leave",
+            GroupEventKind::Timeout => "timeout",
+            GroupEventKind::Rebalance => "rebalance",
+            GroupEventKind::Generation => "generation",
+            GroupEventKind::Stable => "stable",
         }
     }
 }
 
 /// An event of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Happening {
+pub struct GroupEvent {
     /// Wall-clock time in milliseconds.
     pub wall_ms: i64,
     /// The kind of event.
-    pub kind: HappeningKind,
+    pub kind: GroupEventKind,
     /// One sentence with the cause and numbers.
     pub text: String,
 }
 
+/// A number of members, for people.
+pub(super) fn members(count: usize) -> String {
+    if count == 1 { "1 member".to_string() } else { format!("{count} members") }
+}
+
 /// The most recent events, oldest first.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct History(VecDeque<Happening>);
+pub(super) struct History(VecDeque<GroupEvent>);
 
 impl History {
-    pub(super) fn note(&mut self, wall_ms: i64, kind: HappeningKind, text: String) {
-        if self.0.len() == HAPPENINGS_KEPT {
+    pub(super) fn note(&mut self, wall_ms: i64, kind: GroupEventKind, text: String) {
+        if self.0.len() == EVENTS_KEPT {
             self.0.pop_front();
         }
-        self.0.push_back(Happening { wall_ms, kind, text });
+        self.0.push_back(GroupEvent { wall_ms, kind, text });
     }
 
     /// The text of the last event, as the cause of the next one.
     pub(super) fn cause(&self) -> &str {
-        self.0.back().map_or("no cause is known", |happening| &happening.text)
+        self.0.back().map_or("the cause is unknown", |event| &event.text)
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = &Happening> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &GroupEvent> {
         self.0.iter()
     }
 }

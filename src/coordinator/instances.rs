@@ -319,7 +319,7 @@ impl<S> Instances<S> {
     }
 
     /// Drops the instances of deleted partitions, which ends all waits for them.
-    pub(super) fn unload_gone(&self) {
+    pub(super) fn unload_deleted(&self) {
         (0..self.count()).for_each(|number| drop(self.access(number)));
     }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::group::{Group, GroupState, NEW_MEMBER_TIMEOUT_MS, Now};
-use super::history::HappeningKind;
+use super::history::GroupEventKind;
 use super::member::Member;
 use super::shard::{Outcome, Reply, Token};
 use crate::protocol::ErrorCode;
@@ -33,7 +33,7 @@ pub struct JoinRequest {
     pub protocols: Vec<(String, Bytes)>,
     /// Whether a new member must rejoin with the member id that it receives first (version 4 and later).
     pub id_required: bool,
-    /// Whether a leader that rejoins may be told to skip the assignment (version 9 and later).
+    /// Whether a leader that rejoins may skip the assignment (version 9 and later).
     pub can_skip_assignment: bool,
 }
 
@@ -167,7 +167,7 @@ impl Group {
         self.leader.get_or_insert_with(|| id.clone());
         let (client, host, session_ms) = (&request.client_id, &request.client_host, request.session_timeout_ms);
         let text = format!("member {id} joined: client {client} at {host}, session time-out {session_ms} ms");
-        self.history.note(now.wall_ms, HappeningKind::Join, text);
+        self.history.note(now.wall_ms, GroupEventKind::Join, text);
         self.insert(Member {
             id,
             instance_id: request.instance_id,
@@ -207,11 +207,11 @@ impl Group {
             return outcome.reply(token, Reply::Join(self.joined(&id)));
         }
         let why = match self.state {
-            GroupState::PreparingRebalance => "as the rebalance asks",
+            GroupState::PreparingRebalance => "because of the rebalance",
             _ if !same => "with another subscription or other protocols",
-            _ => "as the leader, who asks for a new assignment",
+            _ => "as the leader, which requests a new assignment",
         };
-        self.history.note(now.wall_ms, HappeningKind::Join, format!("member {id} joined again {why}"));
+        self.history.note(now.wall_ms, GroupEventKind::Join, format!("member {id} joined again {why}"));
         member.protocols = request.protocols;
         member.rebalance_timeout_ms = request.rebalance_timeout_ms;
         member.session_timeout_ms = request.session_timeout_ms;
@@ -230,7 +230,7 @@ impl Group {
         self.remove(old, ErrorCode::FencedInstanceId, outcome);
         let id = request.fresh_id.clone();
         let instance = request.instance_id.as_deref().unwrap_or_default();
-        self.history.note(now.wall_ms, HappeningKind::Join, format!("member {id} took the place of {old}: static id {instance}"));
+        self.history.note(now.wall_ms, GroupEventKind::Join, format!("member {id} replaced {old}: group.instance.id {instance}"));
         let before = self.protocol.clone();
         member.id = id.clone();
         (member.awaiting_join, member.awaiting_sync) = (None, None);
@@ -284,7 +284,11 @@ impl Group {
         }
         self.state = GroupState::Stable;
         self.state_since_ms = now.wall_ms;
-        self.history.note(now.wall_ms, HappeningKind::Stable, format!("generation {} is stable: {id} assigned all parts", self.generation));
+        self.history.note(
+            now.wall_ms,
+            GroupEventKind::Stable,
+            format!("generation {} is stable: leader {id} assigned the partitions", self.generation),
+        );
         self.deadline_ms = None;
         outcome.records.push(self.record());
         let waiting: Vec<_> = self.members.values().filter_map(|m| Some((m.awaiting_sync?, m.id.clone()))).collect();

@@ -17,7 +17,7 @@ mod shard;
 mod transactions;
 
 pub use group::{GroupState, Now};
-pub use history::{Happening, HappeningKind};
+pub use history::{GroupEvent, GroupEventKind};
 pub use join::{JoinReply, JoinRequest, SyncReply, SyncRequest};
 pub use member::{LeavingMember, MemberView};
 pub use offsets::{CommitRequest, Committed, OffsetEntry};
@@ -25,6 +25,6 @@ pub use record::{Contradiction, GroupRecord};
 pub use service::{GroupCoordinator, NotKnown, OFFSETS_TOPIC, TopicOffsets};
 pub use shard::{Commits, GroupSettings, GroupView, Outcome, Place, Reply, Shard, Token, partition_for};
 pub use transactions::{
-    Identity, InitRequest, KnownTopics, NewProducerIds, Pending, TRANSACTIONS_TOPIC, TransactionCoordinator, TransactionSettings,
+    ClusterMetadata, Identity, InitRequest, NewProducerIds, Pending, TRANSACTIONS_TOPIC, TransactionCoordinator, TransactionSettings,
     TransactionShard, TransactionState, TransactionView,
 };

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::group::Now;
-use super::history::Happening;
+use super::history::GroupEvent;
 use super::instances::{self, InTransaction, Instances, KeyValue, Silence, Stored};
 use super::join::{JoinReply, JoinRequest, SyncReply, SyncRequest};
 use super::member::LeavingMember;
@@ -51,10 +51,10 @@ pub enum NotKnown {
     #[error("the groups are still being loaded")]
     Loading,
     /// The group's partition of the offsets topic cannot be used.
-    #[error("partition {0} of __consumer_offsets is offline or could not be read; the broker's log says why")]
+    #[error("partition {0} of __consumer_offsets is offline or could not be read; see the broker's log")]
     Offline(i32),
     /// The broker stops.
-    #[error("the broker stops")]
+    #[error("the broker is stopping")]
     Stopping,
 }
 
@@ -113,10 +113,10 @@ impl GroupCoordinator {
                             warn!(%error, partition = %replica.id(), offset = %place.offset, "a stored record of a group contradicts others");
                         }
                     }
-                    Ok(None) => debug!("a record type of later releases is passed over"),
+                    Ok(None) => debug!("a record of an unknown type is ignored; it was written by a later release"),
                     Err(error) => {
                         let offset = place.offset;
-                        error!(%error, partition = %replica.id(), %offset, "a record of a group is malformed and passed over");
+                        error!(%error, partition = %replica.id(), %offset, "a malformed group record is ignored");
                     }
                 }
                 count += 1;
@@ -349,7 +349,7 @@ impl GroupCoordinator {
 
     /// One group with its events since this broker became its coordinator, oldest first, for display to people; none if the group does not exist.
     /// While the offsets topic does not exist (the first group creates it), no group exists.
-    pub fn look_up(&self, group: &str) -> Result<Option<(GroupView, Vec<Happening>)>, NotKnown> {
+    pub fn look_up(&self, group: &str) -> Result<Option<(GroupView, Vec<GroupEvent>)>, NotKnown> {
         let number = partition_for(group, self.instances.count());
         match self.instances.look(number) {
             Ok(access) => Ok(access.state.shard.describe(group).zip(access.state.shard.history(group))),
@@ -380,7 +380,7 @@ impl GroupCoordinator {
 
     /// Deletes the offsets of deleted topics. If the offsets topic itself is deleted, all waits for its groups end.
     pub fn topics_deleted(&self, topics: &BTreeSet<&str>) {
-        self.instances.unload_gone();
+        self.instances.unload_deleted();
         for (_, mut access) in self.instances.active() {
             let records = access.state.shard.topics_deleted(topics);
             // If the deletion cannot be stored now, the offset is deleted when it expires.
@@ -398,7 +398,7 @@ impl GroupCoordinator {
         self.instances.count()
     }
 
-    /// Calls the shards at their deadlines until told to stop; then resigns, which ends all waits for groups.
+    /// Calls the shards at their deadlines until they are stopped; then resigns, which ends all waits for groups.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let _resigns = self.instances.resign_at_end();
         loop {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::consumer_protocol::subscribed_topics;
 use super::group::{Group, GroupState, Now};
-use super::history::{Happening, HappeningKind};
+use super::history::{GroupEvent, GroupEventKind};
 use super::join::{JoinReply, JoinRequest, JoinRules, SyncReply, SyncRequest};
 use super::member::{LeavingMember, MemberView};
 use super::offsets::{CommitRequest, Committed, UndecidedOffsets};
@@ -433,7 +433,7 @@ impl Shard {
     }
 
     /// The events of a group since its shard was loaded, oldest first.
-    pub fn history(&self, group: &str) -> Option<Vec<Happening>> {
+    pub fn history(&self, group: &str) -> Option<Vec<GroupEvent>> {
         self.groups.get(group).map(|group| group.history.all().cloned().collect())
     }
 
@@ -481,7 +481,7 @@ fn leave_one(group: &mut Group, member: &LeavingMember, now: Now, outcome: &mut 
     if !group.members.contains_key(&id) {
         return ErrorCode::UnknownMemberId;
     }
-    group.history.note(now.wall_ms, HappeningKind::Leave, format!("member {id} left"));
+    group.history.note(now.wall_ms, GroupEventKind::Leave, format!("member {id} left"));
     group.remove(&id, ErrorCode::UnknownMemberId, outcome);
     ErrorCode::None
 }

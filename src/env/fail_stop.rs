@@ -44,7 +44,7 @@ impl FailStop {
     /// Stops the broker because a part of it has panicked. Only the first reason is kept.
     pub(super) fn fail(&self, part: &str, panic: &(dyn Any + Send)) {
         let reason = format!("{part}: {}", panic_message(panic));
-        error!(part, reason, "an invariant of the broker does not hold: the broker stops");
+        error!(part, reason, "an invariant of the broker is violated: the broker stops");
         let _ = self.reason.set(reason);
         self.failed.cancel();
         self.stop.cancel();
@@ -70,7 +70,7 @@ impl FailStop {
 /// The message of a panic.
 pub fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words")
+    text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message")
 }
 
 #[cfg(test)]

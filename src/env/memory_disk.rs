@@ -209,7 +209,7 @@ impl Chance {
 }
 
 fn off() -> io::Error {
-    io::Error::other("the disk was cut off")
+    io::Error::other("the disk has stopped")
 }
 
 fn missing(path: &Path) -> io::Error {

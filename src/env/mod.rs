@@ -30,8 +30,8 @@ pub use network::{
 pub use real_disk::RealDisk;
 pub use system::{
     Descriptor, OPEN_FILES_WANTED, Process, ProcessUse, ServiceState, Signals, ask_to_end, container_gateway, end_signal,
-    is_device_failure, listening_process, open_files_max, owner_of, process_use, process_with_file, raise_open_files, tell_service_manager,
-    user_and_group,
+    is_device_failure, listening_process, notify_service_manager, open_files_max, owner_of, process_use, process_with_file,
+    raise_open_files, user_and_group,
 };
 pub use tasks::Tasks;
 pub use workers::Workers;

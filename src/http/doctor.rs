@@ -61,7 +61,7 @@ impl fmt::Display for FindingSeen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.count {
             1 => write!(f, "once, {} ago ({})", span(self.age_seconds), self.last),
-            count => write!(f, "{count} times, the last {} ago ({}), the first at {}", span(self.age_seconds), self.last, self.first),
+            count => write!(f, "{count} times, last {} ago ({}), first at {}", span(self.age_seconds), self.last, self.first),
         }
     }
 }
@@ -119,16 +119,18 @@ fn of_lost(lost: &Lost, now: Now) -> Finding {
 fn of_stranger(stranger: &Stranger, http: SocketAddr, now: Now) -> Finding {
     let Stranger { ip, listener, sent, seen } = stranger;
     let (kind, remedy) = match sent {
-        Sent::Tls => ("tls", "set security.protocol=PLAINTEXT in the client, and no ssl option".to_string()),
-        Sent::Sasl => {
-            ("sasl", "set security.protocol=PLAINTEXT in the client, and no sasl option: this broker has no authentication yet".to_string())
-        }
+        Sent::Tls => ("tls", "set security.protocol=PLAINTEXT in the client, and remove its ssl options".to_string()),
+        Sent::Sasl => (
+            "sasl",
+            "set security.protocol=PLAINTEXT in the client, and remove its sasl options: this broker does not support authentication yet"
+                .to_string(),
+        ),
         Sent::Http => ("http", format!("HTTP is served at http://{http}; this port is for Kafka clients")),
         Sent::Length(_) => {
-            ("frame", "check that this is a Kafka client; if its requests are so long, raise socket.request.max.bytes".to_string())
+            ("frame", "check that this is a Kafka client; if its requests are that large, raise socket.request.max.bytes".to_string())
         }
-        Sent::Api(_) => ("api", "docs/protocol.md lists what is served".to_string()),
-        Sent::Version(..) => ("version", "use a newer client: one made for Kafka 0.11 or later".to_string()),
+        Sent::Api(_) => ("api", "docs/protocol.md lists the supported APIs and versions".to_string()),
+        Sent::Version(..) => ("version", "use a newer client, for Kafka 0.11 or later".to_string()),
     };
     Finding { seen: Some(now.seen(*seen)), ..Finding::new(kind, format!("{ip} sent listener {listener} {sent}"), remedy) }
 }
@@ -136,16 +138,18 @@ fn of_stranger(stranger: &Stranger, http: SocketAddr, now: Now) -> Finding {
 fn of_directory(directory: &DirectoryView) -> Option<Finding> {
     let path = directory.path.display();
     if directory.is_offline {
-        let remedy = "mend the disk and start the broker again".to_string();
+        let remedy = "repair the disk and restart the broker".to_string();
         return Some(Finding::new("disk-offline", format!("{path} is offline after a disk error: its partitions are not served"), remedy));
     }
     let (total, free) = directory.space?;
     let is_full = free < FREE_BYTES_MIN.min(total / 4) || (free as f64) < total as f64 * FREE_SHARE_MIN;
     is_full.then(|| {
         let (free, total) = (free >> 20, total >> 20);
-        let text =
-            format!("the disk of {path} is nearly full: {free} of {total} MiB are free; producers get a storage error when it is full");
-        let remedy = "delete topics or records, lower retention.ms or retention.bytes, or give it a larger disk (log.dirs)".to_string();
+        let text = format!(
+            "the disk of {path} is nearly full: {free} of {total} MiB are free; when it is full, producers receive a storage error"
+        );
+        let remedy = "delete topics or records, lower retention.ms or retention.bytes, or move the directory to a larger disk (log.dirs)"
+            .to_string();
         Finding::new("disk-full", text, remedy)
     })
 }
@@ -154,8 +158,8 @@ fn of_open_files(process: &ProcessUse) -> Option<Finding> {
     let limit = process.open_files_max?;
     let is_low = limit < OPEN_FILES_WANTED || process.open_files as f64 > limit as f64 * OPEN_FILES_SHARE;
     is_low.then(|| {
-        let text = format!("{} of {limit} files that may be open are; each partition needs one, and each connection", process.open_files);
-        let remedy = "raise the hard limit: ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of Docker".to_string();
+        let text = format!("{} files are open, and the limit is {limit}; each partition and each connection needs one", process.open_files);
+        let remedy = "raise the hard limit: ulimit -Hn, LimitNOFILE= in systemd, --ulimit nofile= in Docker".to_string();
         Finding::new("open-files", text, remedy)
     })
 }
@@ -173,9 +177,9 @@ mod tests {
         let seen = Seen { count: 3, first: instant - Duration::from_secs(700), last: instant - Duration::from_secs(130) };
         let stranger = Stranger { ip: [10, 0, 0, 1].into(), listener: "PLAINTEXT".into(), sent: Sent::Tls, seen };
         let finding = of_stranger(&stranger, ([127, 0, 0, 1], 9644).into(), now);
-        assert_eq!(finding.text, "10.0.0.1 sent listener PLAINTEXT a TLS handshake, and the listener is without TLS");
+        assert_eq!(finding.text, "10.0.0.1 sent listener PLAINTEXT a TLS handshake, but the listener does not use TLS");
         let shown = finding.seen.unwrap().to_string();
-        assert_eq!(shown, "3 times, the last 2 min ago (2023-11-14T22:11:10Z), the first at 2023-11-14T22:01:40Z");
+        assert_eq!(shown, "3 times, last 2 min ago (2023-11-14T22:11:10Z), first at 2023-11-14T22:01:40Z");
         let once = FindingSeen { count: 1, first: String::new(), last: "now".into(), age_seconds: 0 };
         assert_eq!(once.to_string(), "once, 0 s ago (now)");
     }

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::Pages;
+use super::{Pages, utc};
 
 #[derive(Serialize)]
 struct Explanation {
@@ -19,6 +19,8 @@ struct Explanation {
 
 #[derive(Serialize)]
 struct Line {
+    /// UTC.
+    time: String,
     time_ms: i64,
     kind: &'static str,
     text: String,
@@ -28,7 +30,8 @@ struct Line {
 pub(super) async fn explain(State(pages): State<Pages>, Path(group): Path<String>) -> Response {
     match pages.groups.look_up(&group) {
         Ok(Some((view, history))) => {
-            let line = |h: crate::coordinator::Happening| Line { time_ms: h.wall_ms, kind: h.kind.name(), text: h.text };
+            let line =
+                |h: crate::coordinator::GroupEvent| Line { time: utc(h.wall_ms), time_ms: h.wall_ms, kind: h.kind.name(), text: h.text };
             let history = history.into_iter().map(line).collect();
             Json(Explanation { group, state: view.state.name(), members: view.members.len(), history }).into_response()
         }

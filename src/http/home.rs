@@ -75,8 +75,8 @@ fn page(pages: &Pages) -> String {
     html.push_str("<h2>Brokers</h2><table><tr><th>id</th><th>listener</th><th>address</th><th>advertised to clients</th></tr>");
     for broker in &brokers.brokers {
         for listener in &broker.listeners {
-            let told = listener.advertised.as_deref().unwrap_or("the address that each client used");
-            let row = [broker.node_id.to_string(), listener.name.clone(), listener.address.clone(), told.to_string()];
+            let advertised = listener.advertised.as_deref().unwrap_or("the address that each client used");
+            let row = [broker.node_id.to_string(), listener.name.clone(), listener.address.clone(), advertised.to_string()];
             let cells: String = row.iter().map(|cell| format!("<td>{}</td>", escaped(cell))).collect();
             let _ = write!(html, "<tr>{cells}</tr>");
         }
@@ -87,7 +87,7 @@ fn page(pages: &Pages) -> String {
     }
     match pages.groups.list().map(|all| groups_of(pages, all, &Page::first(SHOWN))) {
         Ok(Ok(found)) => groups(&mut html, &found),
-        _ => html.push_str("<h2>Groups</h2><p class=\"dim\">They are being loaded.</p>"),
+        _ => html.push_str("<h2>Groups</h2><p class=\"dim\">The groups are being loaded.</p>"),
     }
     html.push_str("<h2>HTTP API</h2><table>");
     for route in ROUTES.iter().filter(|route| route.path != "/") {

@@ -179,7 +179,7 @@ pub(super) fn brokers_of(pages: &Pages) -> Brokers {
     let listener = |(name, address): &(String, std::net::SocketAddr)| ListenerEntry {
         name: name.clone(),
         address: address.to_string(),
-        advertised: pages.advertised.iter().find(|(of, _)| of == name).map(|(_, told)| told.clone()),
+        advertised: pages.advertised.iter().find(|(of, _)| of == name).map(|(_, address)| address.clone()),
     };
     let entry = |broker: &RegisterBrokerRecord| {
         let is_this = broker.broker_id == pages.node_id;

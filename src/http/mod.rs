@@ -18,3 +18,4 @@ pub use metrics::{METRICS, Metric, MetricKind};
 pub use pages::{Pages, serve};
 pub use routes::{ROUTES, Route};
 pub use time::utc;
+pub use wait::{Conditions, Observed, ObservedGroup};

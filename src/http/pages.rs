@@ -73,7 +73,7 @@ pub async fn serve(listener: Listener, pages: Pages, stop: CancellationToken) ->
         .route("/v1/groups/{group}/explain", get(groups::explain))
         .route("/v1/wait", get(wait::wait))
         .route("/v1/doctor", get(doctor::doctor).delete(doctor::clear))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "there is no such path; / lists those that there are\n") })
+        .fallback(|| async { (StatusCode::NOT_FOUND, "there is no such path; / lists the paths\n") })
         .layer(axum::middleware::from_fn_with_state(hosts, refuse_foreign))
         // Prometheus in Kubernetes uses host names that are not ours, and metrics contain nothing that a page of another site could misuse.
         .route("/metrics", get(metrics))

@@ -17,9 +17,10 @@ pub struct Route {
     pub is_link: bool,
 }
 
-const PAGED: &[(&str, &str)] = &[("after", "the `next` of the page before"), ("limit", "entries of a page, 1 to 1000; the default is 100")];
+const PAGED: &[(&str, &str)] =
+    &[("after", "the `next` of the previous page"), ("limit", "entries of a page, 1 to 1000; the default is 100")];
 const WHOLE: &[(u16, &str)] = &[(200, "JSON")];
-const LIST: &[(u16, &str)] = &[(200, "JSON"), (400, "a parameter that is not known or not a number")];
+const LIST: &[(u16, &str)] = &[(200, "JSON"), (400, "an unknown parameter, or a value that is not a number")];
 
 const fn get(path: &'static str, help: &'static str, answers: &'static [(u16, &'static str)]) -> Route {
     Route { method: "GET", path, parameters: &[], answers, help, is_link: true }
@@ -29,23 +30,23 @@ const fn get(path: &'static str, help: &'static str, answers: &'static [(u16, &'
 #[rustfmt::skip]
 pub const ROUTES: &[Route] = &[
     get("/", "The broker at a glance: version, addresses, topics, groups with lag. A page where `Accept` has `text/html`, else JSON.", &[(200, "HTML or JSON")]),
-    get("/health", "Whether the process answers, for liveness probes.", &[(200, "`ok`")]),
+    get("/health", "Whether the process responds, for liveness probes.", &[(200, "`ok`")]),
     get("/ready", "Whether clients are served, for readiness probes.", &[(200, "`ready`"), (503, "the broker is starting or stopping, or its log directory is offline")]),
-    get("/metrics", "Metrics in Prometheus' text format; [what there is](metrics.md). Served to any `Host`.", &[(200, "text")]),
-    get("/v1/brokers", "The brokers of the cluster, and the listeners of this one with what they advertise.", WHOLE),
+    get("/metrics", "Metrics in Prometheus' text format; [list of metrics](metrics.md). Accepts any `Host`.", &[(200, "text")]),
+    get("/v1/brokers", "The brokers of the cluster, and the listeners of this broker with their advertised addresses.", WHOLE),
     Route { parameters: PAGED, ..get("/v1/topics", "Topics by name, with partitions, replicas, offsets and bytes.", LIST) },
-    Route { parameters: &[("after", "the number of the last partition of the page before"), ("limit", "partitions of a page, 1 to 1000; the default is 100")], is_link: false,
-        ..get("/v1/topics/{topic}", "A topic's settings, and its partitions with leader, replicas, offsets and bytes.", &[(200, "JSON"), (400, "a parameter that is not known or not a number"), (404, "there is no such topic")]) },
-    Route { parameters: PAGED, ..get("/v1/groups", "Groups by name, with state, members and lag.", &[(200, "JSON"), (400, "a parameter that is not known or not a number"), (503, "groups are being loaded")]) },
-    Route { is_link: false, ..get("/v1/groups/{group}/explain", "The history of a group since this broker coordinates it: joins, leaves, time-outs, rebalances with their cause.", &[(200, "JSON"), (404, "there is no such group"), (503, "groups are being loaded")]) },
+    Route { parameters: &[("after", "the number of the last partition of the previous page"), ("limit", "partitions of a page, 1 to 1000; the default is 100")], is_link: false,
+        ..get("/v1/topics/{topic}", "A topic's settings, and its partitions with leader, replicas, offsets and bytes.", &[(200, "JSON"), (400, "an unknown parameter, or a value that is not a number"), (404, "there is no such topic")]) },
+    Route { parameters: PAGED, ..get("/v1/groups", "Groups by name, with state, members and lag.", &[(200, "JSON"), (400, "an unknown parameter, or a value that is not a number"), (503, "groups are being loaded")]) },
+    Route { is_link: false, ..get("/v1/groups/{group}/explain", "The history of a group since this broker became its coordinator: joins, leaves, time-outs, and rebalances with their causes.", &[(200, "JSON"), (404, "there is no such group"), (503, "groups are being loaded")]) },
     Route { is_link: false, parameters: &[
-        ("topic", "the topic exists, and is served; with `lag` the one that is counted"),
-        ("group", "the group of `state`, `members` and `lag`"),
+        ("topic", "the topic exists; with `lag`, only this topic is counted"),
+        ("group", "the group that `state`, `members` and `lag` apply to"),
         ("state", "the group is in this state: `stable`, `empty` ..."),
-        ("members", "the group has exactly so many members"),
-        ("lag", "the group has at most so many records still to read"),
-        ("timeout", "how long to wait: `500ms`, `10s` (the default), `2m`, at most 10 min"),
-    ], ..get("/v1/wait", "Answers when all that is asked for holds, so that tests need no sleep.", &[(200, "it holds"), (400, "it cannot be waited for"), (408, "the time is over; `missing` says what does not hold"), (503, "the broker stops")]) },
-    get("/v1/doctor", "What is wrong, as far as the broker can see: what `dlog doctor` shows.", WHOLE),
-    Route { method: "DELETE", is_link: false, ..get("/v1/doctor", "Forgets what was seen of clients: `dlog doctor --clear`.", &[(204, "nothing")]) },
+        ("members", "the group has exactly this number of members"),
+        ("lag", "the lag of the group is at most this number of records"),
+        ("timeout", "the time-out: `500ms`, `10s` (the default), `2m`; at most 10 min"),
+    ], ..get("/v1/wait", "Responds when all conditions are true, so that tests need no sleep.", &[(200, "all conditions are true"), (400, "invalid conditions"), (408, "the time-out has passed; `missing` lists the conditions that are not true"), (503, "the broker is stopping")]) },
+    get("/v1/doctor", "The problems that the broker has found: the findings of `dlog doctor`.", WHOLE),
+    Route { method: "DELETE", is_link: false, ..get("/v1/doctor", "Deletes the observations of clients, like `dlog doctor --clear`.", &[(204, "no content")]) },
 ];

@@ -20,16 +20,42 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The maximum time-out.
 const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
-/// The conditions.
-#[derive(Debug, Deserialize)]
+/// The conditions of `GET /v1/wait` and of `dlog wait`.
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
-    group: Option<String>,
-    state: Option<String>,
-    members: Option<usize>,
-    lag: Option<i64>,
-    topic: Option<String>,
-    timeout: Option<String>,
+pub struct Conditions {
+    /// The group that `state`, `members` and `lag` are about.
+    pub group: Option<String>,
+    /// The state of the group, in any case.
+    pub state: Option<String>,
+    /// The number of its members.
+    pub members: Option<usize>,
+    /// The maximum lag of the group in records.
+    pub lag: Option<i64>,
+    /// A topic that must exist. With `lag`, only this topic is counted.
+    pub topic: Option<String>,
+    /// The time-out.
+    pub timeout: Option<String>,
+}
+
+/// What the conditions are compared with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// Whether the topic exists.
+    pub has_topic: bool,
+    /// The group; `None` if there is none, and an error if it is not loaded yet.
+    pub group: Result<Option<ObservedGroup>, String>,
+}
+
+/// A group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedGroup {
+    /// Its state by Kafka's name.
+    pub state: String,
+    /// The number of its members.
+    pub members: usize,
+    /// The records that it has still to read; `None` if it has committed no offset. Not read without a condition for it.
+    pub lag: Option<i64>,
 }
 
 /// The response: all conditions are true, or the ones that are not.
@@ -39,17 +65,20 @@ struct Outcome {
     missing: Vec<String>,
 }
 
-/// Waits: 200 when all conditions are true, 408 with those that are not after the time-out, 400 for an invalid
-/// request, and 503 when the broker stops.
-pub(super) async fn wait(State(pages): State<Pages>, query: Result<Query<Wanted>, axum::extract::rejection::QueryRejection>) -> Response {
-    let checked = query.map_err(|e| e.body_text()).and_then(|Query(wanted)| wanted.check().map(|timeout| (wanted, timeout)));
-    let (wanted, timeout) = match checked {
+/// Waits: 200 when all conditions are true, 408 with those that are not after the time-out, 400 for an
+/// invalid request, and 503 when the broker stops.
+pub(super) async fn wait(
+    State(pages): State<Pages>,
+    query: Result<Query<Conditions>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let checked = query.map_err(|e| e.body_text()).and_then(|Query(conditions)| conditions.check().map(|timeout| (conditions, timeout)));
+    let (conditions, timeout) = match checked {
         Ok(checked) => checked,
         Err(what) => return (StatusCode::BAD_REQUEST, format!("{what}\n")).into_response(),
     };
     let end = Instant::now() + timeout;
     loop {
-        let missing = wanted.missing(&pages);
+        let missing = conditions.missing(&observe(&conditions, &pages));
         if missing.is_empty() {
             return Json(Outcome { satisfied: true, missing }).into_response();
         }
@@ -63,9 +92,9 @@ pub(super) async fn wait(State(pages): State<Pages>, query: Result<Query<Wanted>
     }
 }
 
-impl Wanted {
+impl Conditions {
     /// The time-out, if the request is valid.
-    fn check(&self) -> Result<Duration, String> {
+    pub fn check(&self) -> Result<Duration, String> {
         if self.group.is_none() && (self.state.is_some() || self.members.is_some() || self.lag.is_some()) {
             return Err("state, members and lag are those of a group: group=NAME is missing".into());
         }
@@ -82,37 +111,51 @@ impl Wanted {
         if timeout > TIMEOUT_MAX { Err(format!("a timeout may be at most {} s", TIMEOUT_MAX.as_secs())) } else { Ok(timeout) }
     }
 
-    fn missing(&self, pages: &Pages) -> Vec<String> {
+    /// The conditions that are not true, in words.
+    pub fn missing(&self, observed: &Observed) -> Vec<String> {
         let mut missing = Vec::new();
-        if let Some(topic) = self.topic.as_ref().filter(|topic| pages.cluster.image().topic(topic).is_none()) {
+        if let Some(topic) = self.topic.as_ref().filter(|_| !observed.has_topic) {
             missing.push(format!("there is no topic {topic}"));
         }
-        if let Some(group) = &self.group {
-            self.missing_of_group(pages, group, &mut missing);
+        match (&self.group, &observed.group) {
+            (None, _) => {}
+            (Some(group), Ok(Some(found))) => self.missing_of_group(group, found, &mut missing),
+            (Some(group), Ok(None)) => missing.push(format!("there is no group {group}")),
+            (Some(group), Err(error)) => missing.push(format!("group {group} is not available yet: {error}")),
         }
         missing
     }
 
-    fn missing_of_group(&self, pages: &Pages, group: &str, missing: &mut Vec<String>) {
-        let view = match pages.groups.look_up(group) {
-            Ok(Some((view, _))) => view,
-            Ok(None) => return missing.push(format!("there is no group {group}")),
-            Err(error) => return missing.push(format!("group {group} is not known yet: {error}")),
-        };
-        if let Some(state) = self.state.as_ref().filter(|state| !view.state.name().eq_ignore_ascii_case(state)) {
-            missing.push(format!("group {group} is {}, not {state}", view.state.name()));
+    fn missing_of_group(&self, group: &str, found: &ObservedGroup, missing: &mut Vec<String>) {
+        if let Some(state) = self.state.as_ref().filter(|state| !found.state.eq_ignore_ascii_case(state)) {
+            missing.push(format!("group {group} is {}, not {state}", found.state));
         }
-        if let Some(members) = self.members.filter(|members| *members != view.members.len()) {
-            missing.push(format!("group {group} has {} members, not {members}", view.members.len()));
+        if let Some(members) = self.members.filter(|members| *members != found.members) {
+            let noun = if found.members == 1 { "member" } else { "members" };
+            missing.push(format!("group {group} has {} {noun}, not {members}", found.members));
         }
         if let Some(lag_max) = self.lag {
-            match lag(pages, group, self.topic.as_deref()) {
+            match found.lag {
                 Some(lag) if lag <= lag_max => {}
+                Some(1) => missing.push(format!("group {group} is 1 record behind, more than {lag_max}")),
                 Some(lag) => missing.push(format!("group {group} is {lag} records behind, more than {lag_max}")),
-                None => missing.push(format!("group {group} has committed nothing")),
+                None => missing.push(format!("group {group} has not committed any offset")),
             }
         }
     }
+}
+
+fn observe(conditions: &Conditions, pages: &Pages) -> Observed {
+    let has_topic = conditions.topic.as_ref().is_some_and(|topic| pages.cluster.image().topic(topic).is_some());
+    let group = conditions.group.as_deref().map_or(Ok(None), |group| {
+        let found = pages.groups.look_up(group).map_err(|error| error.to_string())?;
+        Ok(found.map(|(view, _)| ObservedGroup {
+            state: view.state.name().to_string(),
+            members: view.members.len(),
+            lag: conditions.lag.and_then(|_| lag(pages, group, conditions.topic.as_deref())),
+        }))
+    });
+    Observed { has_topic, group }
 }
 
 /// The lag of a group in records, for one topic, or for all topics that it has committed offsets for. A partition without a committed

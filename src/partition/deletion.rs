@@ -72,7 +72,7 @@ impl Partitions {
         }
         if let Some((_, error)) = failed.first() {
             let partitions = named(failed.iter().map(|(id, _)| id));
-            error!(%partitions, count = failed.len(), %error, "deleted partitions keep their directories; the next start removes them");
+            error!(%partitions, count = failed.len(), %error, "the directories of deleted partitions could not be removed; the next start removes them");
         }
         retired
     }
@@ -217,7 +217,7 @@ impl Partitions {
         self.note_not_reached();
         if let Some((_, error)) = failed.first() {
             let partitions = named(failed.iter().map(|(id, _)| id));
-            error!(%partitions, count = failed.len(), %error, "deleted partitions keep their directories; the next start removes them");
+            error!(%partitions, count = failed.len(), %error, "the directories of deleted partitions could not be removed; the next start removes them");
         }
         retired
     }

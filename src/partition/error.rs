@@ -16,7 +16,7 @@ pub enum Error {
     #[error(transparent)]
     Storage(#[from] storage::Error),
     /// The client has an older leader epoch.
-    #[error("the leader epoch is {current}, and the request says {got}")]
+    #[error("the request has leader epoch {got}, but the current leader epoch is {current}")]
     FencedLeaderEpoch {
         /// The client's epoch.
         got: LeaderEpoch,
@@ -24,7 +24,7 @@ pub enum Error {
         current: LeaderEpoch,
     },
     /// The client has a newer leader epoch.
-    #[error("the leader epoch is {current}, and the request says {got}")]
+    #[error("the request has leader epoch {got}, but the current leader epoch is {current}")]
     UnknownLeaderEpoch {
         /// The client's epoch.
         got: LeaderEpoch,
@@ -32,10 +32,10 @@ pub enum Error {
         current: LeaderEpoch,
     },
     /// Another broker leads the partition, or this one in a later epoch: it is unknown here whether a record that was not committed is still stored.
-    #[error("this broker does not lead {0} any more")]
+    #[error("this broker is no longer the leader of {0}")]
     NotLeader(TopicPartition),
     /// The disk under the log directory has failed.
-    #[error("the log directory of {0} is offline after a disk error; mend the disk and start the broker again")]
+    #[error("the log directory of {0} is offline after a disk error; repair the disk and restart the broker")]
     Offline(TopicPartition),
     /// This broker has no such partition.
     #[error("there is no partition {0} here")]

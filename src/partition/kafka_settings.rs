@@ -36,21 +36,11 @@ pub fn kafka_settings() -> &'static [KafkaSetting] {
     &ALL
 }
 
-/// Settings that Kafka can change while a broker runs, and that this broker reads at its start and cannot change.
-pub const FOLLOWED_SINCE_START: &[&str] = &[
-    "log.cleaner.backoff.ms",
-    "log.cleaner.dedupe.buffer.size",
-    "log.cleaner.io.max.bytes.per.second",
-    "max.connections",
-    "producer.id.expiration.ms",
-    "transaction.partition.verification.enable",
-];
-
 /// The rules of a broker setting that can change while this broker runs: the settings that are defaults for topics, and those that Kafka changes for
-/// a whole cluster and that have no effect here.
+/// a whole cluster.
 pub fn dynamic_setting(name: &str) -> Option<&'static Setting> {
     let of_kafka = || kafka_settings().iter().find(|known| known.setting.name == name && known.update == Update::ClusterWide);
-    setting_behind(name).or_else(|| of_kafka().filter(|_| !FOLLOWED_SINCE_START.contains(&name)).map(|known| &known.setting))
+    setting_behind(name).or_else(|| of_kafka().map(|known| &known.setting))
 }
 
 fn parsed(line: &'static str) -> Option<KafkaSetting> {
@@ -115,10 +105,11 @@ mod tests {
     }
 
     #[test]
-    fn what_the_broker_follows_since_its_start_cannot_change() {
+    fn settings_that_kafka_changes_for_a_cluster_are_dynamic() {
         assert!(dynamic_setting("log.cleaner.threads").is_some());
         assert!(dynamic_setting("log.retention.ms").is_some());
-        for name in ["max.connections", "num.partitions", "ssl.keystore.password", "no.such.setting"] {
+        assert!(dynamic_setting("max.connections").is_some());
+        for name in ["num.partitions", "ssl.keystore.password", "no.such.setting"] {
             assert!(dynamic_setting(name).is_none(), "{name}");
         }
     }

@@ -23,7 +23,7 @@ pub use crate::storage::{
 };
 pub use deletion::Retired;
 pub use error::Error;
-pub use kafka_settings::{FOLLOWED_SINCE_START, KafkaSetting, Update, dynamic_setting, kafka_settings};
+pub use kafka_settings::{KafkaSetting, Update, dynamic_setting, kafka_settings};
 pub use open_directory::Durability;
 pub use partitions::{DirectoryView, Keeping, NewReplica, Partitions, Recovered};
 pub use progress::{Subscription, Wake};

@@ -121,7 +121,7 @@ impl OpenDirectory {
     pub(super) fn fail(&self, error: &dyn Display) {
         if !self.offline.swap(true, Ordering::AcqRel) {
             let directory = self.log.path().display();
-            error!(%error, %directory, "the log directory is offline: nothing in it is read or written until the next start");
+            error!(%error, %directory, "the log directory is offline: its partitions are not served until the next start");
             // A committing thread then wakes the waiting requests.
             self.commits.end();
         }

@@ -71,14 +71,14 @@ impl Partitions {
         for batches in stored {
             match log.restore(&batches, &mut report, now_ms) {
                 Err(error @ storage::Error::Corrupt { .. }) => {
-                    error!(partition = %new.id, %error, "the log ends before what the commit journal holds of it");
+                    error!(partition = %new.id, %error, "the log ends before its records in the commit journal");
                     break;
                 }
                 restored => restored?,
             }
         }
         if report.missing_records > 0 {
-            error!(partition = %new.id, records = report.missing_records, "records are missing before those that the commit journal holds");
+            error!(partition = %new.id, records = report.missing_records, "records before those in the commit journal are missing");
         }
         if how != Recovery::New
             && let Some(offset) = directory.log_starts().get(&new.id)

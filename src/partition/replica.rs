@@ -234,7 +234,7 @@ impl Replica {
         let log = &mut state.log;
         let begins = is_transactional && !log.producers().has_open_transaction(producer);
         if begins && !verification.is_some_and(|verification| verification.holds_for(producer)) {
-            let what = "its coordinator does not know that it has a transaction in this partition";
+            let what = "its coordinator has not added this partition to the transaction";
             return Err(StorageError::TransactionState { producer, what }.into());
         }
         let storage::Appended { base_offset, max_timestamp, duplicate } =
@@ -362,7 +362,7 @@ impl Replica {
         let standing = self.standing.load(Ordering::Acquire);
         let (got, current) = (LeaderEpoch(got), LeaderEpoch((standing >> ROLE_BITS) as i32));
         match got.cmp(&current) {
-            std::cmp::Ordering::Less if got.0 >= 0 => Err(Error::FencedLeaderEpoch { got, current }),
+            std::cmp::Ordering::Less if got.0 != -1 => Err(Error::FencedLeaderEpoch { got, current }),
             std::cmp::Ordering::Greater => Err(Error::UnknownLeaderEpoch { got, current }),
             // A closed replica is not the leader either, and returns its error when it is used.
             _ if standing & ROLE_MASK == FOLLOWS => Err(Error::NotLeader(self.id.clone())),

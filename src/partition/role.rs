@@ -130,8 +130,8 @@ mod tests {
             ("alone, and not durable yet", leader(5, &[]), 10, 10, 10),
             ("a follower is behind", leader(5, &[(2, 30), (3, 40)]), 10, 50, 30),
             ("all followers are ahead of what is durable here", leader(5, &[(2, 60), (3, 70)]), 10, 50, 50),
-            ("a follower has not told yet", leader(5, &[(2, 0)]), 10, 50, 10),
-            ("a follower does not say so itself", follower, 10, 50, 10),
+            ("a follower has not fetched yet", leader(5, &[(2, 0)]), 10, 50, 10),
+            ("a follower does not report its end", follower, 10, 50, 10),
         ];
         for (what, role, now, own_end, expected) in cases {
             assert_eq!(high_watermark(role, now, own_end), expected, "{what}");

@@ -122,16 +122,16 @@ fn check_size(header: &BatchHeader, rules: &Rules) -> Result<(), Error> {
 
 fn check_header(header: &BatchHeader) -> Result<(), Error> {
     if header.records_count <= 0 || header.last_offset_delta.checked_add(1) != Some(header.records_count) {
-        return Err(Error::Contradiction("the number of records and the last offset do not fit"));
+        return Err(Error::Contradiction("the record count and the last offset delta do not match"));
     }
     if header.is_control() {
         return Err(Error::Contradiction("a producer may not write control records"));
     }
     if header.producer_id.0 >= 0 && header.producer_epoch.0 < -1 {
-        return Err(Error::Contradiction("a producer's epoch is below -1"));
+        return Err(Error::Contradiction("the producer epoch is below -1"));
     }
     if header.producer_id.0 >= 0 && header.base_sequence < 0 {
-        return Err(Error::Contradiction("a producer id needs a sequence"));
+        return Err(Error::Contradiction("a batch with a producer id requires a sequence number"));
     }
     Ok(())
 }

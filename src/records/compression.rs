@@ -158,11 +158,11 @@ fn snappy(block: &[u8], max: usize) -> Result<Vec<u8>, Error> {
         snappy_block(block, max, &mut bytes)?;
         return Ok(bytes);
     }
-    let mut rest = block.get(XERIAL_HEADER_BYTES..).ok_or(failed(Codec::Snappy, &"the header is cut off"))?;
+    let mut rest = block.get(XERIAL_HEADER_BYTES..).ok_or(failed(Codec::Snappy, &"the header is truncated"))?;
     while !rest.is_empty() {
-        let (length, after) = rest.split_first_chunk::<4>().ok_or(failed(Codec::Snappy, &"a block length is cut off"))?;
+        let (length, after) = rest.split_first_chunk::<4>().ok_or(failed(Codec::Snappy, &"a block length is truncated"))?;
         let length = u32::from_be_bytes(*length) as usize;
-        let (chunk, after) = after.split_at_checked(length).ok_or(failed(Codec::Snappy, &"a block is cut off"))?;
+        let (chunk, after) = after.split_at_checked(length).ok_or(failed(Codec::Snappy, &"a block is truncated"))?;
         snappy_block(chunk, max, &mut bytes)?;
         rest = after;
     }

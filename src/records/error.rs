@@ -13,7 +13,7 @@ pub enum Error {
     #[error("message format {0} is not supported, only 2")]
     Magic(i8),
     /// An impossible batch length.
-    #[error("a batch length of {0} is impossible")]
+    #[error("the batch length {0} is invalid")]
     Length(i32),
     /// The base offset of a produced batch must be 0.
     #[error("the base offset of a produced batch is {0}, not 0")]
@@ -27,7 +27,7 @@ pub enum Error {
         max: usize,
     },
     /// The checksum does not match the bytes.
-    #[error("the batch says CRC {stored:08x}, its bytes give {computed:08x}")]
+    #[error("the stored CRC is {stored:08x}, the computed CRC is {computed:08x}")]
     Crc {
         /// The checksum in the header.
         stored: u32,
@@ -35,7 +35,7 @@ pub enum Error {
         computed: u32,
     },
     /// The header contradicts itself or the records.
-    #[error("the batch contradicts itself: {0}")]
+    #[error("the batch is inconsistent: {0}")]
     Contradiction(&'static str),
     /// Bytes of records that do not parse.
     #[error("record {index} is malformed: {what}")]

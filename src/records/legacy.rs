@@ -109,7 +109,7 @@ impl<'a> Messages<'a> {
         let delta = offset.checked_sub(self.last).and_then(|delta| i32::try_from(delta).ok());
         let (key, value) = key_and_value(message, magic as i8)?;
         Ok(Record::plain(
-            delta.ok_or(Error::Contradiction("a message lies too far from the others"))?,
+            delta.ok_or(Error::Contradiction("the offset or the timestamp of a message is too far from the others"))?,
             timestamp.wrapping_sub(self.timestamp),
             key,
             value,

@@ -74,7 +74,7 @@ impl Marker {
             _ => return Ok(None),
         };
         let epoch = record.value.and_then(|value| value.get(2..6)?.try_into().ok()).map(i32::from_be_bytes);
-        let coordinator_epoch = epoch.ok_or(Error::Contradiction("a transaction's marker does not say who wrote it"))?;
+        let coordinator_epoch = epoch.ok_or(Error::Contradiction("a transaction marker does not have the coordinator epoch"))?;
         Ok(Some(Marker { producer_id: header.producer_id, producer_epoch: header.producer_epoch, result, coordinator_epoch }))
     }
 }

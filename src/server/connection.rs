@@ -231,7 +231,7 @@ impl Reader<'_> {
             let before = self.buffer.len();
             let room = if size <= RESERVED_AT_ONCE { size - before } else { (size - before).min(before.max(RESERVED_AT_ONCE)) };
             self.buffer.reserve(room);
-            self.read(STALLED_FRAME, "a frame came only in part").await?;
+            self.read(STALLED_FRAME, "a request was incomplete").await?;
             permit.merge(charge(&budget, self.buffer.len().min(size) - before).await?);
         }
         Ok((self.buffer.split_to(size).freeze(), permit))
@@ -275,7 +275,7 @@ async fn charge(budget: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphoreP
     match timeout(STALLED_FRAME, budget.clone().acquire_many_owned(bytes as u32)).await {
         Ok(Ok(permit)) => Ok(permit),
         Ok(Err(_)) => Err(End::Stopping),
-        Err(_) => Err(End::Stalled("queued.max.request.bytes are taken by others")),
+        Err(_) => Err(End::Stalled("queued.max.request.bytes is used up by other requests")),
     }
 }
 
@@ -300,7 +300,7 @@ async fn write_answers(half: &mut WriteHalf, due: &Due) -> End {
         }
         match half.write(&together, STALLED_ANSWER).await {
             Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::TimedOut => return End::Stalled("the peer does not read its answers"),
+            Err(error) if error.kind() == ErrorKind::TimedOut => return End::Stalled("the peer does not read its responses"),
             Err(error) => return End::Peer(error),
         }
         if let Some(refusal) = refused {

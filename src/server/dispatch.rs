@@ -88,10 +88,10 @@ pub fn served(key: ApiKey) -> Option<&'static Served> {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
     /// An API key that is not offered.
-    #[error("API {0} is not offered")]
+    #[error("API key {0} is not supported")]
     Api(i16),
     /// A version that is not offered.
-    #[error("{name} version {1} is not offered", name = .0.name())]
+    #[error("{name} version {1} is not supported", name = .0.name())]
     Version(ApiKey, i16),
     /// Bytes that are not a valid request.
     #[error("a {0} request is malformed: {1}")]
@@ -120,14 +120,14 @@ pub(super) struct Call<R> {
 impl<R> Call<R> {
     /// Records for `dlog doctor` what the request asks for before its client connects to the advertised address.
     pub(super) fn asks(&self, ask: Ask) {
-        self.caller.visit.asks(ask, &self.client_id, || self.caller.told());
+        self.caller.visit.asks(ask, &self.client_id, || self.caller.advertised_address());
     }
 }
 
 impl Call<MetadataRequest> {
     /// Records for `dlog doctor` whether none of the requested topics exists.
     pub(super) fn looks_for_topics(&self, misses: Misses) {
-        self.caller.visit.looks_for_topics(&self.client_id, misses == Misses::All, || self.caller.told());
+        self.caller.visit.looks_for_topics(&self.client_id, misses == Misses::All, || self.caller.advertised_address());
     }
 }
 

@@ -250,7 +250,7 @@ mod tests {
         let failed = Answered { error: true, ..QUIET };
         assert_eq!(sessions.answer(&last, &[moved, failed, QUIET]), [false, true, true]);
         let after = sessions.open(&request(77, 3, &[], &[]), 12, || 78).unwrap();
-        assert_eq!(sessions.answer(&after, &[moved, QUIET, QUIET]), [false, true, false], "after an error the partition is told again");
+        assert_eq!(sessions.answer(&after, &[moved, QUIET, QUIET]), [false, true, false], "after an error the partition is returned again");
     }
 
     #[test]

@@ -30,18 +30,19 @@ pub async fn serve(listener: Listener, endpoint: Endpoint, services: Arc<Service
     let endpoint = Arc::new(endpoint);
     let mut back_off = BACK_OFF.0;
     loop {
-        let budget = services.budgets.connections.clone();
-        // Cancelling loses a permit, or a connection on which nothing was read or written yet.
+        let connections_open = services.budgets.connections.clone();
+        // Cancelling loses a connection on which nothing was read or written yet.
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => return,
             accepted = async {
-                let permit = budget.acquire_owned().await.ok()?;
-                Some((permit, listener.accept().await))
+                let accepted = listener.accept().await?;
+                // Like Kafka's acceptor: a connection above the limit is accepted and waits until another one closes.
+                Ok::<_, std::io::Error>((connections_open.acquire(|| services.connections_max()).await, accepted))
             } => accepted,
         };
         match accepted {
-            Some((permit, Ok(accepted))) => {
+            Ok((permit, accepted)) => {
                 back_off = BACK_OFF.0;
                 let visit = Arc::new(Visit::new(services.visits.clone(), accepted.peer.ip().to_canonical()));
                 let (local, peer) = (accepted.local, accepted.peer);
@@ -57,12 +58,11 @@ pub async fn serve(listener: Listener, endpoint: Endpoint, services: Arc<Service
                 };
                 tasks.spawn_in(&services.env.workers.next(), "a connection", serving);
             }
-            Some((_, Err(error))) => {
+            Err(error) => {
                 warn!(listener = %endpoint.name, %error, "a connection could not be accepted; is the limit of open files reached?");
                 stop.run_until_cancelled(tokio::time::sleep(back_off)).await;
                 back_off = (back_off * 2).min(BACK_OFF.1);
             }
-            None => return,
         }
     }
 }

@@ -19,4 +19,4 @@ pub use limits::ServerLimits;
 pub use listener::{serve, serve_stream};
 pub use metrics::ServerMetrics;
 pub use services::{Advertised, BeforeDeletion, BrokerSetting, Endpoint, Rooms, ServerSettings, Services, SettingSource};
-pub use visits::{Loss, Lost, Seen, Sent, Stranger, Told, Visits};
+pub use visits::{AdvertisedAddress, Loss, Lost, Seen, Sent, Stranger, Visits};

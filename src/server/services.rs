@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use super::fetch_sessions::FetchSessions;
 use super::limits::{Budgets, ServerLimits};
 use super::metrics::ServerMetrics;
-use super::visits::{Told, Visit, Visits};
+use super::visits::{AdvertisedAddress, Visit, Visits};
 use crate::cluster::{ClusterHandle, ProducerIds, QuorumView};
 use crate::coordinator::{GroupCoordinator, TransactionCoordinator};
 use crate::env::Env;
@@ -138,6 +138,12 @@ pub struct Services {
 }
 
 impl Services {
+    /// `max.connections`, which can change while the broker runs.
+    pub(super) fn connections_max(&self) -> usize {
+        let changed = self.cluster.image().broker_setting(self.node_id, "max.connections").and_then(|text| text.trim().parse().ok());
+        changed.unwrap_or(self.settings.limits.connections_max)
+    }
+
     /// Creates the services.
     pub fn new(
         env: Env,
@@ -197,8 +203,8 @@ impl Caller {
     }
 
     /// The advertised address, as text for people.
-    pub(super) fn told(&self) -> Told {
+    pub(super) fn advertised_address(&self) -> AdvertisedAddress {
         let (host, port) = self.advertised();
-        Told { listener: self.endpoint.name.clone(), address: format!("{host}:{port}") }
+        AdvertisedAddress { listener: self.endpoint.name.clone(), address: format!("{host}:{port}") }
     }
 }

@@ -93,7 +93,7 @@ struct Recent {
 
 #[derive(Debug)]
 struct Seeker {
-    told: Told,
+    advertised: AdvertisedAddress,
     /// How often it asked for a group's coordinator.
     seen: Seen,
     /// Whether none of the topics in its last request exists, or it requests topics that match a pattern: librdkafka then does not join its group.
@@ -104,7 +104,7 @@ struct Seeker {
 /// What a client did since it bootstrapped. The entry is removed when the client arrives.
 #[derive(Debug)]
 struct Client {
-    told: Told,
+    advertised: AdvertisedAddress,
     seen: Seen,
     /// The connection that began the current attempt, and the number of successive visits; a pause without a connection ends an attempt.
     first_connection: u64,
@@ -179,7 +179,7 @@ pub struct Seen {
 
 /// The address that was advertised to a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct AdvertisedAddress {
     /// The listener that it asked.
     pub listener: String,
     /// `host:port`.
@@ -205,7 +205,7 @@ pub struct Lost {
     /// Its client id.
     pub client_id: String,
     /// The address that was advertised to it.
-    pub told: Told,
+    pub advertised: AdvertisedAddress,
     /// The connections in which it asked.
     pub seen: Seen,
 }
@@ -213,29 +213,29 @@ pub struct Lost {
 impl Lost {
     /// The problem in one sentence.
     pub fn text(&self) -> String {
-        let Lost { ip, client_id, told: Told { listener, address }, .. } = self;
+        let Lost { ip, client_id, advertised: AdvertisedAddress { listener, address }, .. } = self;
         match self.loss {
             Loss::NeverCame => format!(
-                "client {client_id:?} at {ip} asked listener {listener} where the broker is, was told {address}, and never connected to it: \
-                 {address} does not lead to this broker from where the client runs"
+                "client {client_id:?} at {ip} requested metadata from listener {listener}, received the address {address}, and never connected to it: \
+                 {address} does not reach this broker from where the client runs"
             ),
             Loss::GroupProtocol => format!(
-                "client {client_id:?} at {ip} found the coordinator of its group and sends no request of the classic group protocol: it is set to \
-                 group.protocol=consumer or is a share consumer, which this broker does not serve"
+                "client {client_id:?} at {ip} found the coordinator of its group and sent no request of the classic group protocol: it uses \
+                 group.protocol=consumer or is a share consumer, which this broker does not support"
             ),
         }
     }
 
     /// The recommended change.
     pub fn remedy(&self) -> String {
-        let listener = &self.told.listener;
+        let listener = &self.advertised.listener;
         match self.loss {
             Loss::NeverCame => format!(
                 "set advertised.listeners={listener}://HOST:PORT (KAFKA_ADVERTISED_LISTENERS) to the address at which this client reaches the broker, \
-                 most often its bootstrap server: for a port published as 29092:9092 that is localhost:29092. Clients in other networks, as inside and \
-                 outside of Docker, need a listener each. An aiokafka producer that has sent nothing yet looks the same"
+                 usually its bootstrap server: for a port published as 29092:9092 that is localhost:29092. Clients in different networks, such as inside \
+                 and outside of Docker, need one listener per network. An aiokafka producer that has not sent anything yet looks the same"
             ),
-            Loss::GroupProtocol => "set group.protocol=classic in the client, and use a consumer in place of a share consumer".to_string(),
+            Loss::GroupProtocol => "set group.protocol=classic in the client, and use a consumer instead of a share consumer".to_string(),
         }
     }
 }
@@ -294,14 +294,14 @@ impl Sent {
 impl fmt::Display for Sent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Sent::Tls => write!(f, "a TLS handshake, and the listener is without TLS"),
-            Sent::Sasl => write!(f, "a SASL handshake, and the listener is without authentication"),
-            Sent::Http => write!(f, "HTTP, and this is a Kafka listener"),
-            Sent::Length(length) => write!(f, "a frame of {length} bytes, which is not allowed"),
-            Sent::Api(key) => write!(f, "a request of API {key}, which is not offered"),
+            Sent::Tls => write!(f, "a TLS handshake, but the listener does not use TLS"),
+            Sent::Sasl => write!(f, "a SASL handshake, but the listener does not support authentication"),
+            Sent::Http => write!(f, "an HTTP request, but this is a Kafka listener"),
+            Sent::Length(length) => write!(f, "a request with the invalid size {length}"),
+            Sent::Api(key) => write!(f, "a request with API key {key}, which is not supported"),
             Sent::Version(key, version) => {
-                let range = served(*key).map_or_else(String::new, |s| format!("; {} to {} are", s.min, s.max));
-                write!(f, "{} version {version}, which is not offered{range}", key.name())
+                let range = served(*key).map_or_else(String::new, |s| format!("; versions {} to {} are", s.min, s.max));
+                write!(f, "{} version {version}, which is not supported{range}", key.name())
             }
         }
     }
@@ -341,18 +341,18 @@ impl Visits {
         self.recent().old_clients_until = Some(now + OLD_CLIENTS);
     }
 
-    /// Logs each new finding once, until told to stop.
+    /// Logs each new finding once, until it is stopped.
     pub async fn watch(self: Arc<Visits>, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            for lost in self.unsaid(Instant::now()) {
+            for lost in self.not_yet_logged(Instant::now()) {
                 warn!("{}; {}", lost.text(), lost.remedy());
             }
         }
     }
 
     /// Findings that were not returned before.
-    fn unsaid(&self, now: Instant) -> Vec<Lost> {
+    fn not_yet_logged(&self, now: Instant) -> Vec<Lost> {
         let mut recent = self.recent();
         recent.judge(now);
         recent.findings(now).filter_map(|(lost, is_said)| (!std::mem::replace(is_said, true)).then_some(lost)).collect()
@@ -393,11 +393,11 @@ fn make_room<K: Ord + Clone, V>(map: &mut BTreeMap<K, V>, key: &K, max: usize, l
 
 impl Recent {
     /// The entry of a client that asks; a new attempt begins if the last one has ended.
-    fn asking(&mut self, key: &(IpAddr, String), connection: u64, told: &Told, now: Instant) -> &mut Client {
+    fn asking(&mut self, key: &(IpAddr, String), connection: u64, advertised: &AdvertisedAddress, now: Instant) -> &mut Client {
         make_room(&mut self.clients, key, CLIENTS_MAX, |client| client.seen.last);
         let is_new = !self.arrived.contains_key(key) && self.old_clients_until.is_none_or(|until| now >= until);
         let client = self.clients.entry(key.clone()).or_insert_with(|| Client {
-            told: told.clone(),
+            advertised: advertised.clone(),
             seen: Seen::none(now),
             first_connection: connection,
             visits: 0,
@@ -433,9 +433,9 @@ impl Recent {
         self.arrived.insert(key.clone(), now);
     }
 
-    fn seeker(&mut self, key: &(IpAddr, String), told: &Told, now: Instant) -> &mut Seeker {
+    fn seeker(&mut self, key: &(IpAddr, String), advertised: &AdvertisedAddress, now: Instant) -> &mut Seeker {
         make_room(&mut self.seekers, key, CLIENTS_MAX, |seeker| seeker.seen.last);
-        let new = || Seeker { told: told.clone(), seen: Seen::none(now), misses_topics: false, is_said: false };
+        let new = || Seeker { advertised: advertised.clone(), seen: Seen::none(now), misses_topics: false, is_said: false };
         self.seekers.entry(key.clone()).or_insert_with(new)
     }
 
@@ -455,17 +455,19 @@ impl Recent {
         // A client that did not arrive could not send group requests.
         let has_arrived = |key: &&(IpAddr, String)| clients.get(*key).is_none_or(|client| client.has_second && !client.is_lost);
         let has_arrived: Vec<_> = seekers.keys().filter(has_arrived).cloned().collect();
-        let lost = |loss, (ip, client_id): &(IpAddr, String), told: &Told, seen: Seen| Lost {
+        let lost = |loss, (ip, client_id): &(IpAddr, String), advertised: &AdvertisedAddress, seen: Seen| Lost {
             loss,
             ip: *ip,
             client_id: client_id.clone(),
-            told: told.clone(),
+            advertised: advertised.clone(),
             seen,
         };
         let never_came = clients.iter_mut().filter(|(_, client)| client.is_lost);
-        let never_came = never_came.map(move |(key, client)| (lost(Loss::NeverCame, key, &client.told, client.seen), &mut client.is_said));
+        let never_came =
+            never_came.map(move |(key, client)| (lost(Loss::NeverCame, key, &client.advertised, client.seen), &mut client.is_said));
         let no_group = seekers.iter_mut().filter(move |(key, seeker)| has_arrived.contains(key) && seeker.is_in_vain(now));
-        let no_group = no_group.map(move |(key, seeker)| (lost(Loss::GroupProtocol, key, &seeker.told, seeker.seen), &mut seeker.is_said));
+        let no_group =
+            no_group.map(move |(key, seeker)| (lost(Loss::GroupProtocol, key, &seeker.advertised, seeker.seen), &mut seeker.is_said));
         never_came.chain(no_group)
     }
 }
@@ -551,17 +553,17 @@ impl Visit {
         }
     }
 
-    /// Records what a request of [`ASKING`] asks for; `told` returns the address that is advertised to its client.
-    pub(super) fn asks(&self, ask: Ask, client_id: &str, told: impl FnOnce() -> Told) {
+    /// Records what a request of [`ASKING`] asks for; `advertised` returns the address that is advertised to its client.
+    pub(super) fn asks(&self, ask: Ask, client_id: &str, advertised: impl FnOnce() -> AdvertisedAddress) {
         let stage = self.stage.load(Ordering::Relaxed);
         if client_id.starts_with(OWN_TOOLS) || stage == WORKS && ask != Ask::GroupCoordinator {
             return;
         }
-        let (now, told, key) = (Instant::now(), told(), self.key(client_id));
+        let (now, advertised, key) = (Instant::now(), advertised(), self.key(client_id));
         let mut recent = self.visits.recent();
         if ask == Ask::GroupCoordinator {
             self.visits.has_seekers.store(true, Ordering::Relaxed);
-            recent.seeker(&key, &told, now).seen.again(now);
+            recent.seeker(&key, &advertised, now).seen.again(now);
         }
         let clears = self.visits.clears.load(Ordering::Relaxed);
         let is_first = stage < ASKS || self.clears.load(Ordering::Relaxed) != clears;
@@ -569,7 +571,7 @@ impl Visit {
         if stage == WORKS || !is_first && !recent.clients.contains_key(&key) {
             return;
         }
-        let client = recent.asking(&key, self.number, &told, now);
+        let client = recent.asking(&key, self.number, &advertised, now);
         client.opened(self.number, &self.stage, now);
         if is_first {
             self.stage.store(ASKS, Ordering::Relaxed);
@@ -593,11 +595,11 @@ impl Visit {
     }
 
     /// Records whether none of the topics that a client requested exists.
-    pub(super) fn looks_for_topics(&self, client_id: &str, misses: bool, told: impl FnOnce() -> Told) {
+    pub(super) fn looks_for_topics(&self, client_id: &str, misses: bool, advertised: impl FnOnce() -> AdvertisedAddress) {
         let (key, mut recent) = (self.key(client_id), self.visits.recent());
         // A working producer does not look for a group.
         if self.stage.load(Ordering::Relaxed) != WORKS || recent.seekers.contains_key(&key) {
-            recent.seeker(&key, &told(), Instant::now()).misses_topics = misses;
+            recent.seeker(&key, &advertised(), Instant::now()).misses_topics = misses;
         }
     }
 
@@ -677,15 +679,15 @@ mod tests {
 
     const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-    fn told() -> Told {
-        Told { listener: "PLAINTEXT".into(), address: "nowhere:9092".into() }
+    fn advertised() -> AdvertisedAddress {
+        AdvertisedAddress { listener: "PLAINTEXT".into(), address: "nowhere:9092".into() }
     }
 
     /// A new connection that asks for `all`.
     fn asks(visits: &Arc<Visits>, client_id: &str, all: &[Ask]) -> Visit {
         let visit = Visit::new(visits.clone(), IP);
         visit.request(ApiKey::ApiVersions, Some(client_id));
-        all.iter().for_each(|ask| visit.asks(*ask, client_id, told));
+        all.iter().for_each(|ask| visit.asks(*ask, client_id, advertised));
         visit
     }
 
@@ -715,7 +717,7 @@ mod tests {
             pass(900).await;
             drop(connection);
             pass(1000).await;
-            java.asks(Ask::Topics, "java", told);
+            java.asks(Ask::Topics, "java", advertised);
         }
         drop(kcat);
         let all = ["aiokafka", "java", "kcat", "kcat -C", "rdkafka"];
@@ -752,7 +754,7 @@ mod tests {
         // A consumer of librdkafka without a topic: bootstrap, leader and coordinator.
         drop(asks(&visits, "rdkafka", &[Ask::Brokers, Ask::GroupCoordinator]));
         let leader = asks(&visits, "rdkafka", &[Ask::TopicsToRead]);
-        leader.looks_for_topics("rdkafka", true, told);
+        leader.looks_for_topics("rdkafka", true, advertised);
         let _coordinator = asks(&visits, "rdkafka", &[Ask::Brokers, Ask::GroupCoordinator]);
         // Tools that list every second, each time with a new connection.
         for _ in 0..10 {
@@ -770,10 +772,10 @@ mod tests {
         }
         // A client that arrived continues to ask over its connections.
         for _ in 0..10 {
-            second.asks(Ask::Topics, "idle java", told);
+            second.asks(Ask::Topics, "idle java", advertised);
             pass(1000).await;
         }
-        first.asks(Ask::Topics, "idle java", told);
+        first.asks(Ask::Topics, "idle java", advertised);
         pass(5000).await;
         assert_eq!(found(&visits), []);
         let remembered = visits.recent().clients.len();
@@ -795,7 +797,7 @@ mod tests {
         assert_eq!(found(&visits), never_came(&["java", "rdkafka"]));
         visits.clear();
         assert_eq!(found(&visits), []);
-        java.asks(Ask::Topics, "java", told);
+        java.asks(Ask::Topics, "java", advertised);
         pass(5000).await;
         assert_eq!(found(&visits), never_came(&["java"]), "it goes on to try");
     }
@@ -806,14 +808,14 @@ mod tests {
         for (name, next) in [("classic", Some(ApiKey::JoinGroup)), ("assigns", Some(ApiKey::OffsetFetch)), ("consumer", None)] {
             let _bootstrap = asks(&visits, name, &[Ask::Topics, Ask::GroupCoordinator]);
             let coordinator = asks(&visits, name, &[]);
-            coordinator.looks_for_topics(name, false, told);
+            coordinator.looks_for_topics(name, false, advertised);
             if let Some(next) = next {
                 coordinator.request(next, Some(name));
             }
         }
         // librdkafka, while no topic exists.
         let bootstrap = asks(&visits, "no topic", &[Ask::Topics, Ask::GroupCoordinator]);
-        bootstrap.looks_for_topics("no topic", true, told);
+        bootstrap.looks_for_topics("no topic", true, advertised);
         let _coordinator = asks(&visits, "no topic", &[]);
         let _lost = asks(&visits, "lost", &[Ask::Topics, Ask::GroupCoordinator]);
         pass(5000).await;
@@ -829,8 +831,8 @@ mod tests {
         let visits = Arc::<Visits>::default();
         let first = asks(&visits, "kcat", &[Ask::Brokers, Ask::GroupCoordinator]);
         let second = asks(&visits, "kcat", &[Ask::Brokers]);
-        first.asks(Ask::TopicsToRead, "kcat", told);
-        first.looks_for_topics("kcat", true, told);
+        first.asks(Ask::TopicsToRead, "kcat", advertised);
+        first.looks_for_topics("kcat", true, advertised);
         drop((second, first));
         pass(6000).await;
         assert_eq!(found(&visits), []);
@@ -844,11 +846,11 @@ mod tests {
         let waits = asks(&visits, "waits", &[Ask::Topics]);
         for _ in 0..6 {
             pass(1000).await;
-            waits.asks(Ask::Topics, "waits", told);
+            waits.asks(Ask::Topics, "waits", advertised);
         }
         assert_eq!(found(&visits), never_came(&["waits"]));
         pass(300_000).await;
-        idle.asks(Ask::Topics, "idle", told);
+        idle.asks(Ask::Topics, "idle", advertised);
         assert_eq!(found(&visits), never_came(&["waits"]));
         pass(300_000).await;
         let works = asks(&visits, "worked", &[Ask::Topics]);
@@ -864,11 +866,11 @@ mod tests {
     async fn a_finding_is_said_once() {
         let visits = Arc::<Visits>::default();
         let _java = asks(&visits, "java", &[Ask::Topics]);
-        assert_eq!(visits.unsaid(Instant::now()), []);
+        assert_eq!(visits.not_yet_logged(Instant::now()), []);
         pass(5000).await;
-        assert_eq!(visits.unsaid(Instant::now()).len(), 1);
+        assert_eq!(visits.not_yet_logged(Instant::now()).len(), 1);
         pass(5000).await;
-        assert_eq!(visits.unsaid(Instant::now()), []);
+        assert_eq!(visits.not_yet_logged(Instant::now()), []);
     }
 
     #[tokio::test(start_paused = true)]

@@ -458,7 +458,7 @@ fn read_meta(disk: &dyn Disk, directory: &Path, path: &Path, node: NodeId) -> Re
     let value = |key: &str| text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('=').map(|v| v.trim().to_string()));
     let damaged = |what: &str| Error::Metadata { path: path.to_path_buf(), what: what.to_string() };
     let cluster_id = value("cluster.id").filter(|id| !id.is_empty()).ok_or_else(|| damaged("cluster.id is missing"))?;
-    let stored: i32 = value("node.id").and_then(|v| v.parse().ok()).ok_or_else(|| damaged("node.id is missing or no number"))?;
+    let stored: i32 = value("node.id").and_then(|v| v.parse().ok()).ok_or_else(|| damaged("node.id is missing or not a number"))?;
     if stored != node.0 {
         let (what, key) = ("node", "node.id");
         return Err(Error::Mismatch { path: directory.to_path_buf(), what, key, stored: stored.to_string(), configured: node.to_string() });

@@ -61,7 +61,7 @@ fn entries<E: Entry>(bytes: &[u8], out: &mut dyn Write, line: impl Fn(E) -> Stri
 
 fn snapshot(bytes: &[u8], out: &mut dyn Write) -> io::Result<bool> {
     let Some(state) = ProducerState::from_snapshot(bytes) else {
-        writeln!(out, "the snapshot is damaged, or of a version that is not known")?;
+        writeln!(out, "the snapshot is damaged or has an unknown version")?;
         return Ok(false);
     };
     for producer in state.active() {

@@ -32,7 +32,7 @@ pub enum Error {
         source: records::Error,
     },
     /// A batch that is too large for a segment.
-    #[error("a batch of {size} bytes does not fit into segments of {segment_bytes}")]
+    #[error("a batch of {size} bytes is larger than segment.bytes, {segment_bytes}")]
     LargerThanSegment {
         /// Size of the batch.
         size: usize,
@@ -40,7 +40,7 @@ pub enum Error {
         segment_bytes: u64,
     },
     /// An offset outside the log.
-    #[error("offset {offset} lies outside the log, which holds {log_start} to {log_end}")]
+    #[error("offset {offset} is out of range; the log contains offsets {log_start} to {log_end}")]
     OffsetOutOfRange {
         /// The requested offset.
         offset: Offset,
@@ -60,7 +60,7 @@ pub enum Error {
         expected: i32,
     },
     /// A newer instance of the producer is known.
-    #[error("producer {producer} has epoch {current}, and sent {got}")]
+    #[error("producer {producer} sent epoch {got}, but its current epoch is {current}")]
     ProducerFenced {
         /// The producer.
         producer: ProducerId,
@@ -78,7 +78,7 @@ pub enum Error {
         what: &'static str,
     },
     /// A marker from a newer coordinator was stored before.
-    #[error("the coordinator of producer {producer} has epoch {current}, and one with epoch {got} sent a marker")]
+    #[error("a marker of producer {producer} has coordinator epoch {got}, but the current coordinator epoch is {current}")]
     CoordinatorFenced {
         /// The producer of the transaction.
         producer: ProducerId,
@@ -88,7 +88,7 @@ pub enum Error {
         current: i32,
     },
     /// An earlier fsync has failed.
-    #[error("{} is offline after a disk error; mend the disk and start the broker again", .0.display())]
+    #[error("{} is offline after a disk error; repair the disk and restart the broker", .0.display())]
     Offline(PathBuf),
     /// Background work was interrupted; nothing is left incomplete.
     #[error("the broker is stopping")]
@@ -100,7 +100,7 @@ pub enum Error {
     #[error("{} is in use by another broker; stop that one, or choose another directory with --data", .0.display())]
     Locked(PathBuf),
     /// The directory does not belong to a broker.
-    #[error("{} holds files that are not a broker's ({found}); choose an empty directory with --data", path.display())]
+    #[error("{} contains files that do not belong to a broker ({found}); choose an empty directory with --data", path.display())]
     Foreign {
         /// The directory.
         path: PathBuf,
@@ -116,7 +116,7 @@ pub enum Error {
         what: String,
     },
     /// The directory belongs to another cluster or node.
-    #[error("{} belongs to {what} {stored}, but the configuration says {configured}; set {key}={stored}, choose another directory with --data, or throw away what is in this one with --reset", path.display())]
+    #[error("{} belongs to {what} {stored}, but the configuration says {configured}; set {key}={stored}, choose another directory with --data, or delete the contents of this one with --reset", path.display())]
     Mismatch {
         /// The directory.
         path: PathBuf,

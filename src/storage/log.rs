@@ -289,7 +289,7 @@ impl Log {
             return Ok(deleted);
         }
         let (name, durable) = (self.directory.display(), self.recovery_point());
-        assert!(durable >= offset, "{name} is cut at {offset}, and only what lies below {durable} is durable");
+        assert!(durable >= offset, "{name} is cut at {offset}, and only records below {durable} are durable");
         assert!(!self.is_committing(), "{name} is cut at {offset} while a commit reads it");
         (self.cuts, self.is_clean) = (self.cuts + 1, false);
         while self.segments.last().is_some_and(|last| last.base > offset) {
@@ -607,7 +607,7 @@ impl Log {
         Ok(())
     }
 
-    /// The offset of the next record.
+    /// The log end offset.
     pub fn log_end(&self) -> Offset {
         self.active().next_offset()
     }

@@ -145,7 +145,7 @@ impl ProducerState {
             return Err(Error::OutOfOrderSequence { producer: id, got: first, expected });
         }
         if known.transaction_start.is_some() && !header.is_transactional() {
-            return Err(Error::TransactionState { producer: id, what: "it has an open transaction, and this batch is not part of it" });
+            return Err(Error::TransactionState { producer: id, what: "it has an open transaction, but this batch is not transactional" });
         }
         Ok(Verdict::Append)
     }

@@ -15,7 +15,7 @@ use crate::model::{LeaderEpoch, Offset, ProducerId};
 use crate::records::{self, BatchHeader, TimestampType};
 
 /// The error for a list of aborted transactions that contradicts the log.
-const ABORTED_LIES: records::Error = records::Error::Contradiction("the list of aborted transactions does not fit to the log");
+const ABORTED_LIES: records::Error = records::Error::Contradiction("the transaction index does not match the log");
 
 /// A record found by timestamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use crate::model::Offset;
 use crate::records::{self, BatchHeader};
 
 /// The error for a batch whose offset is not possible at its position.
-pub(super) const OFFSET_LIES: records::Error = records::Error::Contradiction("its offset does not follow on the one before it");
+pub(super) const OFFSET_LIES: records::Error = records::Error::Contradiction("its offset does not follow the previous one");
 
 /// The file of the segment that begins at `base`.
 pub(super) fn file_name(base: Offset, suffix: &str) -> String {

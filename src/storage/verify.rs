@@ -54,7 +54,7 @@ pub struct Verified {
 /// Checks a whole directory. `progress` is called repeatedly with the number of checked bytes and of all bytes.
 pub fn verify(disk: &dyn Disk, directory: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Verified, Error> {
     if !disk.exists(&directory.join(META)) {
-        let what = "this is no data directory: there is no such file".into();
+        let what = "this is not a data directory: the file does not exist".into();
         return Err(Error::Metadata { path: directory.join(META), what });
     }
     let lock_path = directory.join(LOCK);
@@ -128,7 +128,7 @@ impl Work<'_> {
             if *base < next_offset {
                 self.damage(
                     &directory.join(file_name(*base, "log")),
-                    format!("it begins before offset {next_offset}, where the one before ends"),
+                    format!("it begins before offset {next_offset}, where the previous segment ends"),
                 );
             }
             next_offset = self.segment(directory, *base, at + 1 == bases.len(), &mut seen)?;
@@ -204,15 +204,18 @@ impl Work<'_> {
         let is_room = position_after == 0;
         if let Some(entry) = wrong_position.filter(|_| !is_room) {
             let index = directory.join(file_name(base, "index"));
-            self.unless_crashed(&index, &format!("the entry for position {} points to no batch of that offset", entry.position));
+            self.unless_crashed(&index, &format!("the entry for position {} does not point to a batch with its offset", entry.position));
         }
         if let Some(entry) = wrong_time.filter(|_| !is_room) {
             let index = directory.join(file_name(base, "timeindex"));
-            self.unless_crashed(&index, &format!("the entry for {} ms is of no batch with that timestamp", entry.timestamp_ms));
+            self.unless_crashed(
+                &index,
+                &format!("the entry for timestamp {} does not belong to a batch with that timestamp", entry.timestamp_ms),
+            );
         }
         // The list of the last segment is written only by a clean stop.
         if (!is_last || self.is_clean) && !seen.agrees(&expected, &aborted) {
-            self.unless_crashed(&aborted_path, "the list of aborted transactions does not fit to the log");
+            self.unless_crashed(&aborted_path, "the transaction index does not match the log");
         }
         Ok(next_offset)
     }
@@ -227,7 +230,8 @@ impl Work<'_> {
         })
         .map_err(Error::io("read", path))?;
         if bytes > 0 {
-            let what = format!("{bytes} bytes of {} partitions were committed; what these lack of it is put back", logs.len());
+            let what =
+                format!("{bytes} bytes of {} partition(s) were committed; missing bytes are restored from the commit journal", logs.len());
             self.verified.findings.push(Finding { path: path.to_path_buf(), what, severity: Severity::Mended });
         }
         Ok(())
@@ -242,7 +246,7 @@ impl Work<'_> {
         let entries: Vec<E> = bytes.chunks_exact(E::SIZE).map(E::read).collect();
         let ascends = entries.windows(2).all(|pair| pair[0].key() < pair[1].key() || bytes.ends_with(&[0; 12]));
         if bytes.len() % E::SIZE != 0 || !ascends || !bytes.chunks_exact(E::SIZE).all(E::is_known) {
-            self.unless_crashed(path, "the index is cut off, or its entries do not ascend");
+            self.unless_crashed(path, "the index is truncated, or its entries are not in ascending order");
             return Ok(Vec::new());
         }
         Ok(entries)
@@ -250,7 +254,7 @@ impl Work<'_> {
 
     fn checkpoint(&mut self, path: &Path) -> Result<(), Error> {
         if !checkpoint::is_sound(&self.read(path)?) {
-            self.unless_crashed(path, "the checkpoint is not what its first lines say");
+            self.unless_crashed(path, "the checkpoint does not match its header");
         }
         Ok(())
     }

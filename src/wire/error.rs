@@ -6,13 +6,13 @@ use super::Cursor;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A field extends beyond the end of the frame.
-    #[error("the frame ends {missing} bytes too early")]
+    #[error("the frame is {missing} bytes too short")]
     Truncated {
         /// Bytes that the field still requires, as far as is known.
         missing: usize,
     },
     /// A length below -1, or -1 in a field that is not nullable.
-    #[error("a length of {0} is not allowed here")]
+    #[error("the length {0} is invalid here")]
     Length(i64),
     /// A string beyond Kafka's limit of 32,767 bytes.
     #[error("a string of {0} bytes is longer than 32767")]
@@ -30,7 +30,7 @@ pub enum Error {
     #[error("tag {0} is out of order")]
     TagOrder(u32),
     /// Bytes remain after the last field.
-    #[error("{0} bytes are left over")]
+    #[error("{0} bytes are left after the last field")]
     LeftOver(usize),
     /// A nom combinator failed.
     #[error("the bytes do not match ({0:?})")]

@@ -82,6 +82,15 @@ fn input_closed() -> Arc<AtomicBool> {
 struct Acks {
     failed: Mutex<Option<String>>,
     with_offset: bool,
+    on_error: OnError,
+}
+
+/// What happens with a record that was not acknowledged.
+#[derive(Clone, Copy, PartialEq)]
+enum OnError {
+    Fail,
+    /// Its number is printed with librdkafka's code.
+    Print,
 }
 
 impl ClientContext for Acks {}
@@ -93,6 +102,10 @@ impl ProducerContext for Acks {
         match result {
             Ok(message) if self.with_offset => say(&["ack", &word, &message.offset().to_string()]),
             Ok(_) => say(&["ack", &word]),
+            Err((error, _)) if self.on_error == OnError::Print => {
+                let code = error.rdkafka_error_code().map_or(0, |code| code as i32);
+                say(&["error", &word, &code.to_string()]);
+            }
             Err((error, _)) => *self.failed.lock().expect("no panic") = Some(error.to_string()),
         }
     }
@@ -135,7 +148,8 @@ fn main() -> Done<()> {
     match operation.as_str() {
         "metadata" => metadata(&o),
         "create" => create(&o),
-        "produce" => produce(&o),
+        "produce" => produce(&o, OnError::Fail),
+        "reports" => produce(&o, OnError::Print),
         "consume" => consume(&o),
         "group" => group(&o),
         "stream" => stream(&o),
@@ -163,11 +177,14 @@ fn create(o: &Options) -> Done<()> {
     Ok(())
 }
 
-fn produce(o: &Options) -> Done<()> {
+fn produce(o: &Options, on_error: OnError) -> Done<()> {
     let mut config = o.client();
-    config.set("compression.type", o.text("codec")).set("enable.idempotence", "true").set("linger.ms", "50");
+    match on_error {
+        OnError::Fail => config.set("compression.type", o.text("codec")).set("enable.idempotence", "true").set("linger.ms", "50"),
+        OnError::Print => config.set("linger.ms", "500"),
+    };
     config.set("message.max.bytes", o.number("max_bytes", 1_000_000).to_string());
-    let acks = Acks { failed: Mutex::new(None), with_offset: true };
+    let acks = Acks { failed: Mutex::new(None), with_offset: true, on_error };
     let producer: ThreadedProducer<Acks> = config.create_with_context(acks)?;
     for (number, line) in BufReader::new(std::fs::File::open(o.text("file"))?).lines().enumerate() {
         let line = line?;
@@ -231,7 +248,7 @@ fn stream(o: &Options) -> Done<()> {
     let mut config = o.client();
     config.set("enable.idempotence", "true").set("message.timeout.ms", "120000").set("linger.ms", "5");
     config.set("retry.backoff.ms", "50").set("reconnect.backoff.max.ms", "200");
-    let producer: ThreadedProducer<Acks> = config.create_with_context(Acks { failed: Mutex::new(None), with_offset: false })?;
+    let producer: ThreadedProducer<Acks> = config.create_with_context(Acks { failed: Mutex::new(None), with_offset: false, on_error: OnError::Fail })?;
     let (rate, partitions, begin) = (o.number("rate", i64::from(u32::MAX)) as f64, o.number("partitions", 1), Instant::now());
     let mut number = 0_i64;
     while !closed.load(Ordering::Relaxed) {

@@ -112,7 +112,7 @@ fn parse(line: String, separator: Option<&str>, number: usize) -> Result<Line, S
 /// The numbers of a topic's partitions; a topic that is missing is created where the broker does that.
 async fn partitions_of(server: &mut Server, topic: &str) -> Result<Vec<i32>, String> {
     let found = server.metadata(Some(&[topic]), true).await?;
-    let Some(found) = found.topics.first() else { return Err("the answer names no topic".into()) };
+    let Some(found) = found.topics.first() else { return Err("the response does not contain a topic".into()) };
     refused(found.error_code, None).map_err(|what| format!("{topic}: {what}"))?;
     let mut partitions: Vec<i32> = found.partitions.iter().map(|partition| partition.partition_index).collect();
     partitions.sort_unstable();
@@ -202,7 +202,7 @@ struct Format {
     separator: String,
 }
 
-/// Prints records until as many are there as are wanted, or none comes any more.
+/// Prints records until the maximum is reached or no more records arrive in time.
 pub(in crate::cli) fn consume(options: &ConsumerOptions) -> Result<(), String> {
     let mut printer =
         Printer { format: Format::of(&options.property), left: options.max_messages.unwrap_or(u64::MAX), printed: 0, last: Instant::now() };
@@ -226,7 +226,7 @@ pub(in crate::cli) fn consume(options: &ConsumerOptions) -> Result<(), String> {
 /// Prints what is fetched, and counts.
 struct Printer {
     format: Format,
-    /// Records that are still wanted.
+    /// Records that are still to be printed.
     left: u64,
     printed: u64,
     /// When the last record was printed.
@@ -270,7 +270,7 @@ async fn starts(server: &mut Server, options: &ConsumerOptions) -> Result<Vec<(i
         Some("earliest") => EARLIEST,
         Some("latest") => LATEST,
         Some(offset) => {
-            let offset = offset.parse().map_err(|_| format!("{offset} is no offset, and neither earliest nor latest"))?;
+            let offset = offset.parse().map_err(|_| format!("{offset} is not an offset; it must be a number, earliest or latest"))?;
             return Ok(partitions.into_iter().map(|partition| (partition, offset)).collect());
         }
         None if options.from_beginning => EARLIEST,

@@ -74,7 +74,7 @@ pub(in crate::cli) fn cub(options: &CubOptions) -> Result<(), String> {
             let brokers = async { servers.connect().await?.metadata(Some(&[]), false).await.map(|found| found.brokers.len()) }.await;
             let missing = match brokers {
                 Ok(count) if count >= *min_brokers => return Ok(()),
-                Ok(count) => format!("{count} brokers are there, {min_brokers} are expected"),
+                Ok(count) => format!("{count} of {min_brokers} required brokers are available"),
                 Err(error) => error,
             };
             if begin.elapsed() >= patience {

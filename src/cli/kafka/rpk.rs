@@ -1,5 +1,7 @@
 //! Commands of Redpanda's `rpk` that health checks and start scripts call: `rpk cluster health`, `rpk cluster info`, `rpk topic create`, `rpk topic list`.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -33,6 +35,15 @@ pub(in crate::cli) struct Brokers {
     /// A setting of rpk; only brokers=SERVERS has an effect.
     #[arg(short = 'X', global = true, value_name = "KEY=VALUE", value_parser = key_value)]
     setting: Vec<(String, String)>,
+    /// Accepted as by rpk, without effect.
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[arg(long, global = true, hide = true, value_name = "NAME")]
+    profile: Option<String>,
+    #[arg(long, global = true, hide = true)]
+    ignore_profile: bool,
+    #[arg(short, long, global = true, hide = true)]
+    verbose: bool,
 }
 
 impl Brokers {
@@ -59,6 +70,15 @@ pub(in crate::cli) enum Cluster {
         #[command(flatten)]
         brokers: Brokers,
     },
+    #[command(external_subcommand)]
+    Other(Vec<OsString>),
+}
+
+impl Cluster {
+    /// The words of a command that is not served.
+    pub(in crate::cli) fn not_served(&self) -> Option<&[OsString]> {
+        if let Cluster::Other(words) = self { Some(words) } else { None }
+    }
 }
 
 /// `rpk topic`.
@@ -90,6 +110,15 @@ pub(in crate::cli) enum Topic {
         #[command(flatten)]
         brokers: Brokers,
     },
+    #[command(external_subcommand)]
+    Other(Vec<OsString>),
+}
+
+impl Topic {
+    /// The words of a command that is not served.
+    pub(in crate::cli) fn not_served(&self) -> Option<&[OsString]> {
+        if let Topic::Other(words) = self { Some(words) } else { None }
+    }
 }
 
 /// Runs `rpk cluster ...`.
@@ -109,6 +138,8 @@ pub(in crate::cli) fn cluster(command: &Cluster) -> Result<(), String> {
             }
             std::thread::sleep(AGAIN);
         },
+        // The caller reports it.
+        Cluster::Other(_) => Ok(()),
     }
 }
 
@@ -142,6 +173,8 @@ pub(in crate::cli) fn topic(command: &Topic) -> Result<(), String> {
             }
             outcome
         }
+        // The caller reports it.
+        Topic::Other(_) => Ok(()),
     }
 }
 

@@ -54,7 +54,7 @@ impl Servers {
                 Err(_) => failed.push(format!("{address} does not answer within {} s", REACH.as_secs())),
             }
         }
-        Err(if failed.is_empty() { "no bootstrap server is given".into() } else { failed.join("; ") })
+        Err(if failed.is_empty() { "no bootstrap server is specified".into() } else { failed.join("; ") })
     }
 
     fn check_security(&self) -> Result<(), String> {

@@ -127,7 +127,7 @@ async fn create(server: &mut Server, options: &TopicsOptions) -> Result<Vec<Stri
     };
     let request = CreateTopicsRequest { topics: vec![wanted], timeout_ms: TIMEOUT_MS, ..Default::default() };
     let answer = server.call(&request, CREATE).await?;
-    let Some(result) = answer.topics.first() else { return Err("the answer names no topic".into()) };
+    let Some(result) = answer.topics.first() else { return Err("the response does not contain a topic".into()) };
     let mut lines = Vec::new();
     if topic.contains(['.', '_']) {
         lines.push(

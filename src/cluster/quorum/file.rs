@@ -536,11 +536,11 @@ fn is_of_log(name: &str) -> bool {
 }
 
 fn without_begin(log_start: Offset) -> Error {
-    Error::Storage(format!("the log begins at {log_start}, and there is no snapshot up to there"))
+    Error::Storage(format!("the log begins at {log_start}, and the snapshot before it is missing"))
 }
 
 fn offline() -> Error {
-    Error::Storage("the metadata log is offline after a disk error; repair the disk and start the broker again".into())
+    Error::Storage("the metadata log is offline after a disk error; repair the disk and restart the broker".into())
 }
 
 fn unusable(path: &Path) -> impl Fn(std::io::Error) -> Error {

@@ -108,8 +108,8 @@ fn take_over(env: &Env, directory: &Path, kafkas: &Path, path: &Path, node: Node
         let end = takeover::end(disk, kafkas)?;
         if text != end.to_string() {
             return Err(Error::Storage(format!(
-                "Apache Kafka has written to {} since its data was taken over at offset {text}; remove {} to take over what Kafka says now \
-                 (topics and settings that were made here are then unknown, and their data stays)",
+                "Apache Kafka has written to {} since its metadata was migrated at offset {text}; remove {} to migrate it again \
+                 (topics and settings that were created by dlog are then unknown, and their files are kept)",
                 kafkas.display(),
                 path.display()
             )));
@@ -126,14 +126,14 @@ fn take_over(env: &Env, directory: &Path, kafkas: &Path, path: &Path, node: Node
     disk.replace(&note, format!("{}\n", taken.end).as_bytes()).map_err(unreadable)?;
     disk.sync_dir(kafkas).map_err(unreadable)?;
     let (topics, offset) = (taken.image.topic_count(), taken.end.0);
-    info!(topics, offset, directory = %directory.display(), "took over the metadata of Apache Kafka");
+    info!(topics, offset, directory = %directory.display(), "migrated the metadata of Apache Kafka");
     let held: Vec<String> = taken.image.held().kinds().iter().map(|(kind, count)| format!("{kind}: {count}")).collect();
     if !held.is_empty() {
-        warn!(what = held.join(", "), "taken over from Apache Kafka and kept, but not enforced by this broker");
+        warn!(what = held.join(", "), "migrated from Apache Kafka and kept, but not enforced by this broker");
     }
     if !taken.left_behind.is_empty() {
         let what: Vec<String> = taken.left_behind.into_iter().collect();
-        warn!(what = what.join(", "), "not taken over from Apache Kafka");
+        warn!(what = what.join(", "), "not migrated from Apache Kafka");
     }
     Ok(())
 }

@@ -9,6 +9,6 @@ mod service;
 mod shard;
 mod transaction;
 
-pub use service::{KnownTopics, NewProducerIds, Pending, TRANSACTIONS_TOPIC, TransactionCoordinator};
+pub use service::{ClusterMetadata, NewProducerIds, Pending, TRANSACTIONS_TOPIC, TransactionCoordinator};
 pub use shard::{InitRequest, TransactionSettings, TransactionShard, TransactionView};
 pub use transaction::{Identity, TransactionState};

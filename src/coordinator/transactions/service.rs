@@ -42,10 +42,15 @@ pub trait NewProducerIds: Send + Sync {
 }
 
 /// What the cluster's metadata contains about partitions.
-pub trait KnownTopics: Send + Sync {
+pub trait ClusterMetadata: Send + Sync {
     /// Whether a partition of a transaction is known to be deleted. Returns false for a partition that is only unavailable on this broker: not opened
     /// yet, not possible to open, or led by another broker.
     fn is_deleted(&self, partition: &TopicPartition) -> bool;
+
+    /// The value of `transaction.partition.verification.enable` if it was set while the broker ran.
+    fn verify_partitions(&self) -> Option<bool> {
+        None
+    }
 }
 
 /// All instances of this broker.
@@ -54,7 +59,7 @@ pub struct TransactionCoordinator {
     partitions: Arc<Partitions>,
     groups: Arc<GroupCoordinator>,
     producer_ids: Box<dyn NewProducerIds>,
-    topics: Box<dyn KnownTopics>,
+    metadata: Box<dyn ClusterMetadata>,
     settings: TransactionSettings,
     env: Env,
     begin: Instant,
@@ -70,7 +75,7 @@ impl TransactionCoordinator {
         partitions: Arc<Partitions>,
         groups: Arc<GroupCoordinator>,
         producer_ids: Box<dyn NewProducerIds>,
-        topics: Box<dyn KnownTopics>,
+        metadata: Box<dyn ClusterMetadata>,
         settings: TransactionSettings,
         tasks: Tasks,
     ) -> Arc<TransactionCoordinator> {
@@ -79,7 +84,7 @@ impl TransactionCoordinator {
             partitions,
             groups,
             producer_ids,
-            topics,
+            metadata,
             settings,
             env,
             begin: Instant::now(),
@@ -113,9 +118,9 @@ impl TransactionCoordinator {
                             warn!(%error, partition = %replica.id(), %offset, "a stored record of a transaction contradicts itself");
                         }
                     }
-                    Ok(None) => debug!("a record type of later releases is passed over"),
+                    Ok(None) => debug!("a record of an unknown type is ignored; it was written by a later release"),
                     Err(error) => {
-                        error!(%error, partition = %replica.id(), %offset, "a record of a transaction is malformed and passed over")
+                        error!(%error, partition = %replica.id(), %offset, "a malformed transaction record is ignored")
                     }
                 }
                 count += 1;
@@ -145,10 +150,10 @@ impl TransactionCoordinator {
                     coordinator_epoch: producer.coordinator_epoch.max(0),
                 };
                 match self.write_marker(replica.id(), &marker, EpochRule::Stays) {
-                    Ok(_) => warn!(partition = %replica.id(), producer = %producer.id, "aborted a transaction that no coordinator knows"),
+                    Ok(_) => warn!(partition = %replica.id(), producer = %producer.id, "a transaction without a coordinator was aborted"),
                     Err(error) => {
                         let error = error.name();
-                        error!(error, partition = %replica.id(), producer = %producer.id, "a transaction that no coordinator knows is open");
+                        error!(error, partition = %replica.id(), producer = %producer.id, "a transaction without a coordinator is open and could not be aborted");
                     }
                 }
             }
@@ -206,7 +211,7 @@ impl TransactionCoordinator {
 
     /// Whether each of the partitions is part of the open transaction.
     pub fn verify(&self, id: &str, producer: Identity, partitions: &[TopicPartition]) -> Result<Vec<ErrorCode>, ErrorCode> {
-        if !self.settings.verify_partitions {
+        if !self.metadata.verify_partitions().unwrap_or(self.settings.verify_partitions) {
             return Ok(vec![ErrorCode::None; partitions.len()]);
         }
         self.access(id)?.state.verify(id, producer, partitions)
@@ -281,10 +286,10 @@ impl TransactionCoordinator {
             access.state.begin_completing(id, term.coordinator_epoch()).map(|work| (work, term))
         });
         let Ok(Some((work, term))) = begun else { return };
-        let told = self.tell(&work).await;
+        let written = self.write_markers(&work).await;
         let Some(mut access) = self.access_in(id, term) else { return };
-        if let Err(error) = told {
-            debug!(error = error.name(), transactional_id = id, "not all partitions of a transaction could be told");
+        if let Err(error) = written {
+            debug!(error = error.name(), transactional_id = id, "the markers of a transaction could not be written to all partitions");
             return access.state.stop_completing(id);
         }
         let next = access.state.completed(id, &work, self.now());
@@ -293,14 +298,14 @@ impl TransactionCoordinator {
         }
     }
 
-    async fn tell(&self, work: &ToComplete) -> Result<(), ErrorCode> {
+    async fn write_markers(&self, work: &ToComplete) -> Result<(), ErrorCode> {
         let mut written = Vec::with_capacity(work.partitions.len());
         let mut outcome = Ok(());
         for partition in &work.partitions {
             match self.write_marker(partition, &work.marker, work.rule) {
                 Ok(Some((replica, position))) => written.push(Stored::at(replica, position)),
                 // The partition was deleted, and its part of the transaction with it.
-                Ok(None) if self.topics.is_deleted(partition) => {}
+                Ok(None) if self.metadata.is_deleted(partition) => {}
                 // The partition is not available here now. It may be opened later, and its readers would then wait for the marker forever.
                 Ok(None) => outcome = Err(ErrorCode::UnknownTopicOrPartition),
                 // A newer marker was written first.
@@ -339,7 +344,7 @@ impl TransactionCoordinator {
                 Err(ErrorCode::TransactionCoordinatorFenced)
             }
             Err(error) => {
-                error!(%error, partition = %id, "the marker of a transaction could not be written; it is tried again");
+                error!(%error, partition = %id, "the marker of a transaction could not be written; the write is retried");
                 Err(ErrorCode::KafkaStorageError)
             }
         }
@@ -373,7 +378,7 @@ impl TransactionCoordinator {
         self.instances.count()
     }
 
-    /// Aborts transactions that time out, resumes interrupted ones, and deletes unused transactional ids, until told to stop.
+    /// Aborts transactions that time out, resumes interrupted ones, and deletes unused transactional ids, until it is stopped.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let every = |ms: i64| tokio::time::interval(Duration::from_millis(ms.max(1) as u64));
         let mut late = every(self.settings.abort_check_ms);
@@ -416,7 +421,7 @@ impl TransactionCoordinator {
         let now = self.now();
         for (_, mut access) in self.instances.active() {
             for (id, next) in access.state.timed_out(now) {
-                info!(transactional_id = id, timeout_ms = next.timeout_ms, "a transaction takes too long and is aborted");
+                info!(transactional_id = id, timeout_ms = next.timeout_ms, "a transaction timed out and is aborted");
                 // If the abort cannot be stored now, the next check tries again.
                 let _ = self.store(&mut access, &id, &next);
             }
@@ -429,7 +434,7 @@ impl TransactionCoordinator {
             for id in access.state.expired(self.settings.expiration_ms, now) {
                 if access.store(&[encode(&id, None)], None, now.wall_ms).is_ok() {
                     access.state.remove(&id);
-                    debug!(transactional_id = id, "a transactional id that nobody uses is forgotten");
+                    debug!(transactional_id = id, "an unused transactional id has expired");
                 }
             }
         }
@@ -459,7 +464,7 @@ impl TransactionCoordinator {
 
     /// Topics were deleted: if the transactions' topic is one of them, its instances are dropped.
     pub fn topics_deleted(&self) {
-        self.instances.unload_gone();
+        self.instances.unload_deleted();
     }
 
     fn now(&self) -> Now {

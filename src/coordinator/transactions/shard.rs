@@ -157,12 +157,12 @@ impl TransactionShard {
         }
     }
 
-    /// The state of the transaction after all markers of `told` are written.
-    pub(super) fn completed(&self, id: &str, told: &ToComplete, now: Now) -> Transaction {
+    /// The state of the transaction after all markers of `work` are written.
+    pub(super) fn completed(&self, id: &str, work: &ToComplete, now: Now) -> Transaction {
         let decided = self.transactions.get(id).and_then(|transaction| transaction.completed(now).zip(transaction.marker(0)));
-        let Some((next, (marker, _))) = decided else { panic!("{id} was taken away while its partitions were told {:?}", told.marker) };
+        let Some((next, (marker, _))) = decided else { panic!("{id} was removed while its markers were written: {:?}", work.marker) };
         let facts = |marker: &Marker| (marker.producer_id, marker.producer_epoch, marker.result);
-        assert_eq!(facts(&marker), facts(&told.marker), "the decision about {id} changed while its partitions were told");
+        assert_eq!(facts(&marker), facts(&work.marker), "the decision about {id} changed while its markers were written");
         next
     }
 

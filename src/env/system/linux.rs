@@ -176,7 +176,7 @@ fn gateway(routes: &str) -> Option<IpAddr> {
 }
 
 /// Reports the state to systemd if it started the process with `Type=notify`; otherwise does nothing.
-pub fn tell_service_manager(state: ServiceState) -> io::Result<()> {
+pub fn notify_service_manager(state: ServiceState) -> io::Result<()> {
     let state = match state {
         ServiceState::Ready => sd_notify::NotifyState::Ready,
         ServiceState::Stopping => sd_notify::NotifyState::Stopping,

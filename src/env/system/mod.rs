@@ -24,8 +24,8 @@ pub(super) use chosen::{
     write_at, write_back,
 };
 pub use chosen::{
-    Descriptor, Signals, ask_to_end, container_gateway, end_signal, is_device_failure, listening_process, open_files_max, owner_of,
-    process_use, process_with_file, raise_open_files, tell_service_manager, user_and_group,
+    Descriptor, Signals, ask_to_end, container_gateway, end_signal, is_device_failure, listening_process, notify_service_manager,
+    open_files_max, owner_of, process_use, process_with_file, raise_open_files, user_and_group,
 };
 
 /// With a lower limit of open files, many partitions or connections cause errors.

@@ -156,7 +156,7 @@ pub fn container_gateway() -> Option<IpAddr> {
 }
 
 /// Reports the state to the service manager; does nothing if there is none.
-pub fn tell_service_manager(_state: ServiceState) -> io::Result<()> {
+pub fn notify_service_manager(_state: ServiceState) -> io::Result<()> {
     Ok(())
 }
 

@@ -14,8 +14,8 @@ use tokio::process::Child;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use super::portable::{
-    Descriptor, container_gateway, is_cached, is_device_failure, listening_process, open_direct, process_use, process_with_file, send_file,
-    send_slices, sync_directory, sync_file_system, tell_service_manager, write_back,
+    Descriptor, container_gateway, is_cached, is_device_failure, listening_process, notify_service_manager, open_direct, process_use,
+    process_with_file, send_file, send_slices, sync_directory, sync_file_system, write_back,
 };
 use crate::env::Map;
 

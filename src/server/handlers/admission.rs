@@ -29,7 +29,7 @@ impl Knows {
     }
 
     /// A coordinator's error as this client supports it: a temporary error is mapped to a code after which the client retries.
-    pub(super) fn told(self, error: ErrorCode) -> ErrorCode {
+    pub(super) fn error(self, error: ErrorCode) -> ErrorCode {
         match (error, self) {
             (ErrorCode::ProducerFenced, _) => ErrorCode::InvalidProducerEpoch,
             (ErrorCode::TransactionAbortable, Knows::Little) => ErrorCode::InvalidTxnState,
@@ -71,7 +71,7 @@ impl Admission {
         let admitted = services.transactions.admit(transactional_id, producer, &partitions, knows.rule()).await;
         let codes = admitted.unwrap_or_else(|error| vec![error; partitions.len()]);
         for (id, code) in partitions.into_iter().zip(codes).filter(|(_, code)| *code != ErrorCode::None) {
-            asked.insert(id, Err(knows.told(code)));
+            asked.insert(id, Err(knows.error(code)));
         }
         Admission(asked)
     }

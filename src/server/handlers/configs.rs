@@ -46,7 +46,7 @@ pub(super) async fn alter(services: &Services, wanted: Vec<Wanted>, validate_onl
     let count = alterations.len();
     let results = match services.cluster.submit(Event::AlterConfigs { alterations, validate_only }).await {
         Ok(Response::Altered(results)) => results,
-        Ok(other) => unreachable!("the controller answers AlterConfigs with what was altered, not {other:?}"),
+        Ok(other) => unreachable!("the controller must answer AlterConfigs with results, not {other:?}"),
         Err(error) => vec![Err(error); count],
     };
     let mut results = results.into_iter();
@@ -75,7 +75,7 @@ fn resource(services: &Services, kind: i8, name: &str) -> Result<Resource, Refus
         BROKER if name.parse() == Ok(services.node_id) => Ok(Resource::Broker(Some(services.node_id))),
         BROKER => refuse(format!("Unexpected broker id, expected {} or empty string, but received {name}", services.node_id)),
         BROKER_LOGGER => refuse("Loggers cannot be changed while the broker runs; see --log.".into()),
-        CLIENT_METRICS | GROUP => refuse(format!("Settings of resource type {kind} are not served.")),
+        CLIENT_METRICS | GROUP => refuse(format!("Settings of resource type {kind} are not supported.")),
         other => refuse(format!("Unexpected resource type {other}")),
     }
 }

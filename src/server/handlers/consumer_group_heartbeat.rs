@@ -9,7 +9,7 @@ use crate::server::dispatch::Call;
 
 /// The error message that the client reports to its user.
 const MESSAGE: &str =
-    "this broker does not serve group.protocol=consumer (KIP-848): set group.protocol=classic in the consumer's configuration";
+    "this broker does not support group.protocol=consumer (KIP-848): set group.protocol=classic in the consumer's configuration";
 
 pub(in crate::server) async fn handle(_: Call<ConsumerGroupHeartbeatRequest>) -> ConsumerGroupHeartbeatResponse {
     ConsumerGroupHeartbeatResponse {

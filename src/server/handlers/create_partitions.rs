@@ -20,7 +20,7 @@ pub(in crate::server) async fn handle(call: Call<CreatePartitionsRequest>) -> Cr
     let event = Event::CreatePartitions { topics: more.collect(), validate_only: request.validate_only };
     let outcome = match call.caller.services.cluster.submit(event).await {
         Ok(Response::Partitions(results)) => results,
-        Ok(other) => unreachable!("the controller answers CreatePartitions with partitions, not {other:?}"),
+        Ok(other) => unreachable!("the controller must answer CreatePartitions with partitions, not {other:?}"),
         Err(error) => vec![Err(error); wanted.len()],
     };
     let answer = |name: &str, error: ErrorCode, message: Option<String>| CreatePartitionsTopicResult {

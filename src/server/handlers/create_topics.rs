@@ -32,7 +32,7 @@ pub(in crate::server) async fn handle(call: Call<CreateTopicsRequest>) -> Create
         .collect();
     let results = match services.cluster.submit(Event::CreateTopics { topics: new, validate_only: request.validate_only }).await {
         Ok(Response::Topics(results)) => results,
-        Ok(other) => unreachable!("the controller answers CreateTopics with topics, not {other:?}"),
+        Ok(other) => unreachable!("the controller must answer CreateTopics with topics, not {other:?}"),
         Err(error) => vec![Err(error); wanted.len()],
     };
     let mut topics: Vec<CreatableTopicResult> = wanted.iter().zip(results).map(|(topic, result)| answer(&call, topic, result)).collect();
@@ -51,7 +51,7 @@ fn answer(call: &Call<CreateTopicsRequest>, topic: &CreatableTopic, result: Resu
     };
     if created.clamped && !call.caller.services.clamping_said.swap(true, Ordering::Relaxed) {
         let replication_factor = created.replication_factor;
-        info!(topic = %topic.name, replication_factor, "replication factors above the number of brokers are lowered to it");
+        info!(topic = %topic.name, replication_factor, "replication factors are limited to the number of brokers");
     }
     let own = topic.configs.iter().filter_map(|c| Some((c.name.clone(), c.value.clone()?))).collect();
     let configs = topic_settings(&call.caller.services, &own).into_iter().map(|s| CreatableTopicConfigs {

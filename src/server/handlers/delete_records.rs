@@ -32,7 +32,7 @@ pub(in crate::server) async fn handle(mut call: Call<DeleteRecordsRequest>) -> D
     let mut deleted = match services.env.workers.blocking(move || partitions.delete_records(&below)).await {
         Ok(Ok(results)) => results.into_iter().map(|result| result.map_err(|e| errors::of_partition(&e))).collect(),
         Ok(Err(error)) => {
-            error!(%error, "the starts of logs could not be written");
+            error!(%error, "the log start offsets could not be written");
             Vec::new()
         }
         Err(_) => Vec::new(),

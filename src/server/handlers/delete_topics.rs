@@ -43,7 +43,7 @@ pub(in crate::server) async fn handle(call: Call<DeleteTopicsRequest>) -> Delete
     let event = Event::DeleteTopics(refs.iter().map(|(_, topic)| topic.clone()).collect());
     let results = match services.cluster.submit(event).await {
         Ok(Response::Deleted(results)) => results,
-        Ok(other) => unreachable!("the controller answers DeleteTopics with what was deleted, not {other:?}"),
+        Ok(other) => unreachable!("the controller must answer DeleteTopics with deleted topics, not {other:?}"),
         Err(error) => vec![Err(error); refs.len()],
     };
     let gone: BTreeSet<&str> = results.iter().flatten().map(|(name, _)| &**name).collect();

@@ -114,7 +114,8 @@ impl<'a> Fetch<'a> {
 
     fn read_one(&self, wanted: &Wanted, replica: &Replica, left: usize, first: FirstBatch) -> Result<Read, Error> {
         let fetch = &wanted.fetch;
-        replica.check_epoch(fetch.current_leader_epoch)?;
+        // In a fetch, unlike in other requests, Kafka ignores every negative epoch.
+        replica.check_epoch(fetch.current_leader_epoch.max(-1))?;
         let view = replica.view();
         let mut data = PartitionData {
             partition_index: wanted.key.partition,
@@ -160,7 +161,7 @@ impl<'a> Fetch<'a> {
         if code == ErrorCode::KafkaStorageError || code == ErrorCode::CorruptMessage {
             warn!(partition = %replica.id(), %error, "a fetch failed");
         } else {
-            debug!(partition = %replica.id(), %error, "a fetch was refused");
+            debug!(partition = %replica.id(), %error, "a fetch was rejected");
         }
         if code == ErrorCode::KafkaStorageError && self.version <= NO_STORAGE_ERROR_UP_TO {
             code = ErrorCode::NotLeaderOrFollower;
@@ -171,8 +172,8 @@ impl<'a> Fetch<'a> {
     /// Whether the response is sent now: enough bytes, an error, or waiting is not requested.
     fn is_enough(&self, read: &[Read]) -> bool {
         let bytes: usize = read.iter().filter_map(|r| Some(r.slice.as_ref()?.length)).sum();
-        let tells = |r: &Read| r.data.error_code != 0 || r.data.diverging_epoch != EpochEndOffset::default();
-        !self.may_wait || read.is_empty() || bytes >= self.bytes_min || read.iter().any(tells)
+        let must_respond = |r: &Read| r.data.error_code != 0 || r.data.diverging_epoch != EpochEndOffset::default();
+        !self.may_wait || read.is_empty() || bytes >= self.bytes_min || read.iter().any(must_respond)
     }
 }
 

@@ -11,7 +11,7 @@ const REBALANCE_TIMEOUT_FROM: i16 = 1;
 const ID_REQUIRED_FROM: i16 = 4;
 /// The first version in which the protocol's name may be null.
 const NULL_PROTOCOL_FROM: i16 = 7;
-/// The first version in which a leader may be told to skip the assignment (KIP-814).
+/// The first version in which the response can tell a leader to skip the assignment (KIP-814).
 const SKIP_FROM: i16 = 9;
 
 pub(in crate::server) async fn handle(call: Call<JoinGroupRequest>) -> JoinGroupResponse {

@@ -129,10 +129,10 @@ async fn await_commits(timeout: Duration, uncommitted: &[Uncommitted], responses
         let outcome = match timeout_at(deadline, replica.committed(*position)).await {
             Ok(Ok(())) => continue,
             Ok(Err(error)) => {
-                warn!(partition = %replica.id(), %error, "what was appended could not be made durable");
+                warn!(partition = %replica.id(), %error, "appended records could not be fsynced");
                 (errors::of_partition(&error), error.to_string())
             }
-            Err(_) => (ErrorCode::RequestTimedOut, "the disk did not make it durable in time".into()),
+            Err(_) => (ErrorCode::RequestTimedOut, "the fsync of appended records timed out".into()),
         };
         let of_topic = responses.iter_mut().filter(|t| *t.name == *replica.id().topic || t.topic_id == replica.topic_id());
         let of_partition = of_topic.flat_map(|t| &mut t.partition_responses).filter(|p| p.index == replica.id().partition);
@@ -213,7 +213,7 @@ fn produce_partition(
             if code == ErrorCode::KafkaStorageError {
                 warn!(partition = %replica.id(), %error, "an append failed");
             } else {
-                debug!(partition = %replica.id(), %error, "an append was refused");
+                debug!(partition = %replica.id(), %error, "an append was rejected");
             }
             let mut response = failed(data.index, code, Some(error.to_string()));
             response.record_errors = errors::bad_records(&error).iter().map(bad_record).collect();

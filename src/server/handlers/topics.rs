@@ -71,6 +71,6 @@ async fn submit(services: &Services, topics: Vec<NewTopic>) -> Result<(), Error>
             let failed = results.into_iter().find_map(|r| r.err().filter(|e| !matches!(e, Error::TopicExists(_))));
             failed.map_or(Ok(()), Err)
         }
-        other => unreachable!("the controller answers CreateTopics with topics, not {other:?}"),
+        other => unreachable!("the controller must answer CreateTopics with topics, not {other:?}"),
     }
 }

@@ -33,7 +33,7 @@ pub(in crate::server) async fn handle(call: Call<TxnOffsetCommitRequest>) -> Txn
         }));
     }
     let count = offsets.len();
-    let codes = commit(&call, offsets).await.unwrap_or_else(|error| vec![told(error, call.version); count]);
+    let codes = commit(&call, offsets).await.unwrap_or_else(|error| vec![group_error(error, call.version); count]);
     let mut codes = codes.into_iter();
     let topics = call.request.topics.iter().map(|topic| {
         let mut code = |p: &TxnOffsetCommitRequestPartition| match is_there(topic, p) {
@@ -69,7 +69,7 @@ async fn commit(call: &Call<TxnOffsetCommitRequest>, offsets: Vec<OffsetEntry>) 
         let admitted = services.transactions.admit(&request.transactional_id, producer, &[partition], knows.rule()).await;
         match admitted.map_or_else(|error| error, |codes| codes.first().copied().unwrap_or(ErrorCode::None)) {
             ErrorCode::None => {}
-            error => return Err(knows.told(error)),
+            error => return Err(knows.error(error)),
         }
     }
     let commit = CommitRequest {
@@ -85,7 +85,7 @@ async fn commit(call: &Call<TxnOffsetCommitRequest>, offsets: Vec<OffsetEntry>) 
 }
 
 /// A group's client retries if its coordinator is not available; errors about replicas are unknown to it.
-fn told(error: ErrorCode, version: i16) -> ErrorCode {
+fn group_error(error: ErrorCode, version: i16) -> ErrorCode {
     match error {
         ErrorCode::NotEnoughReplicas => ErrorCode::CoordinatorNotAvailable,
         ErrorCode::CoordinatorLoadInProgress if version < LOADING_FROM => ErrorCode::CoordinatorNotAvailable,

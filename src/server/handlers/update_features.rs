@@ -50,14 +50,14 @@ async fn update(call: &Call<UpdateFeaturesRequest>) -> Result<(), (ErrorCode, St
             continue;
         }
         if updates.iter().any(|known| known.name == update.feature) {
-            return Err(refuse(format!("the feature {} is there twice", update.feature)));
+            return Err(refuse(format!("the feature {} appears twice", update.feature)));
         }
         updates.push(update_of);
     }
     let event = Event::UpdateFeatures { updates, validate_only: call.request.validate_only };
     match call.caller.services.cluster.submit(event).await {
         Ok(Response::Features(result)) => result.map_err(|error| (errors::of_cluster(&error), error.to_string())),
-        Ok(other) => unreachable!("the controller answers a change of features with features, not {other:?}"),
+        Ok(other) => unreachable!("the controller must answer an update of features with features, not {other:?}"),
         Err(error) => Err((errors::of_cluster(&error), error.to_string())),
     }
 }

@@ -32,32 +32,32 @@ const SET: i8 = 0;
 
 /// The items that were new.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Planted {
+pub(super) struct Seeded {
     pub(super) topics: usize,
     pub(super) records: usize,
     pub(super) offsets: usize,
 }
 
 /// Writes the whole seed once the groups are loaded. The error contains the part that cannot be written.
-pub(super) async fn plant(seed: &Seed, disk: &dyn Disk, now_ms: i64, client: Connection) -> Result<Planted, Error> {
-    let mut planter = Planter { client, disk, now_ms, planted: Planted::default() };
+pub(super) async fn write_seed(seed: &Seed, disk: &dyn Disk, now_ms: i64, client: Connection) -> Result<Seeded, Error> {
+    let mut writer = SeedWriter { client, disk, now_ms, seeded: Seeded::default() };
     for topic in &seed.topics {
-        planter.topic(topic).await?;
+        writer.topic(topic).await?;
     }
     for (id, path) in &seed.records {
-        planter.records(id, path).await?;
+        writer.records(id, path).await?;
     }
     for group in &seed.groups {
-        planter.group(group).await?;
+        writer.group(group).await?;
     }
-    Ok(planter.planted)
+    Ok(writer.seeded)
 }
 
-struct Planter<'a> {
+struct SeedWriter<'a> {
     client: Connection,
     disk: &'a dyn Disk,
     now_ms: i64,
-    planted: Planted,
+    seeded: Seeded,
 }
 
 fn refuse(of: &str, what: impl ToString) -> Error {
@@ -76,7 +76,7 @@ fn checked(of: &str, code: i16, message: Option<String>) -> Result<(), Error> {
     }
 }
 
-impl Planter<'_> {
+impl SeedWriter<'_> {
     async fn topic(&mut self, topic: &SeedTopic) -> Result<(), Error> {
         let SeedTopic { name, partitions, replication_factor, configs } = topic;
         let config = |(name, value): (&String, &String)| CreatableTopicConfig { name: name.clone(), value: Some(value.clone()) };
@@ -93,7 +93,7 @@ impl Planter<'_> {
             return self.change(topic).await;
         }
         checked(name, answer.error_code, answer.error_message)?;
-        self.planted.topics += 1;
+        self.seeded.topics += 1;
         Ok(())
     }
 
@@ -133,13 +133,13 @@ impl Planter<'_> {
             let count = rest.iter().take(BATCH_RECORDS).take_while(fits).count().max(1);
             let (now, later) = rest.split_at(count);
             self.produce(id, now).await?;
-            self.planted.records += count;
+            self.seeded.records += count;
             rest = later;
         }
         Ok(())
     }
 
-    /// The offset of the next record.
+    /// The log end offset.
     async fn end(&mut self, id: &TopicPartition) -> Result<usize, Error> {
         let partition = ListOffsetsPartition { partition_index: id.partition, timestamp: -1, ..Default::default() };
         let topics = vec![ListOffsetsTopic { name: id.topic.to_string(), partitions: vec![partition] }];
@@ -174,7 +174,7 @@ impl Planter<'_> {
                 OffsetCommitRequest { group_id: group.group.clone(), generation_id_or_member_epoch: -1, topics, ..Default::default() };
             let answer = self.client.call(&request, 7).await.map_err(lost)?.topics.remove(0).partitions.remove(0);
             checked(&format!("group {}, {}-{}", group.group, offset.topic, offset.partition), answer.error_code, None)?;
-            self.planted.offsets += 1;
+            self.seeded.offsets += 1;
         }
         Ok(())
     }
