@@ -429,7 +429,9 @@ fn a_truncation_meets_a_stop() {
             let (partitions, _) = partitions_on(Arc::new(disk.clone()), keeping, 0, &[("segment.bytes", "300")]);
             let replica = partitions.get("t", 0).unwrap();
             let mut expected: Vec<String> = (0..8).map(|at| format!("{at}")).collect();
-            expected.iter().for_each(|value| drop(produce(&replica, "k", value)));
+            for value in &expected {
+                produce(&replica, "k", value);
+            }
             partitions.commit(0).unwrap();
             replica.become_follower(LeaderEpoch(1)).unwrap();
             let truncated = Mutex::new(None);
