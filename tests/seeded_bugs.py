@@ -132,7 +132,7 @@ BUGS = [
     ("forget a commit that failed", "src/partition/partitions.rs", "            home.commits.put_back();\n", "", "open_files"),
     ("let one log keep others from being flushed", "src/partition/partitions.rs", "                Ok(None) => {}\n                Err(error) => outcome = Err(error),\n            }\n        }\n        let synced", "                Ok(None) => {}\n                Err(error) => return Err(error),\n            }\n        }\n        let synced", "open_files"),
     ("let the panic of a load out", "src/coordinator/instances.rs", "catch_unwind(AssertUnwindSafe(|| load(&replica)))", "Ok(load(&replica))", "lib"),
-    ("believe a stored generation", "src/coordinator/group.rs", "if value.generation < 0 {", "if value.generation < i32::MIN {", "groups"),
+    ("believe a stored generation", "src/coordinator/group.rs", "if value.generation < 0 {", "if value.generation < i32::MIN {", "restored"),
     ("believe a stored start of a transaction", TRANSACTIONS + "transaction.rs", "if state == Ongoing && start_ms < 0 {", "if state == Ongoing && start_ms > i64::MAX - 1 {", "lib"),
     ("believe a stored producer", TRANSACTIONS + "transaction.rs", "if id < 0 || epoch < NONE || (epoch == NONE && state != Empty) {", "if id < 0 && epoch < NONE && state != Empty {", "lib"),
     ("stop behind a decision that is not committed", TRANSACTIONS + "service.rs", "match stop.run_until_cancelled(stored.settled()).await {", "match Some(stored.settled().await) {", "coordinators"),
