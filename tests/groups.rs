@@ -7,7 +7,6 @@ use dlog::coordinator::{
 };
 use dlog::model::Offset;
 use dlog::protocol::ErrorCode;
-use dlog::protocol::generated::consumer_offsets::GroupMetadataValue;
 
 /// Where records lie, where that does not matter.
 const PLACE: Place = Place { offset: Offset(0), producer: None };
@@ -576,46 +575,4 @@ fn groups_with_members_are_not_deleted_and_what_they_read_keeps_its_offsets() {
     assert_eq!(records.len(), 2, "the offset and the group");
     records.iter().for_each(|record| bench.shard.replay(record, PLACE, bench.now()).unwrap());
     assert!(bench.shard.describe("g").is_none());
-}
-
-#[test]
-fn a_stored_group_that_contradicts_itself_breaks_no_assertion() {
-    // Stored bytes are input: what they contained was believed, and an assertion stopped the broker later.
-    let mut bench = Bench::new(settings());
-    bench.stable(&["a", "b"]);
-    let stored = bench.records.iter().rev().find(|record| matches!(record, GroupRecord::Group(_, Some(_)))).cloned().unwrap();
-    let GroupRecord::Group(key, Some(value)) = stored else { panic!() };
-    let restored = |change: &dyn Fn(&mut GroupMetadataValue)| {
-        let mut value = value.clone();
-        change(&mut value);
-        let mut other = Bench::new(settings());
-        let outcome = other.shard.replay(&GroupRecord::Group(key.clone(), Some(value)), PLACE, at(0));
-        other.shard.assert_sound();
-        // Its members time out, and new ones join.
-        other.pass(10_000_000);
-        other.stable(&["c"]);
-        (outcome, other.shard.describe("g").unwrap())
-    };
-    let instance = |value: &mut GroupMetadataValue| value.members.iter_mut().for_each(|m| m.group_instance_id = Some("i".into()));
-    let cases: [(&str, &dyn Fn(&mut GroupMetadataValue)); 6] = [
-        ("", &|_| ()),
-        ("generation is -1", &|value| value.generation = -1),
-        ("generation is -2147483648", &|value| value.generation = i32::MIN),
-        ("two members", &|value| value.members[1].member_id = value.members[0].member_id.clone()),
-        ("two members", &instance),
-        ("", &|value| value.generation = i32::MAX),
-    ];
-    for (expected, change) in cases {
-        let (outcome, _) = restored(change);
-        let text = outcome.err().map(|error| error.to_string()).unwrap_or_default();
-        assert!(text.contains(expected) && text.is_empty() == expected.is_empty(), "{text}");
-    }
-    let offset = |log_offset| {
-        let (_, records) = Bench::new(settings()).shard.commit(&commit("", -1), Commits::Alone, at(0)).unwrap();
-        (records[0].clone(), Place { offset: Offset(log_offset), ..PLACE })
-    };
-    for (at_offset, is_applied) in [(7, true), (7, true), (6, false), (8, true)] {
-        let (record, place) = offset(at_offset);
-        assert_eq!(bench.shard.replay(&record, place, at(0)).is_ok(), is_applied);
-    }
 }

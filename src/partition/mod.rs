@@ -14,6 +14,7 @@ mod partitions;
 mod placement;
 mod progress;
 mod replica;
+mod replica_work;
 mod role;
 mod settings;
 mod verification;

@@ -2,12 +2,11 @@
 
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
-use super::commits::Running;
 use super::open_directory::{Durability, OpenDirectory};
 use super::progress::{Progress, Subscription, Wake};
 use super::role::Role;
@@ -16,8 +15,7 @@ use super::{Error, NewReplica, TopicSettings};
 use crate::model::{LeaderEpoch, NodeId, Offset, ProducerId, TopicPartition, Uuid};
 use crate::records::{CheckedBatch, EpochRule, Marker, check};
 use crate::storage::{
-    self, ActiveProducer, Cleaned, Cleaner, Cleaning, CommittedSlice, Error as StorageError, Extent, FirstBatch, FoundOffset, JournalEntry,
-    Log, LogReader, Origin, Pace, RecordsSlice, Synced, Unflushed,
+    self, ActiveProducer, CommittedSlice, Error as StorageError, FirstBatch, FoundOffset, Log, LogReader, Origin, RecordsSlice,
 };
 
 /// Approximate size of a marker batch.
@@ -102,9 +100,9 @@ pub struct Ended {
 
 /// A log and the role of its replica under one lock, so that an append and a change of role never run concurrently.
 #[derive(Debug)]
-struct State {
-    log: Log,
-    role: Role,
+pub(super) struct State {
+    pub(super) log: Log,
+    pub(super) role: Role,
 }
 
 /// One replica. The high watermark is separate state, which [`Role::high_watermark`] moves: with one replica to the log end, or under
@@ -112,20 +110,20 @@ struct State {
 /// transaction.
 #[derive(Debug)]
 pub struct Replica {
-    id: TopicPartition,
-    topic_id: Uuid,
+    pub(super) id: TopicPartition,
+    pub(super) topic_id: Uuid,
     /// Epoch and role in one number, so that both are read together; see [`standing`].
     standing: AtomicI64,
-    state: RwLock<State>,
+    pub(super) state: RwLock<State>,
     reader: Arc<LogReader>,
     log_start: AtomicI64,
-    log_end: AtomicI64,
-    taken: AtomicI64,
-    high_watermark: AtomicI64,
+    pub(super) log_end: AtomicI64,
+    pub(super) taken: AtomicI64,
+    pub(super) high_watermark: AtomicI64,
     last_stable: AtomicI64,
     verifications: Arc<Verifications>,
     settings: ArcSwap<TopicSettings>,
-    progress: Arc<Progress>,
+    pub(super) progress: Arc<Progress>,
     closed: AtomicBool,
     pub(super) home: Arc<OpenDirectory>,
     records_in: AtomicU64,
@@ -396,7 +394,7 @@ impl Replica {
     }
 
     /// Takes the directory offline if a read failed because of its disk. The fsync of a file that was closed for the reader may have failed too.
-    fn judged<T>(&self, result: Result<T, StorageError>) -> Result<T, Error> {
+    pub(super) fn judged<T>(&self, result: Result<T, StorageError>) -> Result<T, Error> {
         Ok(result.inspect_err(|error| self.home.judge(error))?)
     }
 
@@ -434,150 +432,6 @@ impl Replica {
         self.settings.store(Arc::new(settings));
     }
 
-    /// Deletes the segments that retention allows, and removes idle producers; returns the number of deleted segments.
-    pub(super) fn maintain(&self, now_ms: i64, producer_expiration_ms: i64) -> Result<usize, Error> {
-        let mut state = self.write();
-        if self.is_closed() {
-            return Ok(0);
-        }
-        let high_watermark = self.view().high_watermark;
-        let deleted = self.judged(state.log.retain(high_watermark, now_ms))?;
-        let log_start = state.log.log_start();
-        assert!(log_start <= high_watermark, "retention of {} ends at {log_start}, above the high watermark {high_watermark}", self.id);
-        state.log.expire_producers(now_ms, producer_expiration_ms);
-        self.publish(&mut state);
-        drop(state);
-        Ok(deleted.count())
-    }
-
-    /// The next compaction of the log; see [`Log::cleaning`].
-    pub(super) fn cleaning(&self, checkpoint: Option<Offset>, now_ms: i64) -> Result<Option<Cleaning>, Error> {
-        self.judged(self.state().log.cleaning(checkpoint, self.view().last_stable, now_ms))
-    }
-
-    /// Compacts; the log is locked only while a finished segment replaces its sources.
-    pub(super) fn clean(&self, cleaner: &Cleaner, cleaning: &Cleaning, now_ms: i64, pace: &mut Pace<'_>) -> Result<Cleaned, Error> {
-        let replace = |replacement| {
-            let mut state = self.write();
-            // The directory of a deleted replica may belong to another replica by now.
-            if self.is_closed() { Ok(false) } else { state.log.replace(replacement) }
-        };
-        match cleaner.clean(&self.home.files, cleaning, now_ms, pace, replace) {
-            // A part that it was reading was truncated.
-            Err(_) if !self.is_of(cleaning) => Ok(Cleaned::default()),
-            cleaned => Ok(cleaned.inspect_err(|error| self.home.judge(error))?),
-        }
-    }
-
-    /// Whether the log has not been truncated since the plan was made.
-    pub(super) fn is_of(&self, cleaning: &Cleaning) -> bool {
-        cleaning.is_of(&self.state().log)
-    }
-
-    /// Truncates the log of a follower: a step of [`Partitions::truncate`](super::Partitions::truncate). Returns none if the part below
-    /// `offset` is not fsynced.
-    pub(super) fn truncate_to(&self, offset: Offset, running: MutexGuard<'_, Running>, now_ms: i64) -> Result<Option<Offset>, Error> {
-        let mut state = self.write();
-        // A commit that begins now waits for the log's lock before it takes batches of this log.
-        drop(running);
-        self.check_open()?;
-        assert!(!state.role.is_leader(), "the leader of {} in epoch {} truncates its log", self.id, state.role.epoch());
-        let View { log_end, high_watermark, .. } = self.view();
-        if offset >= log_end {
-            return Ok(Some(log_end));
-        }
-        if state.log.recovery_point() < offset {
-            return Ok(None);
-        }
-        if offset < state.log.log_start() {
-            return Err(StorageError::OffsetOutOfRange { offset, log_start: state.log.log_start(), log_end }.into());
-        }
-        self.home.check_online()?;
-        let prepared = self.home.log.truncating(&self.id, offset);
-        let deleted =
-            prepared.and_then(|()| state.log.truncate_to(offset, high_watermark, now_ms)).inspect_err(|error| self.home.fail(error))?;
-        let log_end = state.log.log_end();
-        assert!(log_end <= offset, "{} was truncated at {offset} and ends at {log_end}", self.id);
-        // The high watermark falls only here: the removed records were never committed, or an unclean election has given them up.
-        self.high_watermark.store(high_watermark.min(log_end).0, Ordering::Release);
-        self.publish(&mut state);
-        drop(state);
-        drop(deleted);
-        self.progress.step();
-        Ok(Some(log_end))
-    }
-
-    /// See [`Log::waits_too_long`].
-    pub(super) fn waits_too_long(&self, now_ms: i64) -> bool {
-        self.state().log.waits_too_long(now_ms)
-    }
-
-    /// The files to fsync, if any; see [`Log::unflushed`].
-    pub(super) fn unflushed(&self) -> Result<Option<Unflushed>, Error> {
-        let mut state = self.write();
-        // The directory of a deleted replica may belong to another replica by now.
-        if self.is_closed() { Ok(None) } else { self.judged(state.log.unflushed()) }
-    }
-
-    /// Moves the recovery point to the end that was fsynced.
-    pub(super) fn flushed(&self, synced: Synced) {
-        let mut state = self.write();
-        state.log.flushed(synced);
-        self.publish(&mut state);
-        drop(state);
-        if self.home.durability == Durability::Fsync {
-            self.progress.step();
-        }
-    }
-
-    /// The batches to commit, if any; see [`Log::uncommitted`].
-    pub(super) fn uncommitted(&self) -> Result<Option<JournalEntry>, Error> {
-        let mut state = self.write();
-        if self.is_closed() {
-            return Ok(None);
-        }
-        let entry = |batches| JournalEntry { topic_id: self.topic_id, partition: self.id.partition, batches };
-        let uncommitted = self.judged(state.log.uncommitted())?.map(entry);
-        self.publish(&mut state);
-        Ok(uncommitted)
-    }
-
-    /// Notes that a commit failed; see [`Log::give_back`].
-    pub(super) fn give_back(&self) {
-        let mut state = self.write();
-        state.log.give_back();
-        self.publish(&mut state);
-    }
-
-    /// Notes that everything up to `extent` is committed.
-    pub(super) fn commit(&self, extent: Extent) {
-        let mut state = self.write();
-        state.log.commit(extent);
-        self.publish(&mut state);
-        drop(state);
-        self.progress.step();
-    }
-
-    /// Wakes requests that wait for a commit, because there will be none.
-    pub(super) fn wake(&self) {
-        self.progress.step();
-    }
-
-    /// Whether the log contains batches to commit that no commit has taken.
-    pub(super) fn is_behind(&self) -> bool {
-        self.taken.load(Ordering::Acquire) < self.log_end.load(Ordering::Acquire) && !self.is_closed()
-    }
-
-    /// Rejects further use, writes the files that make the next open fast, and wakes waiting requests. The returned files must be fsynced.
-    pub(super) fn close(&self) -> Result<Option<Unflushed>, Error> {
-        let mut state = self.write();
-        self.end(&mut state);
-        let unflushed = self.judged(state.log.close())?;
-        drop(state);
-        self.progress.step();
-        Ok(unflushed)
-    }
-
     /// Rejects further use because the topic is deleted.
     pub(super) fn retire(&self) {
         // Under the lock no thread can append, roll, retain or replace a segment; work without the lock (flush, commit, compaction, reads) has open
@@ -590,7 +444,7 @@ impl Replica {
     }
 
     /// Requests that wait for records that are not committed get an error, and readers that have the replica end.
-    fn end(&self, state: &mut State) {
+    pub(super) fn end(&self, state: &mut State) {
         self.closed.store(true, Ordering::Release);
         state.role = state.role.retire();
         self.standing.store(standing(&state.role), Ordering::Release);
@@ -607,7 +461,7 @@ impl Replica {
         if state.role.is_leader() { Ok(state.role.epoch()) } else { Err(Error::NotLeader(self.id.clone())) }
     }
 
-    fn check_open(&self) -> Result<(), Error> {
+    pub(super) fn check_open(&self) -> Result<(), Error> {
         match (self.is_closed(), self.home.is_offline()) {
             (true, _) => Err(Error::Closed(self.id.clone())),
             (_, true) => Err(Error::Offline(self.id.clone())),
@@ -656,7 +510,7 @@ impl Replica {
     }
 
     /// Publishes the offsets of the log after each change, under its lock.
-    fn publish(&self, state: &mut State) {
+    pub(super) fn publish(&self, state: &mut State) {
         let State { log, role } = state;
         let (log_start, log_end) = (log.log_start(), log.log_end());
         let own_end = match self.home.durability {
@@ -685,11 +539,11 @@ impl Replica {
         self.last_stable.store(last_stable.0, Ordering::Release);
     }
 
-    fn state(&self) -> RwLockReadGuard<'_, State> {
+    pub(super) fn state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(|poisoned| self.broken(poisoned))
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, State> {
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(|poisoned| self.broken(poisoned))
     }
 

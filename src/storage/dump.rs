@@ -4,7 +4,8 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::index::{AbortedEntry, Entry, PositionEntry, TimeEntry};
-use super::journal::{Entry as JournalEntry, is_journal, walk};
+use super::journal::is_journal;
+use super::journal_format::{Entry as JournalEntry, walk};
 use super::producers::ProducerState;
 use super::scan::{Headers, Stop, read_batch};
 use crate::env::{Disk, File, OpenMode};

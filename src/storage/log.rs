@@ -10,18 +10,19 @@ use siphasher::sip::SipHasher13;
 
 use super::Error;
 use super::cleaner::{Cleaning, Replacement};
-use super::compaction::{Compaction, choose_dirty, group};
+use super::compaction::{choose_dirty, group};
 use super::epochs::{LeaderEpochs, epochs_path};
 use super::files::{OpenFiles, Presence};
 use super::index::{AbortedEntry, Durable};
 use super::journal::Stored;
+use super::log_config::LogConfig;
 use super::producers::{Origin, ProducerState, Verdict};
-use super::reader::{LogReader, RecordsSlice};
+use super::reader::LogReader;
 use super::recovery::{Recovery, Report, finish_swap, producers, recover};
 use super::retention::{Deed, Policy, SegmentFacts, choose};
 use super::segment::{OFFSET_LIES, RollLimits, Segment, file_name};
 use super::transactions::note_ended;
-use super::unflushed::{Extent, Synced, Uncommitted, Unflushed, UnflushedFile};
+use super::unflushed::{Extent, Unflushed};
 use crate::env::{Disk, File};
 use crate::model::{LeaderEpoch, Offset};
 use crate::records::{BatchHeader, CheckedBatch, EpochRule, Marker, batches};
@@ -30,31 +31,6 @@ use crate::records::{BatchHeader, CheckedBatch, EpochRule, Marker, batches};
 const SNAPSHOTS_KEPT: usize = 2;
 /// No limit: only segments below the log start are deleted.
 const KEEP: Policy = Policy { retention_ms: None, retention_bytes: None };
-
-/// A topic's settings, as far as the log needs them. Names are Kafka's.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LogConfig {
-    /// `segment.bytes`.
-    pub segment_bytes: u64,
-    /// `segment.ms`.
-    pub segment_ms: i64,
-    /// `segment.jitter.ms`.
-    pub segment_jitter_ms: i64,
-    /// `segment.index.bytes`.
-    pub index_bytes_max: u64,
-    /// `index.interval.bytes`.
-    pub index_interval_bytes: u64,
-    /// `retention.ms` and `retention.bytes`; none if `cleanup.policy` does not contain `delete`.
-    pub retention: Option<Policy>,
-    /// `flush.messages`: the number of records that may wait for an fsync.
-    pub flush_messages: i64,
-    /// `flush.ms`: how long a record may wait for an fsync.
-    pub flush_ms: i64,
-    /// None if `cleanup.policy` does not contain `compact`.
-    pub compaction: Option<Compaction>,
-    /// `max.decompressed.message.bytes`, for lookups inside compressed batches.
-    pub decompressed_bytes_max: usize,
-}
 
 /// The result of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,35 +58,35 @@ impl Deleted {
 /// The log of one partition.
 #[derive(Debug)]
 pub struct Log {
-    files: Arc<OpenFiles>,
-    presence: Presence,
-    directory: PathBuf,
-    config: LogConfig,
-    segments: Vec<Arc<Segment>>,
-    reader: Arc<LogReader>,
-    log_start: Offset,
-    epochs: LeaderEpochs,
-    producers: ProducerState,
-    saved_epochs: LeaderEpochs,
+    pub(super) files: Arc<OpenFiles>,
+    pub(super) presence: Presence,
+    pub(super) directory: PathBuf,
+    pub(super) config: LogConfig,
+    pub(super) segments: Vec<Arc<Segment>>,
+    pub(super) reader: Arc<LogReader>,
+    pub(super) log_start: Offset,
+    pub(super) epochs: LeaderEpochs,
+    pub(super) producers: ProducerState,
+    pub(super) saved_epochs: LeaderEpochs,
     /// Everything below this end, the recovery point, is fsynced in the log.
-    flushed: Extent,
+    pub(super) flushed: Extent,
     /// Everything below this end is durable, in the log or in the commit journal.
-    committed: Extent,
+    pub(super) committed: Extent,
     /// Everything below this end is durable or belongs to a commit in progress.
-    taken: Extent,
+    pub(super) taken: Extent,
     /// When the oldest record that is not fsynced was appended, as far as this log knows.
-    unflushed_since_ms: Option<i64>,
+    pub(super) unflushed_since_ms: Option<i64>,
     /// The number of changes of names in the directory, and how many of them are durable.
-    changes: u64,
-    durable_changes: u64,
+    pub(super) changes: u64,
+    pub(super) durable_changes: u64,
     /// Files that were written once and may not be durable, each with the number of its change.
-    written: Vec<(u64, PathBuf)>,
+    pub(super) written: Vec<(u64, PathBuf)>,
     /// The number of truncations.
-    cuts: u64,
+    pub(super) cuts: u64,
     /// Each commit in progress holds a clone of this.
-    lent: Arc<()>,
+    pub(super) lent: Arc<()>,
     /// Whether everything except later appends is unchanged since the last clean stop.
-    is_clean: bool,
+    pub(super) is_clean: bool,
 }
 
 impl Log {
@@ -371,7 +347,7 @@ impl Log {
     }
 
     /// Asserts the invariants of a log.
-    fn check(&self) {
+    pub(super) fn check(&self) {
         let (name, start, end) = (self.directory.display(), self.log_start, self.log_end());
         assert!(start <= end, "{name} begins at {start} and ends at {end}");
         let (flushed, committed, taken) = (self.flushed, self.committed, self.taken);
@@ -455,134 +431,6 @@ impl Log {
         self.producers.expire(now_ms, expiration_ms);
     }
 
-    /// Whether more records wait for an fsync than `flush.messages` allows.
-    pub fn holds_too_many(&self) -> bool {
-        self.log_end().0 - self.recovery_point().0 >= self.config.flush_messages
-    }
-
-    /// Whether a record has waited for an fsync for longer than `flush.ms` allows.
-    pub fn waits_too_long(&self, now_ms: i64) -> bool {
-        self.unflushed_since_ms.is_some_and(|since_ms| now_ms.saturating_sub(since_ms) >= self.config.flush_ms)
-    }
-
-    /// The files that [`sync_logs`](super::sync_logs) must fsync now; none if everything is durable.
-    pub fn unflushed(&mut self) -> Result<Option<Unflushed>, Error> {
-        if self.recovery_point() >= self.log_end() && self.durable_changes == self.changes {
-            return Ok(None);
-        }
-        self.save_epochs()?;
-        self.unflushed_files().map(Some)
-    }
-
-    /// Does not contain indexes of the active segment, which are in memory.
-    fn unflushed_files(&self) -> Result<Unflushed, Error> {
-        let unflushed_file = |(segment, position, length): (&Segment, u64, u64)| {
-            Ok(UnflushedFile { path: segment.path("log"), file: segment.file()?, position, length })
-        };
-        Ok(Unflushed {
-            directory: self.directory.clone(),
-            files: self.after(self.flushed).map(unflushed_file).collect::<Result<_, Error>>()?,
-            written: self.written.iter().map(|(_, path)| path.clone()).collect(),
-            names: self.durable_changes < self.changes,
-            presence: self.presence.clone(),
-            synced: Synced { extent: self.extent(), changes: self.changes },
-        })
-    }
-
-    /// Takes the batches that the [commit journal](super::CommitJournal) must commit now. They are not returned again, unless they are
-    /// [given back](Log::give_back). None if all were taken.
-    pub fn uncommitted(&mut self) -> Result<Option<Uncommitted>, Error> {
-        let extent = self.extent();
-        if extent.end <= self.taken.end {
-            return Ok(None);
-        }
-        let part = |(segment, position, length): (&Segment, u64, u64)| {
-            Ok((segment.path("log"), RecordsSlice::written(segment.file()?, position, length as usize)))
-        };
-        let parts = self.after(self.taken).map(part).collect::<Result<_, Error>>()?;
-        self.taken = extent;
-        Ok(Some(Uncommitted { parts, extent, lent: self.lent.clone() }))
-    }
-
-    /// Whether a commit may still read the batches that it took. The log must not be truncated then.
-    pub fn is_committing(&self) -> bool {
-        Arc::strong_count(&self.lent) > 1
-    }
-
-    /// Notes that a commit failed: its batches must still be committed.
-    pub fn give_back(&mut self) {
-        self.taken = self.committed;
-    }
-
-    /// Notes that everything up to `extent` is committed.
-    pub fn commit(&mut self, extent: Extent) {
-        self.committed = self.committed.max(extent);
-        self.taken = self.taken.max(extent);
-        self.check();
-    }
-
-    /// Notes the high watermark: transactions whose markers are below it need no further tracking.
-    pub fn advance(&mut self, high_watermark: Offset) {
-        self.producers.committed(high_watermark);
-    }
-
-    /// The current end.
-    fn extent(&self) -> Extent {
-        let (end, size) = self.active().extent();
-        Extent { cuts: self.cuts, end, segment: self.active().base, size }
-    }
-
-    /// The extent of the part below `end`, or of the whole log if that is shorter; in the former case no bytes of the segment at `end` are counted.
-    fn extent_to(&self, end: Offset) -> Extent {
-        if end >= self.log_end() {
-            return self.extent();
-        }
-        let segment = self.segments.iter().rfind(|s| s.base <= end).map_or(self.log_start, |s| s.base);
-        Extent { cuts: self.cuts, end, segment, size: 0 }
-    }
-
-    /// The parts appended after `extent`: segments with positions and lengths.
-    fn after(&self, extent: Extent) -> impl Iterator<Item = (&Segment, u64, u64)> {
-        let from = move |segment: &Segment| if segment.base == extent.segment { extent.size } else { 0 };
-        let later = self.segments.iter().filter(move |segment| segment.base >= extent.segment);
-        later
-            .map(move |segment| (&**segment, from(segment), segment.size().saturating_sub(from(segment))))
-            .filter(|(.., length)| *length > 0)
-    }
-
-    /// Notes that files were written into the directory.
-    fn note_written(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
-        self.changes += 1;
-        self.written.extend(paths.into_iter().map(|path| (self.changes, path)));
-    }
-
-    /// Moves the recovery point to the end that was fsynced.
-    pub fn flushed(&mut self, synced: Synced) {
-        let end = synced.extent.end;
-        // If the log was truncated meanwhile, `synced` does not prove anything about its current segments.
-        if synced.extent.cuts == self.cuts {
-            let newly = self.segments.iter().filter(|s| s.next_offset() > self.recovery_point() && s.next_offset() <= end);
-            newly.for_each(|segment| segment.is_durable());
-        }
-        self.flushed = self.flushed.max(synced.extent);
-        self.commit(synced.extent);
-        if self.recovery_point() >= self.log_end() {
-            self.unflushed_since_ms = None;
-        }
-        // Meanwhile a new segment may have been created and the previous one sealed.
-        self.durable_changes = self.durable_changes.max(synced.changes);
-        self.written.retain(|(change, _)| *change > synced.changes);
-    }
-
-    /// Fsyncs everything and moves the recovery point.
-    pub fn flush(&mut self) -> Result<(), Error> {
-        if let Some(unflushed) = self.unflushed()? {
-            unflushed.sync(self.disk(), &mut || ())?;
-            self.flushed(unflushed.synced);
-        }
-        Ok(())
-    }
-
     /// Writes the files that make the next open fast: indexes, epochs, producers. The log can be used afterwards. Before a clean stop the returned
     /// files must be fsynced.
     pub fn close(&mut self) -> Result<Option<Unflushed>, Error> {
@@ -597,7 +445,7 @@ impl Log {
     }
 
     /// Writes the checkpoint of the leader epochs, if it is outdated.
-    fn save_epochs(&mut self) -> Result<(), Error> {
+    pub(super) fn save_epochs(&mut self) -> Result<(), Error> {
         if self.epochs == self.saved_epochs {
             return Ok(());
         }
@@ -615,21 +463,6 @@ impl Log {
     /// The first offset.
     pub fn log_start(&self) -> Offset {
         self.log_start
-    }
-
-    /// Everything below this offset is fsynced in the log.
-    pub fn recovery_point(&self) -> Offset {
-        self.flushed.end
-    }
-
-    /// Everything below this offset is durable, in the log or in the commit journal.
-    pub fn committed(&self) -> Offset {
-        self.committed.end
-    }
-
-    /// Everything below this offset is durable or belongs to a commit in progress.
-    pub fn taken(&self) -> Offset {
-        self.taken.end
     }
 
     /// Where each leader epoch begins.
@@ -735,11 +568,11 @@ impl Log {
         self.reader.show(&self.segments, self.log_start, self.config.decompressed_bytes_max);
     }
 
-    fn disk(&self) -> &dyn Disk {
+    pub(super) fn disk(&self) -> &dyn Disk {
         &**self.files.disk()
     }
 
-    fn active(&self) -> &Segment {
+    pub(super) fn active(&self) -> &Segment {
         self.segments.last().expect("a log has a segment from open on")
     }
 }

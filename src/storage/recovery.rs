@@ -9,7 +9,7 @@ use super::Error;
 use super::epochs::LeaderEpochs;
 use super::files::OpenFiles;
 use super::index::Durable;
-use super::log::LogConfig;
+use super::log_config::LogConfig;
 use super::producers::ProducerState;
 use super::scan::{Headers, Stop, walk_batches};
 use super::segment::{Segment, file_name};

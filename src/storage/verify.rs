@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::directory::{CLEAN, LOCK, META, partition_of_directory};
 use super::index::{AbortedEntry, Entry, PositionEntry, TimeEntry};
-use super::journal::{is_journal, walk};
+use super::journal::is_journal;
+use super::journal_format::walk;
 use super::producers::ProducerState;
 use super::scan::{Stop, walk_batches};
 use super::segment::file_name;
