@@ -75,7 +75,7 @@ pub struct Visits {
     connections: AtomicU64,
     /// How often the findings were cleared by [`Visits::clear`].
     clears: AtomicU64,
-    /// Whether there are seekers; without any, group requests need no lock.
+    /// Whether there may be seekers; without any, group requests and fetches need no lock.
     has_seekers: AtomicBool,
 }
 
@@ -439,6 +439,13 @@ impl Recent {
         self.seekers.entry(key.clone()).or_insert_with(new)
     }
 
+    /// A client is no seeker any more. Whether others are left is stored under the same lock under which a seeker is added, so that none is missed.
+    fn found_group(&mut self, key: &(IpAddr, String), has_seekers: &AtomicBool) {
+        if self.seekers.remove(key).is_some() {
+            has_seekers.store(self.seekers.values().any(|seeker| seeker.seen.count > 0), Ordering::Relaxed);
+        }
+    }
+
     /// Evaluates the time that has passed, and removes old entries.
     fn judge(&mut self, now: Instant) {
         self.seekers.retain(|_, seeker| now.duration_since(seeker.seen.last) < FINDING_KEPT);
@@ -536,8 +543,8 @@ impl Visit {
     /// Records a request. After the first request that is not in [`ASKING`] this costs one atomic load.
     pub(super) fn request(&self, key: ApiKey, client_id: Option<&str>) {
         let client_id = client_id.unwrap_or_default();
-        if is_of_groups(key) && self.visits.has_seekers.load(Ordering::Relaxed) {
-            self.visits.recent().seekers.remove(&self.key(client_id));
+        if ends_seeking(key) && self.visits.has_seekers.load(Ordering::Relaxed) {
+            self.visits.recent().found_group(&self.key(client_id), &self.visits.has_seekers);
         }
         // No race: requests of a connection are read one after the other.
         let stage = self.stage.load(Ordering::Relaxed);
@@ -652,8 +659,9 @@ impl Drop for Visit {
     }
 }
 
-/// The requests that a client sends after it asked for a group's coordinator.
-fn is_of_groups(key: ApiKey) -> bool {
+/// The requests that a client sends after it asked for a group's coordinator, unless its group protocol is not served. A consumer whose application
+/// assigns its partitions joins no group: librdkafka then asks for the coordinator, fetches, and sends nothing to the group before its first commit.
+fn ends_seeking(key: ApiKey) -> bool {
     matches!(
         key,
         ApiKey::JoinGroup
@@ -668,6 +676,7 @@ fn is_of_groups(key: ApiKey) -> bool {
             | ApiKey::ListGroups
             | ApiKey::TxnOffsetCommit
             | ApiKey::AddOffsetsToTxn
+            | ApiKey::Fetch
     )
 }
 
@@ -803,7 +812,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_member_of_a_group_protocol_that_is_not_served_is_found_and_others_are_not() {
         let visits = Arc::<Visits>::default();
-        for (name, next) in [("classic", Some(ApiKey::JoinGroup)), ("assigns", Some(ApiKey::OffsetFetch)), ("consumer", None)] {
+        for (name, next) in [("classic", Some(ApiKey::JoinGroup)), ("assigns", Some(ApiKey::OffsetFetch)), ("commits nothing", Some(ApiKey::Fetch)), ("consumer", None)] {
             let _bootstrap = asks(&visits, name, &[Ask::Topics, Ask::GroupCoordinator]);
             let coordinator = asks(&visits, name, &[]);
             coordinator.looks_for_topics(name, false, told);
@@ -821,6 +830,18 @@ mod tests {
         let later = asks(&visits, "consumer", &[]);
         later.request(ApiKey::JoinGroup, Some("consumer"));
         assert_eq!(found(&visits), never_came(&["lost"]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fetches_need_no_lock_when_the_last_seeker_has_found_its_group() {
+        let visits = Arc::<Visits>::default();
+        let (one, other) = (asks(&visits, "one", &[Ask::GroupCoordinator]), asks(&visits, "other", &[Ask::GroupCoordinator]));
+        one.request(ApiKey::Fetch, Some("one"));
+        assert!(visits.has_seekers.load(Ordering::Relaxed), "the other still seeks");
+        other.request(ApiKey::JoinGroup, Some("other"));
+        assert!(!visits.has_seekers.load(Ordering::Relaxed));
+        one.asks(Ask::GroupCoordinator, "one", told);
+        assert!(visits.has_seekers.load(Ordering::Relaxed), "it asks again");
     }
 
     /// kcat -G with a topic that does not exist: it reaches the coordinator, gets its response, and exits.
