@@ -98,6 +98,8 @@ struct Seeker {
     seen: Seen,
     /// Whether none of the topics in its last request exists, or it requests topics that match a pattern: librdkafka then does not join its group.
     misses_topics: bool,
+    /// When it last began to fetch: an application that assigns partitions may ask for the coordinator later, and end before its next fetch.
+    fetched: Option<Instant>,
     is_said: bool,
 }
 
@@ -379,6 +381,7 @@ impl Seen {
     }
 
     fn again(&mut self, now: Instant) {
+        self.first = if self.count == 0 { now } else { self.first };
         (self.count, self.last) = (self.count.saturating_add(1), now);
     }
 }
@@ -435,15 +438,19 @@ impl Recent {
 
     fn seeker(&mut self, key: &(IpAddr, String), told: &Told, now: Instant) -> &mut Seeker {
         make_room(&mut self.seekers, key, CLIENTS_MAX, |seeker| seeker.seen.last);
-        let new = || Seeker { told: told.clone(), seen: Seen::none(now), misses_topics: false, is_said: false };
+        let new = || Seeker { told: told.clone(), seen: Seen::none(now), misses_topics: false, fetched: None, is_said: false };
         self.seekers.entry(key.clone()).or_insert_with(new)
     }
 
-    /// A client is no seeker any more. Whether others are left is stored under the same lock under which a seeker is added, so that none is missed.
-    fn found_group(&mut self, key: &(IpAddr, String), has_seekers: &AtomicBool) {
-        if self.seekers.remove(key).is_some() {
-            has_seekers.store(self.seekers.values().any(|seeker| seeker.seen.count > 0), Ordering::Relaxed);
+    /// A client sends a request after which it is no seeker; returns whether it was one.
+    fn ends_seeking(&mut self, client: &(IpAddr, String), key: ApiKey, now: Instant) -> bool {
+        let Some(seeker) = self.seekers.get_mut(client) else { return false };
+        let was_one = seeker.seen.count > 0;
+        (seeker.seen, seeker.fetched) = (Seen::none(now), Some(now));
+        if key != ApiKey::Fetch {
+            self.seekers.remove(client);
         }
+        was_one
     }
 
     /// Evaluates the time that has passed, and removes old entries.
@@ -544,7 +551,11 @@ impl Visit {
     pub(super) fn request(&self, key: ApiKey, client_id: Option<&str>) {
         let client_id = client_id.unwrap_or_default();
         if ends_seeking(key) && self.visits.has_seekers.load(Ordering::Relaxed) {
-            self.visits.recent().found_group(&self.key(client_id), &self.visits.has_seekers);
+            let mut recent = self.visits.recent();
+            // The lock is held: no seeker is added meanwhile.
+            if recent.ends_seeking(&self.key(client_id), key, Instant::now()) {
+                self.visits.has_seekers.store(recent.seekers.values().any(|seeker| seeker.seen.count > 0), Ordering::Relaxed);
+            }
         }
         // No race: requests of a connection are read one after the other.
         let stage = self.stage.load(Ordering::Relaxed);
@@ -554,7 +565,7 @@ impl Visit {
         match key {
             ApiKey::ApiVersions if stage == NEW => self.greets(client_id),
             key if ASKING.contains(&key) || matches!(key, ApiKey::SaslHandshake | ApiKey::SaslAuthenticate) => {}
-            _ => self.works(client_id),
+            _ => self.works(key, client_id),
         }
     }
 
@@ -567,8 +578,11 @@ impl Visit {
         let (now, told, key) = (Instant::now(), told(), self.key(client_id));
         let mut recent = self.visits.recent();
         if ask == Ask::GroupCoordinator {
-            self.visits.has_seekers.store(true, Ordering::Relaxed);
-            recent.seeker(&key, &told, now).seen.again(now);
+            let seeker = recent.seeker(&key, &told, now);
+            if seeker.fetched.is_none_or(|fetched| now.duration_since(fetched) >= ARRIVING) {
+                seeker.seen.again(now);
+                self.visits.has_seekers.store(true, Ordering::Relaxed);
+            }
         }
         let clears = self.visits.clears.load(Ordering::Relaxed);
         let is_first = stage < ASKS || self.clears.load(Ordering::Relaxed) != clears;
@@ -619,14 +633,18 @@ impl Visit {
     }
 
     /// A request that is not in [`ASKING`]: the client has arrived, even if it asked from another address a moment ago.
-    fn works(&self, client_id: &str) {
+    fn works(&self, key: ApiKey, client_id: &str) {
         self.stage.store(WORKS, Ordering::Relaxed);
         let now = Instant::now();
         // Behind a load balancer it may have asked from another address.
         let is_meant = |at: IpAddr, client: &Client| at == self.ip || !client.is_lost && now.duration_since(client.seen.last) < ARRIVING;
         let mut recent = self.visits.recent();
         recent.clients.retain(|(at, id), client| id != client_id || !is_meant(*at, client));
-        recent.arrives(&self.key(client_id), now);
+        let client = self.key(client_id);
+        recent.arrives(&client, now);
+        if key == ApiKey::Fetch {
+            recent.ends_seeking(&client, key, now);
+        }
     }
 
     fn key(&self, client_id: &str) -> (IpAddr, String) {
@@ -812,7 +830,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_member_of_a_group_protocol_that_is_not_served_is_found_and_others_are_not() {
         let visits = Arc::<Visits>::default();
-        for (name, next) in [("classic", Some(ApiKey::JoinGroup)), ("assigns", Some(ApiKey::OffsetFetch)), ("commits nothing", Some(ApiKey::Fetch)), ("consumer", None)] {
+        for (name, next) in [
+            ("classic", Some(ApiKey::JoinGroup)),
+            ("assigns", Some(ApiKey::OffsetFetch)),
+            ("commits nothing", Some(ApiKey::Fetch)),
+            ("consumer", None),
+        ] {
             let _bootstrap = asks(&visits, name, &[Ask::Topics, Ask::GroupCoordinator]);
             let coordinator = asks(&visits, name, &[]);
             coordinator.looks_for_topics(name, false, told);
@@ -840,8 +863,32 @@ mod tests {
         assert!(visits.has_seekers.load(Ordering::Relaxed), "the other still seeks");
         other.request(ApiKey::JoinGroup, Some("other"));
         assert!(!visits.has_seekers.load(Ordering::Relaxed));
+        pass(5000).await;
         one.asks(Ask::GroupCoordinator, "one", told);
         assert!(visits.has_seekers.load(Ordering::Relaxed), "it asks again");
+    }
+
+    /// confluent-kafka with the client id of a producer: it fetches, asks for the coordinator, and ends before its next fetch.
+    #[tokio::test(start_paused = true)]
+    async fn a_consumer_that_fetches_before_it_asks_for_the_coordinator_is_not_found() {
+        let visits = Arc::<Visits>::default();
+        let producer = asks(&visits, "rdkafka", &[Ask::Topics]);
+        producer.looks_for_topics("rdkafka", false, told);
+        producer.request(ApiKey::Produce, Some("rdkafka"));
+        pass(20_000).await;
+        let (bootstrap, leader) = (asks(&visits, "rdkafka", &[Ask::Topics]), asks(&visits, "rdkafka", &[]));
+        bootstrap.looks_for_topics("rdkafka", false, told);
+        leader.request(ApiKey::Fetch, Some("rdkafka"));
+        bootstrap.asks(Ask::GroupCoordinator, "rdkafka", told);
+        drop((bootstrap, leader));
+        pass(6000).await;
+        assert_eq!(found(&visits), []);
+        // What asks later is another consumer, and has as much time as any.
+        let other = [asks(&visits, "rdkafka", &[Ask::GroupCoordinator]), asks(&visits, "rdkafka", &[])];
+        assert_eq!(found(&visits), []);
+        pass(5000).await;
+        assert_eq!(found(&visits), [("rdkafka".into(), Loss::GroupProtocol)]);
+        drop(other);
     }
 
     /// kcat -G with a topic that does not exist: it reaches the coordinator, gets its response, and exits.
