@@ -94,9 +94,10 @@ def case_connect(options, folder):
 
 def case_mirror_maker(options, folder):
     """MirrorMaker 2 carries topics, records and the offsets of a group from Apache Kafka to us."""
-    jars, theirs = connect_jars(), Kafka()
+    # The records are of 2023: retention would delete them 30 s after the start, on both sides.
+    jars, theirs = connect_jars(), Kafka("log.retention.ms=-1")
     try:
-        with Broker(options.binary) as broker:
+        with Broker(options.binary, "log.retention.ms=-1") as broker:
             there = At(theirs.address)
             sent = [Record(b"k%d" % n, b"v%d" % n, [("h", b"x")], timestamp=1_700_000_000_000 + n) for n in range(2000)]
             create(CLIENT, there, "orders", 3)

@@ -26,6 +26,22 @@ def install():
                         f"-DoutputDirectory={JARS}"], check=True, stdout=sys.stderr)
 
 
+def is_ready(process, port, patience):
+    """Whether the broker answers an ApiVersions request before it ends. A connection is no sign: the port is bound before the data is opened."""
+    request = b"\x00\x00\x00\x0a\x00\x12\x00\x00\x00\x00\x00\x01\xff\xff"
+    deadline = time.time() + patience
+    while time.time() < deadline and process.poll() is None:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=5) as s:
+                s.sendall(request)
+                if s.recv(4):
+                    return True
+        except OSError:
+            pass
+        time.sleep(0.02)
+    return False
+
+
 class Kafka:
     """A running broker; `settings` are more lines of its properties."""
 
@@ -65,19 +81,8 @@ class Kafka:
             raise RuntimeError(done.stdout[-1000:])
 
     def wait_ready(self):
-        """Ready when an ApiVersions request is answered."""
-        request = b"\x00\x00\x00\x0a\x00\x12\x00\x00\x00\x00\x00\x01\xff\xff"
-        deadline = time.time() + 90
-        while time.time() < deadline:
-            if self.process.poll() is not None:
-                break
-            try:
-                with socket.create_connection(("127.0.0.1", self.port), timeout=5) as s:
-                    s.sendall(request)
-                    if s.recv(4):
-                        return
-            except OSError:
-                time.sleep(0.05)
+        if is_ready(self.process, self.port, 90):
+            return
         raise RuntimeError(f"Apache Kafka did not start: {(self.folder / 'server.log').read_text()[-2000:]}")
 
     def stop(self):

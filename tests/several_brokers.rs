@@ -3,8 +3,8 @@
 mod common;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -50,6 +50,43 @@ impl World {
         let env =
             Env { clock: self.clock.clone(), disk: Arc::new(self.disk.clone()), workers: Workers::per_core().unwrap(), ..Env::real() };
         Broker::start(config(Path::new("/data"), &[("node.id", &node.to_string())]), env).await.expect("the broker starts")
+    }
+}
+
+/// The log of this process.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_lines_name_their_broker_where_its_world_has_a_span() {
+    let lines = Lines::default();
+    let written = lines.clone();
+    let logging = tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::DEBUG).with_writer(move || written.clone());
+    tracing::subscriber::set_global_default(logging.finish()).expect("no other test of this process logs");
+    for node in [31, 32] {
+        let world = World::new();
+        let span = tracing::info_span!("broker", id = node);
+        let env = Env { disk: Arc::new(world.disk.clone()), workers: Workers::per_core().unwrap(), log_span: span, ..Env::real() };
+        let broker = Broker::start(config(Path::new("/data"), &[("node.id", &node.to_string())]), env).await.unwrap();
+        Client::connect(&broker).await.create_topic("t", 1, &[]).await;
+        broker.stop().await.unwrap();
+    }
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    // A request is logged by the task of its connection, and the leadership by the controller's.
+    for (node, words) in [31, 32].iter().flat_map(|node| [(node, "CreateTopics"), (node, "this node leads the metadata")]) {
+        let is_named = |line: &str| line.contains(words) && line.contains(&format!("broker{{id={node}}}"));
+        assert!(text.lines().any(is_named), "{words} of {node}: {text}");
     }
 }
 

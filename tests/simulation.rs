@@ -897,6 +897,7 @@ impl Machine {
                     network: Arc::new(SimulatedNetwork),
                     workers: Workers::inline_late(entropy.clone(), DISK_LATENCY),
                     open_files_max: None,
+                    log_span: tracing::info_span!("broker", id = plan.node),
                 };
                 async move {
                     if at == home_of_disk {

@@ -72,7 +72,7 @@ REASONS = [
     (r"^Fetch .*(repeated|topics and another)", r"partitions$", "Kafka answers once for a partition that is named twice."),
     (r"^Fetch", r"aborted_transactions$", "An error has no list of aborted transactions here, and an empty one in Kafka.", lambda ours, theirs: (ours, theirs) == (None, [])),
     (r"^Fetch .* replica_id \d", r"responses", "Kafka refuses a fetch by a broker that does not follow the partition; here it is read as a consumer's."),
-    (r"^Metadata [0-3] ", r"topics\.\[none\]\.(error_code|partitions)$", "A topic that Metadata creates is served when it answers; Kafka says first that it is not there."),
+    (r"^Metadata [0-3] ", r"topics\.\[none\](\.(error_code|partitions))?$", "A topic that Metadata creates is served when it answers; Kafka says first that it is not there, and leaves it out of all topics."),
     (r"^WriteTxnMarkers .*partition_indexes empty", r"^markers$", "A topic without partitions is in our answer, and left out of Kafka's."),
     (r"^WriteTxnMarkers .*markers (repeated|and another)", r"^markers", "Kafka answers once for a producer that is named twice."),
     (r"^WriteTxnMarkers", r"error_code$", "Both refuse a marker that is old in two ways; Kafka tells of the producer's epoch, we of the coordinator's.", lambda ours, theirs: (ours, theirs) in ((52, 47), (52, -1))),

@@ -3,13 +3,13 @@
     takeover.py BINARY              checks, one line a case; exit code 0 when none failed
     takeover.py --golden FOLDER     writes the directory and what is in it into FOLDER, for tests/kafka_directory.rs
 """
-import json, os, shutil, signal, socket, subprocess, sys, time
+import json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, IsolationLevel, Producer, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, ResourceType
-from kafka_peer import JARS, Kafka, free_port
+from kafka_peer import JARS, Kafka, free_port, is_ready
 
 SETTINGS = ["offsets.topic.num.partitions=3", "transaction.state.log.num.partitions=3", "share.coordinator.state.topic.num.partitions=1"]
 TOPICS = {"plain": 3, "compacted": 1, "grown": 4, "bought": 2}
@@ -86,6 +86,18 @@ def records(address, topic, partition, isolation):
     return found
 
 
+def offsets(admin, group):
+    """What the group has committed; a broker that has just started may still be loading it, which the client does not retry."""
+    deadline = time.time() + 60
+    while True:
+        try:
+            return admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group].result(60)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.COORDINATOR_LOAD_IN_PROGRESS or time.time() > deadline:
+                raise
+            time.sleep(0.2)
+
+
 def facts(address):
     """All that a client can see of it."""
     admin = AdminClient({"bootstrap.servers": address})
@@ -93,7 +105,7 @@ def facts(address):
     described = wait(admin.describe_topics(TopicCollection(names)))
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
     own = {r.name: {k: e.value for k, e in f.result(60).items() if not e.is_default and e.source == 1} for r, f in admin.describe_configs(resources).items()}
-    committed = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions("readers")])["readers"].result(60)
+    committed = offsets(admin, "readers")
     return {
         "topics": {name: {"id": str(d.topic_id), "partitions": len(d.partitions), "configs": own[name]} for name, d in described.items()},
         "records": {f"{n}-{p}": records(address, n, p, "read_uncommitted") for n in names for p in range(len(described[n].partitions))},
@@ -112,13 +124,8 @@ class Dlog:
     def start(self):
         command = [self.binary, "serve", "--data", self.data, "--listen", self.address, "--http", "127.0.0.1:0"]
         self.process = subprocess.Popen([str(c) for c in command], stdout=self.log, stderr=self.log)
-        deadline = time.time() + 20
-        while time.time() < deadline and self.process.poll() is None:
-            try:
-                return socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            except OSError:
-                time.sleep(0.01)
-        raise RuntimeError(f"the broker did not start: {open(self.log.name).read()[-1000:]}")
+        if not is_ready(self.process, self.port, 20):
+            raise RuntimeError(f"the broker did not start: {open(self.log.name).read()[-1000:]}")
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)

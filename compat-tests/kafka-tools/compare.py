@@ -147,13 +147,19 @@ def run_tool(address, tool, words, text):
     return sorted(line for line in lines if line) + [f"exit code: {done.returncode}"]
 
 
+def alternatives(pattern):
+    """`(A|B)x` as `Ax` and `Bx`, so that an alternative that no line needs is seen."""
+    group = re.search(r"(?<!\\)\(([^()]*\|[^()]*)\)", pattern)
+    return [pattern[:group.start()] + word + pattern[group.end():] for word in group[1].split("|")] if group else [pattern]
+
+
 def reasons():
-    """The rows of the table in the docs: case, pattern of the line, reason."""
+    """The rows of the table in the docs, one for each alternative: case, pattern of the line, reason."""
     rows = []
     for line in REASONS.read_text().splitlines():
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
         if len(cells) == 3 and cells[1].startswith("`"):
-            rows.append((cells[0], re.compile(cells[1].strip("`").replace("\\|", "|")), cells[2]))
+            rows += [(cells[0], re.compile(pattern), cells[2]) for pattern in alternatives(cells[1].strip("`").replace("\\|", "|"))]
     return rows
 
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The image under the real Testcontainers modules of Python, Java and Go: modules.sh [IMAGE].
+# In a container with a Docker daemon of its own, set TESTCONTAINERS_HOST_OVERRIDE=localhost: Java's modules otherwise run a public image to find the host.
 set -euo pipefail
 cd "$(dirname "$0")"
 image=${1:-dlog}

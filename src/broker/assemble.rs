@@ -8,7 +8,7 @@ use std::time::Duration;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::{error, info, warn};
+use tracing::{Instrument, error, info, warn};
 
 use super::directories::open_directories;
 use super::dynamic::Dynamic;
@@ -63,8 +63,13 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Starts a broker; when this returns, clients are served.
+    /// Starts a broker; when this returns, clients are served. All its tasks inherit the span of its log lines.
     pub async fn start(config: Config, env: Env) -> Result<Broker, Error> {
+        let span = env.log_span.clone();
+        Broker::start_in_span(config, env).instrument(span).await
+    }
+
+    async fn start_in_span(config: Config, env: Env) -> Result<Broker, Error> {
         // Ports first: opening a directory changes it, and `reset` deletes its contents.
         let (bound, http_listener) = bind(&config, &env).await?;
         let (directories, lost) = match open_directories(&config, &env) {
@@ -74,18 +79,18 @@ impl Broker {
         let (cluster_id, metadata_path) = (directories[0].cluster_id.clone(), directories[0].path().to_path_buf());
         let (made_by, is_fresh) = (directories[0].made_by, directories[0].start == Start::Fresh);
         let log_dirs = directories.iter().filter_map(|directory| directory.id).collect();
+        let stop = CancellationToken::new();
+        let fail_stop = FailStop::new(stop.clone());
+        let (tasks, commits_end) = (Tasks::new(fail_stop.clone()), CancellationToken::new());
         let (log, committed) = match made_by {
-            Software::Dlog => QuorumLog::open(&env, &metadata_path, config.node_id).await?,
-            Software::Kafka => QuorumLog::open_beside_kafka(&env, &metadata_path, config.node_id).await?,
+            Software::Dlog => QuorumLog::open(&env, tasks.another(), &metadata_path, config.node_id).await?,
+            Software::Kafka => QuorumLog::open_beside_kafka(&env, tasks.another(), &metadata_path, config.node_id).await?,
         };
         let quorum = log.view();
         let files_max = env.open_files_max.map_or(FILES_MAX, |limit| limit as usize / 2).min(FILES_MAX) / directories.len();
         let keeping = Keeping { durability: config.durability, files_max };
         let partitions = Arc::new(Partitions::new(env.clone(), directories, lost, keeping));
         let committers = partitions.committers().into_iter();
-        let stop = CancellationToken::new();
-        let fail_stop = FailStop::new(stop.clone());
-        let (tasks, commits_end) = (Tasks::new(fail_stop.clone()), CancellationToken::new());
         let committing = tasks.another();
         committers.for_each(|at| {
             committing.spawn("commit", commit(partitions.clone(), env.workers.clone(), at, commits_end.clone()));
@@ -230,6 +235,11 @@ impl Broker {
     /// Stops: accepts no more connections, sends the pending responses, and closes the logs. Parts that do not end by themselves are aborted. The logs
     /// of a failed broker are left as they are.
     pub async fn stop(self) -> Result<(), Error> {
+        let span = self.env.log_span.clone();
+        self.stop_in_span().instrument(span).await
+    }
+
+    async fn stop_in_span(self) -> Result<(), Error> {
         self.stop.cancel();
         drop(self.groups);
         // In this order: commits end after the last request that may wait for one, and the last task drops the last handle of the controller, which

@@ -17,6 +17,8 @@ mod workers;
 
 use std::sync::Arc;
 
+use tracing::Span;
+
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use disk::{DIRECT_BLOCK, Disk, File, Lock, Map, OpenMode};
 pub use ended::ended_by;
@@ -51,6 +53,8 @@ pub struct Env {
     pub workers: Workers,
     /// The limit of this broker's open files and connections; none means no limit. Brokers in one process share its limit: each gets a part.
     pub open_files_max: Option<u64>,
+    /// The span of this broker's log lines: none, or one with the broker's id where several brokers run in the process.
+    pub log_span: Span,
 }
 
 impl Env {
@@ -63,6 +67,7 @@ impl Env {
             network: Arc::new(RealNetwork::default()),
             workers: Workers::none(),
             open_files_max: open_files_max(),
+            log_span: Span::none(),
         }
     }
 }

@@ -6,6 +6,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use super::FailStop;
 
@@ -54,6 +55,7 @@ impl Tasks {
                 result = fail_stop.guard(part, work) => result,
             }
         }
+        .in_current_span()
     }
 
     /// Waits until all tasks have ended.

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinError, spawn_blocking, yield_now};
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
+use tracing::Span;
 
 use super::Entropy;
 
@@ -99,9 +100,10 @@ impl Workers {
         match &self.kind {
             Kind::PerCore(_) | Kind::Caller => {
                 let in_progress = self.blocking.token();
+                let span = Span::current();
                 let work = move || {
                     let _in_progress = in_progress;
-                    work()
+                    span.in_scope(work)
                 };
                 match spawn_blocking(work).await {
                     Err(error) if error.is_panic() => resume_unwind(error.into_panic()),

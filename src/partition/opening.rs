@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
 
-use tracing::error;
+use tracing::{Span, error};
 
 use super::open_directory::Durability;
 use super::partitions::Failed;
@@ -21,7 +21,10 @@ impl Partitions {
     pub(super) fn open_all(&self, new: Vec<Placed>) -> Vec<(TopicPartition, Uuid, Opened)> {
         let threads = self.env.0.workers.count().min(new.len());
         let left = Mutex::new(new.into_iter());
+        // The threads' log lines belong to this broker too.
+        let span = Span::current();
         let open_some = || {
+            let _entered = span.enter();
             let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
             std::iter::from_fn(next).map(|placed| (placed.new.id.clone(), placed.new.topic_id, self.open_alone(placed))).collect::<Vec<_>>()
         };

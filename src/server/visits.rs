@@ -75,7 +75,7 @@ pub struct Visits {
     connections: AtomicU64,
     /// How often the findings were cleared by [`Visits::clear`].
     clears: AtomicU64,
-    /// Whether there are seekers; without any, group requests need no lock.
+    /// Whether there may be seekers; without any, group requests and fetches need no lock.
     has_seekers: AtomicBool,
 }
 
@@ -98,6 +98,8 @@ struct Seeker {
     seen: Seen,
     /// Whether none of the topics in its last request exists, or it requests topics that match a pattern: librdkafka then does not join its group.
     misses_topics: bool,
+    /// When it last began to fetch: an application that assigns partitions may ask for the coordinator later, and end before its next fetch.
+    fetched: Option<Instant>,
     is_said: bool,
 }
 
@@ -379,6 +381,7 @@ impl Seen {
     }
 
     fn again(&mut self, now: Instant) {
+        self.first = if self.count == 0 { now } else { self.first };
         (self.count, self.last) = (self.count.saturating_add(1), now);
     }
 }
@@ -435,8 +438,19 @@ impl Recent {
 
     fn seeker(&mut self, key: &(IpAddr, String), advertised: &AdvertisedAddress, now: Instant) -> &mut Seeker {
         make_room(&mut self.seekers, key, CLIENTS_MAX, |seeker| seeker.seen.last);
-        let new = || Seeker { advertised: advertised.clone(), seen: Seen::none(now), misses_topics: false, is_said: false };
+        let new = || Seeker { advertised: advertised.clone(), seen: Seen::none(now), misses_topics: false, fetched: None, is_said: false };
         self.seekers.entry(key.clone()).or_insert_with(new)
+    }
+
+    /// A client sends a request after which it is no seeker; returns whether it was one.
+    fn ends_seeking(&mut self, client: &(IpAddr, String), key: ApiKey, now: Instant) -> bool {
+        let Some(seeker) = self.seekers.get_mut(client) else { return false };
+        let was_one = seeker.seen.count > 0;
+        (seeker.seen, seeker.fetched) = (Seen::none(now), Some(now));
+        if key != ApiKey::Fetch {
+            self.seekers.remove(client);
+        }
+        was_one
     }
 
     /// Evaluates the time that has passed, and removes old entries.
@@ -538,8 +552,12 @@ impl Visit {
     /// Records a request. After the first request that is not in [`ASKING`] this costs one atomic load.
     pub(super) fn request(&self, key: ApiKey, client_id: Option<&str>) {
         let client_id = client_id.unwrap_or_default();
-        if is_of_groups(key) && self.visits.has_seekers.load(Ordering::Relaxed) {
-            self.visits.recent().seekers.remove(&self.key(client_id));
+        if ends_seeking(key) && self.visits.has_seekers.load(Ordering::Relaxed) {
+            let mut recent = self.visits.recent();
+            // The lock is held: no seeker is added meanwhile.
+            if recent.ends_seeking(&self.key(client_id), key, Instant::now()) {
+                self.visits.has_seekers.store(recent.seekers.values().any(|seeker| seeker.seen.count > 0), Ordering::Relaxed);
+            }
         }
         // No race: requests of a connection are read one after the other.
         let stage = self.stage.load(Ordering::Relaxed);
@@ -549,7 +567,7 @@ impl Visit {
         match key {
             ApiKey::ApiVersions if stage == NEW => self.greets(client_id),
             key if ASKING.contains(&key) || matches!(key, ApiKey::SaslHandshake | ApiKey::SaslAuthenticate) => {}
-            _ => self.works(client_id),
+            _ => self.works(key, client_id),
         }
     }
 
@@ -562,8 +580,11 @@ impl Visit {
         let (now, advertised, key) = (Instant::now(), advertised(), self.key(client_id));
         let mut recent = self.visits.recent();
         if ask == Ask::GroupCoordinator {
-            self.visits.has_seekers.store(true, Ordering::Relaxed);
-            recent.seeker(&key, &advertised, now).seen.again(now);
+            let seeker = recent.seeker(&key, &advertised, now);
+            if seeker.fetched.is_none_or(|fetched| now.duration_since(fetched) >= ARRIVING) {
+                seeker.seen.again(now);
+                self.visits.has_seekers.store(true, Ordering::Relaxed);
+            }
         }
         let clears = self.visits.clears.load(Ordering::Relaxed);
         let is_first = stage < ASKS || self.clears.load(Ordering::Relaxed) != clears;
@@ -614,14 +635,18 @@ impl Visit {
     }
 
     /// A request that is not in [`ASKING`]: the client has arrived, even if it asked from another address a moment ago.
-    fn works(&self, client_id: &str) {
+    fn works(&self, key: ApiKey, client_id: &str) {
         self.stage.store(WORKS, Ordering::Relaxed);
         let now = Instant::now();
         // Behind a load balancer it may have asked from another address.
         let is_meant = |at: IpAddr, client: &Client| at == self.ip || !client.is_lost && now.duration_since(client.seen.last) < ARRIVING;
         let mut recent = self.visits.recent();
         recent.clients.retain(|(at, id), client| id != client_id || !is_meant(*at, client));
-        recent.arrives(&self.key(client_id), now);
+        let client = self.key(client_id);
+        recent.arrives(&client, now);
+        if key == ApiKey::Fetch {
+            recent.ends_seeking(&client, key, now);
+        }
     }
 
     fn key(&self, client_id: &str) -> (IpAddr, String) {
@@ -654,8 +679,9 @@ impl Drop for Visit {
     }
 }
 
-/// The requests that a client sends after it asked for a group's coordinator.
-fn is_of_groups(key: ApiKey) -> bool {
+/// The requests that a client sends after it asked for a group's coordinator, unless its group protocol is not served. A consumer whose application
+/// assigns its partitions joins no group: librdkafka then asks for the coordinator, fetches, and sends nothing to the group before its first commit.
+fn ends_seeking(key: ApiKey) -> bool {
     matches!(
         key,
         ApiKey::JoinGroup
@@ -670,6 +696,7 @@ fn is_of_groups(key: ApiKey) -> bool {
             | ApiKey::ListGroups
             | ApiKey::TxnOffsetCommit
             | ApiKey::AddOffsetsToTxn
+            | ApiKey::Fetch
     )
 }
 
@@ -805,7 +832,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_member_of_a_group_protocol_that_is_not_served_is_found_and_others_are_not() {
         let visits = Arc::<Visits>::default();
-        for (name, next) in [("classic", Some(ApiKey::JoinGroup)), ("assigns", Some(ApiKey::OffsetFetch)), ("consumer", None)] {
+        for (name, next) in [
+            ("classic", Some(ApiKey::JoinGroup)),
+            ("assigns", Some(ApiKey::OffsetFetch)),
+            ("commits nothing", Some(ApiKey::Fetch)),
+            ("consumer", None),
+        ] {
             let _bootstrap = asks(&visits, name, &[Ask::Topics, Ask::GroupCoordinator]);
             let coordinator = asks(&visits, name, &[]);
             coordinator.looks_for_topics(name, false, advertised);
@@ -823,6 +855,42 @@ mod tests {
         let later = asks(&visits, "consumer", &[]);
         later.request(ApiKey::JoinGroup, Some("consumer"));
         assert_eq!(found(&visits), never_came(&["lost"]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fetches_need_no_lock_when_the_last_seeker_has_found_its_group() {
+        let visits = Arc::<Visits>::default();
+        let (one, other) = (asks(&visits, "one", &[Ask::GroupCoordinator]), asks(&visits, "other", &[Ask::GroupCoordinator]));
+        one.request(ApiKey::Fetch, Some("one"));
+        assert!(visits.has_seekers.load(Ordering::Relaxed), "the other still seeks");
+        other.request(ApiKey::JoinGroup, Some("other"));
+        assert!(!visits.has_seekers.load(Ordering::Relaxed));
+        pass(5000).await;
+        one.asks(Ask::GroupCoordinator, "one", advertised);
+        assert!(visits.has_seekers.load(Ordering::Relaxed), "it asks again");
+    }
+
+    /// confluent-kafka with the client id of a producer: it fetches, asks for the coordinator, and ends before its next fetch.
+    #[tokio::test(start_paused = true)]
+    async fn a_consumer_that_fetches_before_it_asks_for_the_coordinator_is_not_found() {
+        let visits = Arc::<Visits>::default();
+        let producer = asks(&visits, "rdkafka", &[Ask::Topics]);
+        producer.looks_for_topics("rdkafka", false, advertised);
+        producer.request(ApiKey::Produce, Some("rdkafka"));
+        pass(20_000).await;
+        let (bootstrap, leader) = (asks(&visits, "rdkafka", &[Ask::Topics]), asks(&visits, "rdkafka", &[]));
+        bootstrap.looks_for_topics("rdkafka", false, advertised);
+        leader.request(ApiKey::Fetch, Some("rdkafka"));
+        bootstrap.asks(Ask::GroupCoordinator, "rdkafka", advertised);
+        drop((bootstrap, leader));
+        pass(6000).await;
+        assert_eq!(found(&visits), []);
+        // What asks later is another consumer, and has as much time as any.
+        let other = [asks(&visits, "rdkafka", &[Ask::GroupCoordinator]), asks(&visits, "rdkafka", &[])];
+        assert_eq!(found(&visits), []);
+        pass(5000).await;
+        assert_eq!(found(&visits), [("rdkafka".into(), Loss::GroupProtocol)]);
+        drop(other);
     }
 
     /// kcat -G with a topic that does not exist: it reaches the coordinator, gets its response, and exits.

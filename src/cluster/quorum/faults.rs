@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use openraft::entry::RaftEntry;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::entry::{Note, Payload, Placed, VotersNote};
 use super::{LogEntry, LogFile, Membership, QuorumLog, StoredMembership, Vote, log_id};
 use crate::cluster::batches::{Content, content, note_batch};
 use crate::cluster::{Committed, CommittedStream, Error, MetadataLog, MetadataRecord, NotCommitted, Proposal, Snapshot};
-use crate::env::{Crash, Cut, Disk, Env, MemoryDisk, Workers};
+use crate::env::{Crash, Cut, Disk, Env, FailStop, MemoryDisk, Tasks, Workers};
 use crate::model::{LeaderEpoch, NodeId, Offset};
 
 const NODE: u64 = 1;
@@ -36,7 +37,8 @@ fn no_ops(count: usize) -> Vec<MetadataRecord> {
 }
 
 async fn open(disk: &MemoryDisk) -> Result<(QuorumLog, CommittedStream), Error> {
-    QuorumLog::open(&env(disk), path(), NodeId(NODE as i32)).await
+    let tasks = Tasks::new(FailStop::new(CancellationToken::new()));
+    QuorumLog::open(&env(disk), tasks, path(), NodeId(NODE as i32)).await
 }
 
 /// The offsets and epochs of all that was delivered.

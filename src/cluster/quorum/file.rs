@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::entry::RaftEntry;
 use tokio::sync::mpsc;
+use tracing::error;
 
 use super::entry::{LogEntry, Note, Payload, Placed, VotersNote};
 use super::replay::Replay;
@@ -225,7 +226,9 @@ impl LogFile {
         let own = vote.leader_id.voted_for() == Some(node);
         let stored = if own { Vote { committed: false, ..*vote } } else { *vote };
         if self.vote != Some(stored) {
-            vote::write(&*self.disk, self.log.directory(), &stored)?;
+            let written = vote::write(&*self.disk, self.log.directory(), &stored);
+            self.failed |= written.is_err();
+            written?;
             self.vote = Some(stored);
         }
         Ok(())
@@ -343,6 +346,12 @@ impl LogFile {
 
     /// Forgets the entries up to `last`, which a snapshot contains. Files that cannot be deleted are deleted after the next snapshot.
     pub(super) fn purge(&mut self, last: LogId) -> Result<(), Error> {
+        let purged = self.purge_to(last);
+        self.failed |= purged.is_err();
+        purged
+    }
+
+    fn purge_to(&mut self, last: LogId) -> Result<(), Error> {
         let end = self.end_of(last.index);
         while self.first <= last.index && self.entries.pop_front().is_some() {
             self.first += 1;
@@ -351,7 +360,10 @@ impl LogFile {
         let Some(end) = end else {
             return self.begin_after_snapshot();
         };
-        self.delete_before(end)
+        if let Err(error) = self.delete_before(end) {
+            error!(%error, "the metadata log before its snapshot could not be deleted; the next snapshot deletes it");
+        }
+        Ok(())
     }
 
     fn delete_before(&mut self, end: i64) -> Result<(), Error> {
@@ -365,8 +377,19 @@ impl LogFile {
         self.disk.sync_dir(directory).map_err(unusable(directory))
     }
 
-    /// The entries within a range of indexes.
-    pub(super) fn read(&self, from: u64, to: u64) -> Result<Vec<LogEntry>, Error> {
+    /// Whether the disk has failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// The entries within a range of indexes. After an error the log cannot be used any more: a leader must not tell less than it has.
+    pub(super) fn read(&mut self, from: u64, to: u64) -> Result<Vec<LogEntry>, Error> {
+        let entries = self.read_all(from, to);
+        self.failed |= entries.is_err();
+        entries
+    }
+
+    fn read_all(&self, from: u64, to: u64) -> Result<Vec<LogEntry>, Error> {
         let (from, to) = (from.max(self.first), to.min(self.next_index()));
         let mut entries = Vec::new();
         let Some(place) = self.place(from).filter(|_| from < to) else { return Ok(entries) };
@@ -450,7 +473,13 @@ impl LogFile {
     }
 
     /// The newest snapshot with its bytes.
-    pub(super) fn newest(&self) -> Result<Option<(SnapshotMeta, StoredSnapshot)>, Error> {
+    pub(super) fn newest(&mut self) -> Result<Option<(SnapshotMeta, StoredSnapshot)>, Error> {
+        let newest = self.read_newest();
+        self.failed |= newest.is_err();
+        newest
+    }
+
+    fn read_newest(&self) -> Result<Option<(SnapshotMeta, StoredSnapshot)>, Error> {
         let Some(newest) = &self.snapshot else { return Ok(None) };
         let path = self.log.directory().join(&newest.name);
         let bytes = self.disk.read(&path).map_err(unusable(&path))?;
@@ -459,6 +488,12 @@ impl LogFile {
 
     /// Stores a snapshot of another node, and returns its content. The log begins after it with the next [`LogFile::purge`].
     pub(super) fn install(&mut self, meta: &SnapshotMeta, snapshot: &StoredSnapshot) -> Result<Snapshot, Error> {
+        let installed = self.install_stored(meta, snapshot);
+        self.failed |= installed.is_err();
+        installed
+    }
+
+    fn install_stored(&mut self, meta: &SnapshotMeta, snapshot: &StoredSnapshot) -> Result<Snapshot, Error> {
         let malformed = || Error::Storage(format!("the snapshot {} has no place", meta.snapshot_id));
         let (_, end, epoch) = snapshot_place(&meta.snapshot_id).ok_or_else(malformed)?;
         let last = meta.last_log_id.filter(|last| epoch_of(last) == epoch).ok_or_else(malformed)?;

@@ -18,7 +18,7 @@ use super::store::Store;
 use super::view::QuorumView;
 use super::{LogFile, METADATA_TOPIC, Outcome, Quorum};
 use crate::cluster::{CommittedStream, Error, Leadership, MetadataLog, NotCommitted, Pending, Proposal, Role, Snapshot, takeover};
-use crate::env::{Disk, Env};
+use crate::env::{Disk, Env, Tasks};
 use crate::model::NodeId;
 use crate::storage;
 
@@ -30,8 +30,9 @@ const TAKEN_OVER: &str = "taken-over";
 /// The metadata log of a node that is the only voter of its quorum.
 pub struct QuorumLog {
     store: Store,
-    raft: Raft<Quorum>,
+    raft: Arc<Raft<Quorum>>,
     leadership: Arc<watch::Sender<Leadership>>,
+    tasks: Tasks,
 }
 
 impl QuorumLog {
@@ -41,20 +42,20 @@ impl QuorumLog {
     }
 
     /// Opens the log in the log directory and elects `node`; everything that it contains is committed.
-    pub async fn open(env: &Env, directory: &Path, node: NodeId) -> Result<(QuorumLog, CommittedStream), Error> {
-        QuorumLog::open_at(env, directory.join(format!("{METADATA_TOPIC}-0")), node).await
+    pub async fn open(env: &Env, tasks: Tasks, directory: &Path, node: NodeId) -> Result<(QuorumLog, CommittedStream), Error> {
+        QuorumLog::open_at(env, tasks, directory.join(format!("{METADATA_TOPIC}-0")), node).await
     }
 
     /// Opens the log of a directory that Apache Kafka created. Kafka's own metadata log is read once and never written; ours is in a subdirectory
     /// of it, which Kafka ignores.
-    pub async fn open_beside_kafka(env: &Env, directory: &Path, node: NodeId) -> Result<(QuorumLog, CommittedStream), Error> {
+    pub async fn open_beside_kafka(env: &Env, tasks: Tasks, directory: &Path, node: NodeId) -> Result<(QuorumLog, CommittedStream), Error> {
         let kafkas = directory.join(format!("{METADATA_TOPIC}-0"));
         let path = kafkas.join(BESIDE_KAFKA);
         take_over(env, directory, &kafkas, &path, node)?;
-        QuorumLog::open_at(env, path, node).await
+        QuorumLog::open_at(env, tasks, path, node).await
     }
 
-    async fn open_at(env: &Env, path: PathBuf, node: NodeId) -> Result<(QuorumLog, CommittedStream), Error> {
+    async fn open_at(env: &Env, tasks: Tasks, path: PathBuf, node: NodeId) -> Result<(QuorumLog, CommittedStream), Error> {
         let (committed, stream) = mpsc::unbounded_channel();
         let id = raft_id(node);
         let mut file = LogFile::open(env, &path, &committed)?;
@@ -67,16 +68,23 @@ impl QuorumLog {
         let (applied, end) = (file.state().1, file.end());
         let store = Store::new(file, env.workers.clone(), id);
         let machine = Machine::new(store.clone(), committed, applied, end);
-        let raft = Raft::new(id, Arc::new(config()), Alone, store.clone(), machine).await.map_err(fatal)?;
+        let raft = Arc::new(Raft::new(id, Arc::new(config()), Alone, store.clone(), machine).await.map_err(fatal)?);
         let mut metrics = raft.server_metrics();
         let leadership = Arc::new(watch::Sender::new(leadership(&metrics.borrow_and_update())));
         raft.trigger().elect().await.map_err(fatal)?;
         let leads = leadership.clone();
+        let (core, file) = (Arc::downgrade(&raft), store.clone());
         // It ends with the quorum. The sender stays: a log that is offline keeps its role, and refuses proposals.
-        tokio::spawn(async move {
+        tasks.spawn("the metadata quorum", async move {
             while metrics.changed().await.is_ok() {
                 let new = self::leadership(&metrics.borrow_and_update());
                 leads.send_if_modified(|old| std::mem::replace(old, new) != new);
+            }
+            let Some(core) = core.upgrade() else { return };
+            // openraft's tasks end by themselves if the broker stops or the disk fails, and else by a panic.
+            match core.with_raft_state(|_| ()).await {
+                Ok(()) | Err(Fatal::Stopped) => {}
+                Err(error) => assert!(file.now(|file| file.has_failed()), "the metadata quorum ended: {error}"),
             }
         });
         // Before the first decision, the entry of the new epoch is committed.
@@ -85,7 +93,7 @@ impl QuorumLog {
         };
         let metrics = raft.wait(None).metrics(ready, "this node leads").await.map_err(|error| Error::Storage(error.to_string()))?;
         metrics.running_state.map_err(fatal)?;
-        let log = QuorumLog { store, raft, leadership };
+        let log = QuorumLog { store, raft, leadership, tasks };
         log.leadership.subscribe().wait_for(|led| led.role == Role::Leader).await.map_err(|_| Error::NotController)?;
         Ok((log, stream))
     }
@@ -183,7 +191,7 @@ impl MetadataLog for QuorumLog {
         let (store, raft) = (self.store.clone(), self.raft.clone());
         let last = proposal.offset + proposal.records.len() as i64 - 1;
         // A task of its own: what is staged must be appended or removed, whatever becomes of the requester.
-        let task = tokio::spawn(async move {
+        let task = self.tasks.spawn("a proposal", async move {
             let placed = store.blocking(move |file| file.stage(&proposal)).await?;
             match raft.client_write(placed).await {
                 Ok(written) if written.data == Outcome::Committed => Ok(last),
@@ -198,7 +206,8 @@ impl MetadataLog for QuorumLog {
                 }
             }
         });
-        Box::pin(async move { task.await.map_err(|error| NotCommitted::Unknown(error.to_string()))? })
+        let lost = || NotCommitted::Unknown("the broker stops".into());
+        Box::pin(async move { task.await.ok().flatten().ok_or_else(lost)? })
     }
 
     fn wants_snapshot(&self) -> bool {
@@ -235,10 +244,16 @@ mod tests {
     use crate::cluster::{
         Committed, Controller, ControllerSettings, Event, LeaderChange, MetadataImage, MetadataRecord, NewTopic, Registration, Replication,
     };
+    use crate::env::FailStop;
     use crate::model::Uuid;
+    use tokio_util::sync::CancellationToken;
+
+    fn tasks() -> Tasks {
+        Tasks::new(FailStop::new(CancellationToken::new()))
+    }
 
     async fn open(directory: &Path) -> (QuorumLog, CommittedStream) {
-        QuorumLog::open(&Env::real(), directory, NodeId(1)).await.unwrap()
+        QuorumLog::open(&Env::real(), tasks(), directory, NodeId(1)).await.unwrap()
     }
 
     /// Proposes at the end of the log.
@@ -329,7 +344,7 @@ mod tests {
         let mut damaged = bytes.clone();
         damaged[bytes.len() / 2] ^= 1;
         std::fs::write(&file, &damaged).unwrap();
-        let refused = QuorumLog::open(&Env::real(), folder.path(), NodeId(1)).await.err().unwrap().to_string();
+        let refused = QuorumLog::open(&Env::real(), tasks(), folder.path(), NodeId(1)).await.err().unwrap().to_string();
         assert!(refused.contains("is damaged at byte"), "{refused}");
         assert_eq!(std::fs::read(&file).unwrap(), damaged, "nothing was cut off");
         std::fs::write(&file, &bytes[..bytes.len() - 1]).unwrap();
@@ -351,7 +366,7 @@ mod tests {
         let footer = crate::records::batches(&bytes).last().unwrap().unwrap().1.len();
         for damaged in [&bytes[..bytes.len() - 1], &bytes[..bytes.len() - footer], &[&bytes[..70], &[0xff], &bytes[71..]].concat()] {
             std::fs::write(snapshot, damaged).unwrap();
-            assert!(QuorumLog::open(&Env::real(), folder.path(), NodeId(1)).await.is_err());
+            assert!(QuorumLog::open(&Env::real(), tasks(), folder.path(), NodeId(1)).await.is_err());
         }
     }
 
@@ -379,7 +394,7 @@ mod tests {
         let directory = folder.path().join("__cluster_metadata-0");
         let names = std::fs::read_dir(&directory).unwrap().map(|e| e.unwrap().path());
         names.filter(|p| p.to_string_lossy().ends_with(SNAPSHOT_SUFFIX)).for_each(|p| std::fs::remove_file(p).unwrap());
-        let refused = QuorumLog::open(&Env::real(), folder.path(), NodeId(1)).await.err().unwrap().to_string();
+        let refused = QuorumLog::open(&Env::real(), tasks(), folder.path(), NodeId(1)).await.err().unwrap().to_string();
         assert!(refused.contains("the log begins at 1"), "{refused}");
     }
 
