@@ -286,7 +286,7 @@ impl<S> Instances<S> {
     fn not_loaded(&self, number: i32, error: String) {
         let before = self.reasons().insert(number, error.clone());
         if before.as_ref() != Some(&error) {
-            error!(topic = self.topic, partition = number, error, "what a coordinator knows could not be loaded");
+            error!(topic = self.topic, partition = number, error, "the state of a coordinator could not be loaded");
         }
     }
 

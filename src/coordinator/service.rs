@@ -110,7 +110,7 @@ impl GroupCoordinator {
                 match GroupRecord::decode(&key, value.as_ref()) {
                     Ok(Some(record)) => {
                         if let Err(error) = shard.replay(&record, place, now) {
-                            warn!(%error, partition = %replica.id(), offset = %place.offset, "a stored record of a group contradicts others");
+                            warn!(%error, partition = %replica.id(), offset = %place.offset, "a stored group record is inconsistent with earlier ones");
                         }
                     }
                     Ok(None) => debug!("a record of an unknown type is ignored; it was written by a later release"),

@@ -115,7 +115,7 @@ impl TransactionCoordinator {
                 match decode(&key, value.as_ref()) {
                     Ok(Some((id, value))) => {
                         if let Err(error) = shard.replay(id, value.as_ref(), now) {
-                            warn!(%error, partition = %replica.id(), %offset, "a stored record of a transaction contradicts itself");
+                            warn!(%error, partition = %replica.id(), %offset, "a stored transaction record is inconsistent");
                         }
                     }
                     Ok(None) => debug!("a record of an unknown type is ignored; it was written by a later release"),
