@@ -569,6 +569,25 @@ async fn administration(client: &mut Client) -> usize {
         |_, response| assert_eq!(response.error_code, ErrorCode::IllegalSaslState.code()),
     )
     .await;
+    count += versions::<describe_quorum::DescribeQuorumRequest>(
+        client,
+        |_| {
+            let partitions = vec![describe_quorum::PartitionRequest { partition_index: 0 }];
+            let topic = describe_quorum::TopicRequest { topic_name: "__cluster_metadata".into(), partitions };
+            describe_quorum::DescribeQuorumRequest { topics: vec![topic] }
+        },
+        |version, response| {
+            let quorum = &response.topics[0].partitions[0];
+            fine(response.error_code);
+            fine(quorum.error_code);
+            let voters: Vec<(i32, bool)> = quorum.current_voters.iter().map(|v| (v.replica_id, v.last_fetch_timestamp > 0)).collect();
+            assert_eq!(voters, [(quorum.leader_id, version > 0)], "version {version}");
+            assert!(quorum.leader_epoch > 0 && quorum.high_watermark > 1, "{quorum:?}");
+            assert_eq!(quorum.current_voters[0].log_end_offset, quorum.high_watermark);
+            assert_eq!(response.nodes.len(), usize::from(version > 1));
+        },
+    )
+    .await;
     count += versions::<describe_producers::DescribeProducersRequest>(
         client,
         |_| {
@@ -638,6 +657,6 @@ async fn what_is_not_offered_closes_that_connection_alone() {
     }
     let answer = good.call(&metadata::MetadataRequest { topics: Some(vec![]), ..Default::default() }, 12).await;
     assert_eq!(answer.topics.len(), 0);
-    assert_eq!(ApiKey::ALL.len(), 44);
+    assert_eq!(ApiKey::ALL.len(), 45);
     assert_eq!(metadata::MetadataRequest::MAX_VERSION, 13);
 }

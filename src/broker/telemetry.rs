@@ -65,8 +65,8 @@ pub fn init_logging(level: &str, format: LogFormat, to: LogTo) -> Result<(), Str
     Ok(())
 }
 
-/// The level of libraries that log much at the levels for users of the broker; a filter that names them overrides it.
-const QUIET: &str = "openraft=error";
+/// openraft reports its errors to the metadata log, which logs what matters to users; a filter that names it shows its own lines too.
+const QUIET: &str = "openraft=off";
 
 /// The filter for a text. tracing treats a word that is no level as the name of a module, and would then log all events of that module and no others.
 fn filter(text: &str) -> Result<EnvFilter, String> {

@@ -13,6 +13,7 @@ use super::serve::{Ephemeral, sources};
 use crate::broker::{Broker, Config, LogFormat, LogTo, Mode, Seed, init_logging};
 use crate::env::{Env, Signals, ask_to_end, end_signal, raise_open_files};
 use crate::http::utc;
+use crate::model::counted;
 
 /// The command cannot be started, as shells say it.
 const NOT_FOUND: u8 = 127;
@@ -146,9 +147,9 @@ fn keep(broker: &Broker, env: &Env, program: &str, status: ExitStatus, directory
         deleted => format!(" ({deleted} of them of deleted topics)"),
     };
     eprintln!(
-        "dlog: {program} ended with {status}; the last records of {} partition(s){deleted} and the state of {} group(s) are in {}; {runs} kept in {}",
-        kept.partitions + kept.deleted,
-        kept.groups,
+        "dlog: {program} ended with {status}; the last records of {}{deleted} and the state of {} are in {}; {runs} kept in {}",
+        counted(kept.partitions + kept.deleted, "partition"),
+        counted(kept.groups, "group"),
         folder.display(),
         directory.display()
     );

@@ -10,12 +10,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::history::{GroupEventKind, History, members};
+use super::history::{GroupEventKind, History};
 use super::join::{JoinReply, SyncReply};
 use super::member::Member;
 use super::offsets::Committed;
 use super::record::{Contradiction, GroupRecord};
 use super::shard::{Outcome, Reply};
+use crate::model::counted;
 use crate::protocol::ErrorCode;
 use crate::protocol::generated::consumer_offsets::{GroupMetadataKey, GroupMetadataValue, MemberMetadata};
 
@@ -266,7 +267,7 @@ impl Group {
                 }
                 let patience_ms = self.rebalance_timeout_ms();
                 self.deadline_ms = Some(now.mono_ms + patience_ms);
-                self.note_rebalance(now, &format!("{} must rejoin within {patience_ms} ms", members(self.members.len())));
+                self.note_rebalance(now, &format!("{} must rejoin within {patience_ms} ms", counted(self.members.len(), "member")));
             }
         }
         self.try_complete_join(now, outcome);
@@ -328,7 +329,8 @@ impl Group {
         self.protocol = self.choose_protocol();
         self.state = GroupState::CompletingRebalance;
         let (leader, protocol) = (self.leader.as_deref().unwrap_or_default(), self.protocol.as_deref().unwrap_or_default());
-        let text = format!("generation {}: {}, leader {leader}, protocol {protocol}", self.generation, members(self.members.len()));
+        let text =
+            format!("generation {}: {}, leader {leader}, protocol {protocol}", self.generation, counted(self.members.len(), "member"));
         self.history.note(now.wall_ms, GroupEventKind::Generation, text);
         self.state_since_ms = now.wall_ms;
         self.deadline_ms = Some(now.mono_ms + self.rebalance_timeout_ms());

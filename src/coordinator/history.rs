@@ -47,11 +47,6 @@ pub struct GroupEvent {
     pub text: String,
 }
 
-/// A number of members, for people.
-pub(super) fn members(count: usize) -> String {
-    if count == 1 { "1 member".to_string() } else { format!("{count} members") }
-}
-
 /// The most recent events, oldest first.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct History(VecDeque<GroupEvent>);

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::Pages;
 use crate::coordinator::GroupState;
+use crate::model::counted;
 
 /// The interval at which the conditions are checked.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -131,8 +132,7 @@ impl Conditions {
             missing.push(format!("group {group} is {}, not {state}", found.state));
         }
         if let Some(members) = self.members.filter(|members| *members != found.members) {
-            let noun = if found.members == 1 { "member" } else { "members" };
-            missing.push(format!("group {group} has {} {noun}, not {members}", found.members));
+            missing.push(format!("group {group} has {}, not {members}", counted(found.members, "member")));
         }
         if let Some(lag_max) = self.lag {
             match found.lag {

@@ -5,5 +5,5 @@ mod names;
 mod uuid;
 
 pub use ids::{LeaderEpoch, NodeId, Offset, ProducerEpoch, ProducerId};
-pub use names::{TOPIC_NAME_MAX, TopicPartition, is_internal_topic, is_legal_topic_name};
+pub use names::{TOPIC_NAME_MAX, TopicPartition, counted, is_internal_topic, is_legal_topic_name};
 pub use uuid::Uuid;

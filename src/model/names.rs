@@ -40,6 +40,11 @@ impl fmt::Display for TopicPartition {
     }
 }
 
+/// A number of things, for people: "1 partition", "2 partitions". The plural has an s.
+pub fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,7 @@ use super::segment::file_name;
 use super::transactions::aborted_entry;
 use super::{Error, checkpoint};
 use crate::env::{Disk, OpenMode};
-use crate::model::Offset;
+use crate::model::{Offset, counted};
 use crate::records::{BatchHeader, Marker};
 
 /// How bad a finding is.
@@ -231,8 +231,8 @@ impl Work<'_> {
         })
         .map_err(Error::io("read", path))?;
         if bytes > 0 {
-            let what =
-                format!("{bytes} bytes of {} partition(s) were committed; missing bytes are restored from the commit journal", logs.len());
+            let partitions = counted(logs.len(), "partition");
+            let what = format!("{bytes} bytes of {partitions} were committed; missing bytes are restored from the commit journal");
             self.verified.findings.push(Finding { path: path.to_path_buf(), what, severity: Severity::Mended });
         }
         Ok(())

@@ -4,13 +4,14 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use openraft::entry::RaftEntry;
 use tokio::sync::mpsc;
 use tracing::error;
 
 use super::entry::{LogEntry, Note, Payload, Placed, VotersNote};
+use super::progress::{Progress, Reached};
 use super::replay::Replay;
 use super::{LogId, Membership, SnapshotMeta, StoredMembership, Vote, epoch_of, log_id, vote};
 use crate::cluster::batches::{Stored, batch, batches_of_file, content, encode_snapshot, read_snapshot, snapshot_name, snapshot_place};
@@ -46,31 +47,6 @@ pub(super) struct Newest {
 struct Place {
     offset: i64,
     epoch: i32,
-}
-
-/// How far the log is. It has a lock of its own, because that of the file is held while the disk works.
-#[derive(Clone, Default)]
-pub(super) struct Progress(Arc<Mutex<Reached>>);
-
-#[derive(Clone, Default)]
-pub(super) struct Reached {
-    /// The end of the log.
-    pub(super) end: i64,
-    /// The end of what is applied: the high watermark of the metadata.
-    pub(super) committed: i64,
-    /// The changes of the voters that are applied, in order: those since the snapshot, and the last one before it.
-    pub(super) voters: Vec<StoredMembership>,
-}
-
-impl Progress {
-    pub(super) fn get(&self) -> MutexGuard<'_, Reached> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The last voters that are applied.
-    pub(super) fn voters(&self) -> StoredMembership {
-        self.get().voters.last().cloned().unwrap_or_default()
-    }
 }
 
 /// The log, its snapshots and the vote. All calls block.

@@ -20,6 +20,7 @@ mod file;
 mod log;
 mod machine;
 mod network;
+mod progress;
 mod replay;
 mod store;
 #[cfg(test)]

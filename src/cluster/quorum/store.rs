@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{AnyError, LogState, OptionalSend, RaftLogReader, StorageIOError};
 
-use super::file::Progress;
+use super::progress::Progress;
 use super::{LogEntry, LogFile, LogId, Quorum, StorageError, Vote};
 use crate::cluster::Error;
 use crate::env::Workers;
