@@ -156,6 +156,7 @@ BASES = {
     "SaslHandshake": dict(mechanism="PLAIN"),
     "SaslAuthenticate": dict(auth_bytes=b"\0user\0password"),
     "DescribeCluster": dict(include_cluster_authorized_operations=True, endpoint_type=1),
+    "DescribeQuorum": dict(topics=[dict(topic_name="__cluster_metadata", partitions=[dict(partition_index=0)])]),
     "DescribeProducers": dict(topics=[dict(name="empty", partition_indexes=[0])]),
     "DescribeTransactions": dict(transactional_ids=["nobody"]),
     "ListTransactions": dict(state_filters=["Ongoing"], producer_id_filters=[5]),

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dlog::coordinator::{
-    CommitRequest, Commits, GroupCoordinator, GroupRecord, GroupSettings, Identity, InitRequest, JoinRequest, KnownTopics, LeavingMember,
-    NewProducerIds, Now, OFFSETS_TOPIC, OffsetEntry, Pending, Place, Shard, SyncRequest, TRANSACTIONS_TOPIC, TransactionCoordinator,
-    TransactionSettings,
+    ClusterMetadata, CommitRequest, Commits, GroupCoordinator, GroupRecord, GroupSettings, Identity, InitRequest, JoinRequest,
+    LeavingMember, NewProducerIds, Now, OFFSETS_TOPIC, OffsetEntry, Pending, Place, Shard, SyncRequest, TRANSACTIONS_TOPIC,
+    TransactionCoordinator, TransactionSettings,
 };
-use dlog::env::{Env, ManualClock, MemoryDisk, SystemEntropy};
+use dlog::env::{Env, FailStop, ManualClock, MemoryDisk, SystemEntropy, Tasks};
 use dlog::model::{LeaderEpoch, NodeId, Offset, ProducerId, TopicPartition, Uuid};
 use dlog::partition::{Keeping, NewReplica, Origin, Partitions, TopicSettings};
 use dlog::protocol::ErrorCode;
@@ -168,7 +168,7 @@ impl NewProducerIds for Ids {
 
 struct NoTopics;
 
-impl KnownTopics for NoTopics {
+impl ClusterMetadata for NoTopics {
     fn is_deleted(&self, _: &TopicPartition) -> bool {
         true
     }
@@ -209,8 +209,17 @@ pub fn transactions(data: &[u8]) {
             partitions: 1,
         };
         let groups = GroupCoordinator::new(env.clone(), partitions.clone(), group_settings());
-        let coordinator =
-            TransactionCoordinator::new(env, partitions, groups.clone(), Box::new(Ids(AtomicI64::new(1000))), Box::new(NoTopics), settings);
+        let fail_stop = FailStop::new(CancellationToken::new());
+        let tasks = Tasks::new(fail_stop.clone());
+        let coordinator = TransactionCoordinator::new(
+            env,
+            partitions,
+            groups.clone(),
+            Box::new(Ids(AtomicI64::new(1000))),
+            Box::new(NoTopics),
+            settings,
+            tasks,
+        );
         groups.load();
         coordinator.load();
         coordinator.abort_orphans();
@@ -242,5 +251,7 @@ pub fn transactions(data: &[u8]) {
         use_all(how >> 2).await;
         stop.cancel();
         running.await.expect("it runs until it is told to stop");
+        // A panic in a task of the coordinator would not reach this thread.
+        assert_eq!(fail_stop.reason(), None);
     });
 }
