@@ -26,6 +26,7 @@ TOOLS = {
     "reassign-partitions": "org.apache.kafka.tools.reassign.ReassignPartitionsCommand",
     "transactions": "org.apache.kafka.tools.TransactionsCommand",
     "features": "org.apache.kafka.tools.FeatureCommand",
+    "metadata-quorum": "org.apache.kafka.tools.MetadataQuorumCommand",
 }
 
 LINES = "".join(f"key{i}:value {i}\n" for i in range(20))
@@ -103,6 +104,8 @@ CASES = [
     ("find what hangs", "transactions", ["find-hanging", "--broker-id", "1", "--max-transaction-timeout", "0"], None),
     ("abort a transaction", "transactions", ["abort", "--topic", "v", "--partition", "0", "--start-offset", "50"], None),
     ("producers after", "transactions", ["describe-producers", "--topic", "v", "--partition", "0"], None),
+    ("the state of the quorum", "metadata-quorum", ["describe", "--status"], None),
+    ("the replicas of the quorum", "metadata-quorum", ["describe", "--replication"], None),
     ("features", "features", ["describe"], None),
     ("upgrade a feature too far", "features", ["upgrade", "--feature", "transaction.version=9"], None),
     ("downgrade a feature", "features", ["downgrade", "--feature", "transaction.version=1"], None),
@@ -118,6 +121,7 @@ MASKS = [
     (r"(Ongoing\s+\d+\s+MILLISECONDS\s+)\d+", r"\1DURATION"), (r"(FinalizedVersionLevel: \S+\s+Epoch: )\d+", r"\1N"),
     (r"/\S*(kafka-peer|dlog-compat)-[^\"/]+(/data)?", "DIRECTORY"), (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
     (r"\"(timestamp|elapsed|avg_throughput)\":[\d.]+", r'"\1":N'), (r"\"target_throughput\":-?\d+", '"target_throughput":N'), (r"[ \t]+", " "),
+    (r"^(ClusterId|LeaderEpoch|HighWatermark): \S+", r"\1: N"), (r"^(\d+ \S+ )\d+( \d+ MILLISECONDS)", r"\1N\2"),
 ]
 
 

@@ -6,8 +6,10 @@ use std::fs;
 use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
 use std::net::IpAddr;
 use std::path::Path;
+use std::pin::Pin;
 use std::process::ExitStatus;
 use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use tokio::net::TcpStream;
 use tokio::process::Child;
@@ -161,21 +163,34 @@ pub fn notify_service_manager(_state: ServiceState) -> io::Result<()> {
 }
 
 /// The signals that request the end of the process: Ctrl-C.
-#[derive(Debug)]
-pub struct Signals(());
+pub struct Signals(Pin<Box<dyn Future<Output = io::Result<()>> + Send>>);
 
 impl Signals {
     /// Registers for the signals. After this they no longer end the process by themselves.
     pub fn listen() -> io::Result<Signals> {
-        Ok(Signals(()))
+        let mut next = Box::pin(tokio::signal::ctrl_c());
+        // The first poll registers: a signal that comes before the first wait must not end the process.
+        match next.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => Ok(Signals(next)),
+            Poll::Ready(Ok(())) => Ok(Signals(Box::pin(std::future::ready(Ok(()))))),
+            Poll::Ready(Err(error)) => Err(error),
+        }
     }
 
     /// The name of the next signal.
     pub async fn next(&mut self) -> &'static str {
-        match tokio::signal::ctrl_c().await {
-            Ok(()) => "Ctrl-C",
+        let received = self.0.as_mut().await;
+        let again = Signals::listen();
+        match received.and(again) {
+            Ok(again) => {
+                *self = again;
+                "Ctrl-C"
+            }
             // Ctrl-C cannot be received, so it never ends the process.
-            Err(_) => std::future::pending().await,
+            Err(_) => {
+                self.0 = Box::pin(std::future::pending());
+                std::future::pending().await
+            }
         }
     }
 
@@ -195,4 +210,19 @@ pub fn ask_to_end(child: &mut Child) -> io::Result<()> {
 /// The number of the signal that ended a process; none if it ended by itself.
 pub fn end_signal(_status: ExitStatus) -> Option<i32> {
     None
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_signal_before_the_first_wait_is_received_and_so_is_the_next() {
+        let mut signals = Signals::listen().unwrap();
+        for _ in 0..2 {
+            let sent = std::process::Command::new("kill").args(["-INT", &std::process::id().to_string()]).status().unwrap();
+            assert!(sent.success());
+            assert_eq!(signals.next().await, "Ctrl-C");
+        }
+    }
 }
