@@ -901,8 +901,12 @@ impl Machine {
                 };
                 async move {
                     if at == home_of_disk {
-                        let broker = Broker::start(config(plan.node, home, port, is_synced), env).await?;
-                        return Err(broker.failed().await.into());
+                        match Broker::start(config(plan.node, home, port, is_synced), env).await {
+                            Ok(broker) => return Err(broker.failed().await.into()),
+                            // Its disk was cut off during the start; the machine crashes soon.
+                            Err(error) if error.to_string().contains("the disk has stopped") => {}
+                            Err(error) => return Err(error.into()),
+                        }
                     }
                     std::future::pending::<()>().await;
                     Ok(())

@@ -3,6 +3,7 @@
 //! What the file contains is what Raft's log contains. In memory are only the offset and epoch of each entry after the last snapshot.
 
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -64,8 +65,8 @@ pub(super) struct LogFile {
     vote: Option<Vote>,
     pub(super) snapshot: Option<Newest>,
     progress: Progress,
-    /// The disk has failed: what the file contains may not be durable, and nothing can be committed after it.
-    failed: bool,
+    /// Why the disk has failed: what the file contains may not be durable, and nothing can be committed after it.
+    failed: Option<String>,
     /// The log was written by an early release; a snapshot replaces it.
     must_convert: bool,
     /// The time of the last record.
@@ -95,7 +96,7 @@ impl LogFile {
             vote,
             snapshot: None,
             progress: Progress::default(),
-            failed: false,
+            failed: None,
             must_convert: false,
             last_ms: 0,
         };
@@ -203,7 +204,7 @@ impl LogFile {
         let stored = if own { Vote { committed: false, ..*vote } } else { *vote };
         if self.vote != Some(stored) {
             let written = vote::write(&*self.disk, self.log.directory(), &stored);
-            self.failed |= written.is_err();
+            self.judge(&written);
             written?;
             self.vote = Some(stored);
         }
@@ -213,8 +214,8 @@ impl LogFile {
     /// Writes a proposal behind the log. It becomes an entry when openraft [appends](LogFile::append) it; until then it is not part of the log.
     pub(super) fn stage(&mut self, proposal: &Proposal) -> Result<Placed, NotCommitted> {
         let refused = |error: Error| Err(NotCommitted::Refused(error));
-        if self.failed {
-            return refused(offline());
+        if let Some(why) = &self.failed {
+            return refused(offline(why));
         }
         let Proposal { epoch, offset, records } = proposal;
         let placed = Placed { epoch: *epoch, offset: *offset };
@@ -249,7 +250,7 @@ impl LogFile {
     /// Appends entries and fsyncs them. An error means that the log cannot be used any more.
     pub(super) fn append(&mut self, node: u64, entries: Vec<LogEntry>) -> Result<(), Error> {
         let result = self.append_all(node, entries);
-        self.failed |= result.is_err();
+        self.judge(&result);
         result
     }
 
@@ -316,14 +317,14 @@ impl LogFile {
             log.truncate_to(Offset(offset), Offset(offset), now_ms).map(drop)
         };
         let result = cut(&mut self.log, self.clock.wall_ms());
-        self.failed |= result.is_err();
+        self.judge(&result);
         Ok(result?)
     }
 
     /// Forgets the entries up to `last`, which a snapshot contains. Files that cannot be deleted are deleted after the next snapshot.
     pub(super) fn purge(&mut self, last: LogId) -> Result<(), Error> {
         let purged = self.purge_to(last);
-        self.failed |= purged.is_err();
+        self.judge(&purged);
         purged
     }
 
@@ -355,13 +356,20 @@ impl LogFile {
 
     /// Whether the disk has failed.
     pub(super) fn has_failed(&self) -> bool {
-        self.failed
+        self.failed.is_some()
+    }
+
+    /// After an error the log cannot be used any more.
+    fn judge<T, E: Display>(&mut self, result: &Result<T, E>) {
+        if let Err(error) = result {
+            self.failed.get_or_insert_with(|| error.to_string());
+        }
     }
 
     /// The entries within a range of indexes. After an error the log cannot be used any more: a leader must not tell less than it has.
     pub(super) fn read(&mut self, from: u64, to: u64) -> Result<Vec<LogEntry>, Error> {
         let entries = self.read_all(from, to);
-        self.failed |= entries.is_err();
+        self.judge(&entries);
         entries
     }
 
@@ -451,7 +459,7 @@ impl LogFile {
     /// The newest snapshot with its bytes.
     pub(super) fn newest(&mut self) -> Result<Option<(SnapshotMeta, StoredSnapshot)>, Error> {
         let newest = self.read_newest();
-        self.failed |= newest.is_err();
+        self.judge(&newest);
         newest
     }
 
@@ -465,7 +473,7 @@ impl LogFile {
     /// Stores a snapshot of another node, and returns its content. The log begins after it with the next [`LogFile::purge`].
     pub(super) fn install(&mut self, meta: &SnapshotMeta, snapshot: &StoredSnapshot) -> Result<Snapshot, Error> {
         let installed = self.install_stored(meta, snapshot);
-        self.failed |= installed.is_err();
+        self.judge(&installed);
         installed
     }
 
@@ -550,8 +558,8 @@ fn without_begin(log_start: Offset) -> Error {
     Error::Storage(format!("the log begins at {log_start}, and the snapshot before it is missing"))
 }
 
-fn offline() -> Error {
-    Error::Storage("the metadata log is offline after a disk error; repair the disk and restart the broker".into())
+fn offline(why: &str) -> Error {
+    Error::Storage(format!("the metadata log is offline after a disk error ({why}); repair the disk and restart the broker"))
 }
 
 fn unusable(path: &Path) -> impl Fn(std::io::Error) -> Error {

@@ -17,7 +17,9 @@ use super::network::Alone;
 use super::store::Store;
 use super::view::QuorumView;
 use super::{LogFile, METADATA_TOPIC, Outcome, Quorum};
-use crate::cluster::{CommittedStream, Error, Leadership, MetadataLog, NotCommitted, Pending, Proposal, Role, Snapshot, takeover};
+use crate::cluster::{
+    Committed, CommittedStream, Error, Leadership, MetadataLog, NotCommitted, Pending, Proposal, Role, Snapshot, takeover,
+};
 use crate::env::{Disk, Env, Tasks};
 use crate::model::NodeId;
 use crate::storage;
@@ -33,6 +35,8 @@ pub struct QuorumLog {
     raft: Arc<Raft<Quorum>>,
     leadership: Arc<watch::Sender<Leadership>>,
     tasks: Tasks,
+    /// Keeps the stream open after a disk error: the driver serves what is committed, and its proposals are refused.
+    _committed: mpsc::UnboundedSender<Committed>,
 }
 
 impl QuorumLog {
@@ -67,7 +71,7 @@ impl QuorumLog {
         }
         let (applied, end) = (file.state().1, file.end());
         let store = Store::new(file, env.workers.clone(), id);
-        let machine = Machine::new(store.clone(), committed, applied, end);
+        let machine = Machine::new(store.clone(), committed.clone(), applied, end);
         let raft = Arc::new(Raft::new(id, Arc::new(config()), Alone, store.clone(), machine).await.map_err(fatal)?);
         let mut metrics = raft.server_metrics();
         let leadership = Arc::new(watch::Sender::new(leadership(&metrics.borrow_and_update())));
@@ -93,7 +97,7 @@ impl QuorumLog {
         };
         let metrics = raft.wait(None).metrics(ready, "this node leads").await.map_err(|error| Error::Storage(error.to_string()))?;
         metrics.running_state.map_err(fatal)?;
-        let log = QuorumLog { store, raft, leadership, tasks };
+        let log = QuorumLog { store, raft, leadership, tasks, _committed: committed };
         log.leadership.subscribe().wait_for(|led| led.role == Role::Leader).await.map_err(|_| Error::NotController)?;
         Ok((log, stream))
     }
@@ -242,7 +246,7 @@ mod tests {
     use super::*;
     use crate::cluster::batches::SNAPSHOT_SUFFIX;
     use crate::cluster::{
-        Committed, Controller, ControllerSettings, Event, LeaderChange, MetadataImage, MetadataRecord, NewTopic, Registration, Replication,
+        Controller, ControllerSettings, Event, LeaderChange, MetadataImage, MetadataRecord, NewTopic, Registration, Replication,
     };
     use crate::env::FailStop;
     use crate::model::Uuid;
