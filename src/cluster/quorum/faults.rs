@@ -81,7 +81,7 @@ async fn a_failed_fsync_leaves_the_outcome_unknown_and_takes_the_log_offline() {
     let offline = log.propose(proposal(1, 2)).await;
     assert!(matches!(&offline, Err(NotCommitted::Refused(Error::Storage(what))) if what.contains("offline")), "{offline:?}");
     assert_eq!(delivered(&mut stream), [(1, 0), (1, 1)]);
-    assert_eq!(stream.try_recv(), Err(mpsc::error::TryRecvError::Empty), "the driver goes on");
+    assert_eq!(stream.try_recv(), Err(mpsc::error::TryRecvError::Empty), "the stream is still open");
 }
 
 /// A start, two proposals, a snapshot, a proposal; stopped at each operation of the disk.
