@@ -77,6 +77,7 @@ REASONS = [
     (r"^WriteTxnMarkers .*markers (repeated|and another)", r"^markers", "Kafka answers once for a producer that is named twice."),
     (r"^WriteTxnMarkers", r"error_code$", "Both refuse a marker that is old in two ways; Kafka tells of the producer's epoch, we of the coordinator's.", lambda ours, theirs: (ours, theirs) in ((52, 47), (52, -1))),
     (r"^DescribeQuorum", r"(log_end_offset|high_watermark|leader_epoch|last_caught_up_timestamp|last_fetch_timestamp)$", "Each has a metadata log of its own."),
+    (r"^DescribeQuorum 2", r"error_message$", "Without an error Kafka sends an empty message; here it is null, as in all other responses.", lambda ours, theirs: (ours, theirs) == (None, "")),
     (r"^DescribeQuorum 2", r"nodes\[0\]\.listeners", "A quorum of one voter has no listener for other controllers yet."),
     (r"^DescribeProducers", r"active_producers", "What the markers above left behind differs as they do."),
     (r"^OffsetDelete", r"", "A group that has lost its last offset is gone at once; Kafka drops it at its next check."),

@@ -22,7 +22,7 @@ pub(in crate::server) async fn handle(call: Call<DescribeQuorumRequest>) -> Desc
             topic_name: topic.topic_name.clone(),
             partitions: topic.partitions.iter().map(|partition| unknown(partition.partition_index)).collect(),
         });
-        return DescribeQuorumResponse { error_message: none(), topics: topics.collect(), ..Default::default() };
+        return DescribeQuorumResponse { topics: topics.collect(), ..Default::default() };
     }
     let (quorum, now_ms) = (services.quorum.state(), services.env.clock.wall_ms());
     let voter = |id: i32| ReplicaState {
@@ -33,7 +33,6 @@ pub(in crate::server) async fn handle(call: Call<DescribeQuorumRequest>) -> Desc
         ..Default::default()
     };
     let partition = PartitionResponse {
-        error_message: none(),
         leader_id: quorum.leader.unwrap_or(NO_LEADER),
         leader_epoch: quorum.epoch,
         high_watermark: quorum.high_watermark,
@@ -42,12 +41,7 @@ pub(in crate::server) async fn handle(call: Call<DescribeQuorumRequest>) -> Desc
     };
     let nodes = quorum.voters.iter().map(|id| Node { node_id: *id, ..Default::default() });
     let topic = TopicResponse { topic_name: METADATA_TOPIC.into(), partitions: vec![partition] };
-    DescribeQuorumResponse { error_message: none(), topics: vec![topic], nodes: nodes.collect(), ..Default::default() }
-}
-
-/// No message: in this API Kafka sends an empty one, and not null.
-fn none() -> Option<String> {
-    Some(String::new())
+    DescribeQuorumResponse { topics: vec![topic], nodes: nodes.collect(), ..Default::default() }
 }
 
 fn unknown(partition_index: i32) -> PartitionResponse {
