@@ -84,6 +84,19 @@ async fn a_failed_fsync_leaves_the_outcome_unknown_and_takes_the_log_offline() {
     assert_eq!(stream.try_recv(), Err(mpsc::error::TryRecvError::Empty), "the stream is still open");
 }
 
+#[tokio::test]
+async fn a_proposal_that_was_not_appended_is_refused_only_if_it_could_be_removed() {
+    let disk = disk();
+    let (log, _stream) = open(&disk).await.unwrap();
+    log.close().await.unwrap();
+    let refused = log.propose(proposal(1, 1)).await;
+    assert!(matches!(refused, Err(NotCommitted::Refused(_))), "{refused:?}");
+    disk.set_syncs_fail(true);
+    // Its batch may still be in the file, where the next start commits it.
+    let unknown = log.propose(proposal(1, 1)).await;
+    assert!(matches!(unknown, Err(NotCommitted::Unknown(_))), "{unknown:?}");
+}
+
 /// A start, two proposals, a snapshot, a proposal; stopped at each operation of the disk.
 #[tokio::test]
 async fn at_each_operation_a_power_cut_loses_nothing_that_was_committed_and_no_epoch_comes_twice() {

@@ -3,7 +3,6 @@
 //! What the file contains is what Raft's log contains. In memory are only the offset and epoch of each entry after the last snapshot.
 
 use std::collections::VecDeque;
-use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,10 +13,11 @@ use tracing::error;
 use super::entry::{LogEntry, Note, Payload, Placed, VotersNote};
 use super::progress::{Progress, Reached};
 use super::replay::Replay;
+use super::snapshot::StoredSnapshot;
 use super::{LogId, Membership, SnapshotMeta, StoredMembership, Vote, epoch_of, log_id, vote};
 use crate::cluster::batches::{Stored, batch, batches_of_file, content, encode_snapshot, read_snapshot, snapshot_name, snapshot_place};
 use crate::cluster::{Committed, Error, MetadataRecord, NotCommitted, Proposal, Snapshot};
-use crate::env::{Clock, Disk, Env};
+use crate::env::{Clock, Disk, Env, OpenMode};
 use crate::model::{LeaderEpoch, Offset};
 use crate::records::CheckedBatch;
 use crate::storage::{self, Log, LogConfig, OpenFiles, Origin, Policy, Recovery};
@@ -28,17 +28,11 @@ pub(super) const SNAPSHOT_AFTER_RECORDS: i64 = 10_000;
 /// The epoch of the first leader of a log.
 const FIRST_EPOCH: i32 = 1;
 
-/// The file of a snapshot.
-#[derive(Debug, Clone)]
-pub struct StoredSnapshot {
-    pub(super) bytes: Arc<Vec<u8>>,
-}
-
 /// The newest snapshot.
 #[derive(Debug, Clone)]
-pub(super) struct Newest {
-    pub(super) end: i64,
-    pub(super) meta: SnapshotMeta,
+struct Newest {
+    end: i64,
+    meta: SnapshotMeta,
     name: String,
     records: i64,
 }
@@ -63,7 +57,7 @@ pub(super) struct LogFile {
     /// The proposal that is written but not appended by openraft yet.
     staged: Option<Placed>,
     vote: Option<Vote>,
-    pub(super) snapshot: Option<Newest>,
+    snapshot: Option<Newest>,
     progress: Progress,
     /// Why the disk has failed: what the file contains may not be durable, and nothing can be committed after it.
     failed: Option<String>,
@@ -316,9 +310,9 @@ impl LogFile {
             log.flush()?;
             log.truncate_to(Offset(offset), Offset(offset), now_ms).map(drop)
         };
-        let result = cut(&mut self.log, self.clock.wall_ms());
+        let result = cut(&mut self.log, self.clock.wall_ms()).map_err(Error::from);
         self.judge(&result);
-        Ok(result?)
+        result
     }
 
     /// Forgets the entries up to `last`, which a snapshot contains. Files that cannot be deleted are deleted after the next snapshot.
@@ -360,9 +354,12 @@ impl LogFile {
     }
 
     /// After an error the log cannot be used any more.
-    fn judge<T, E: Display>(&mut self, result: &Result<T, E>) {
+    fn judge<T>(&mut self, result: &Result<T, Error>) {
         if let Err(error) = result {
-            self.failed.get_or_insert_with(|| error.to_string());
+            self.failed.get_or_insert_with(|| match error {
+                Error::Storage(what) => what.clone(),
+                other => other.to_string(),
+            });
         }
     }
 
@@ -456,18 +453,18 @@ impl LogFile {
         Ok(())
     }
 
-    /// The newest snapshot with its bytes.
+    /// The newest snapshot.
     pub(super) fn newest(&mut self) -> Result<Option<(SnapshotMeta, StoredSnapshot)>, Error> {
-        let newest = self.read_newest();
+        let newest = self.open_newest();
         self.judge(&newest);
         newest
     }
 
-    fn read_newest(&self) -> Result<Option<(SnapshotMeta, StoredSnapshot)>, Error> {
+    fn open_newest(&self) -> Result<Option<(SnapshotMeta, StoredSnapshot)>, Error> {
         let Some(newest) = &self.snapshot else { return Ok(None) };
         let path = self.log.directory().join(&newest.name);
-        let bytes = self.disk.read(&path).map_err(unusable(&path))?;
-        Ok(Some((newest.meta.clone(), StoredSnapshot { bytes: Arc::new(bytes) })))
+        let file = self.disk.open(&path, OpenMode::Read).map_err(unusable(&path))?;
+        Ok(Some((newest.meta.clone(), StoredSnapshot::File(file))))
     }
 
     /// Stores a snapshot of another node, and returns its content. The log begins after it with the next [`LogFile::purge`].
@@ -481,8 +478,9 @@ impl LogFile {
         let malformed = || Error::Storage(format!("the snapshot {} has no place", meta.snapshot_id));
         let (_, end, epoch) = snapshot_place(&meta.snapshot_id).ok_or_else(malformed)?;
         let last = meta.last_log_id.filter(|last| epoch_of(last) == epoch).ok_or_else(malformed)?;
-        let records = read_snapshot(&snapshot.bytes)?.records;
-        self.keep(end.0, last, &meta.last_membership, records.len() as i64, &snapshot.bytes)?;
+        let bytes = snapshot.bytes().map_err(unusable(self.log.directory()))?;
+        let records = read_snapshot(&bytes)?.records;
+        self.keep(end.0, last, &meta.last_membership, records.len() as i64, &bytes)?;
         *self.progress.get() = Reached { end: end.0, committed: end.0, voters: vec![meta.last_membership.clone()] };
         Ok(Snapshot { end: end.0, epoch, records, removed: Vec::new() })
     }
@@ -559,7 +557,7 @@ fn without_begin(log_start: Offset) -> Error {
 }
 
 fn offline(why: &str) -> Error {
-    Error::Storage(format!("the metadata log is offline after a disk error ({why}); repair the disk and restart the broker"))
+    Error::Storage(format!("it is offline after a disk error ({why}); repair the disk and restart the broker"))
 }
 
 fn unusable(path: &Path) -> impl Fn(std::io::Error) -> Error {

@@ -201,7 +201,9 @@ impl MetadataLog for QuorumLog {
                 Ok(written) if written.data == Outcome::Committed => Ok(last),
                 Ok(_) => Err(NotCommitted::Refused(Error::NotController)),
                 Err(error) => {
-                    let is_unknown = !store.blocking(move |file| file.unstage(placed)).await?;
+                    // If the batch cannot be removed, the next start may find it and commit it.
+                    let unstaged = store.blocking(move |file| file.unstage(placed)).await;
+                    let is_unknown = !unstaged.map_err(|error: Error| NotCommitted::Unknown(error.to_string()))?;
                     Err(match error {
                         error if is_unknown => NotCommitted::Unknown(error.to_string()),
                         RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => NotCommitted::Refused(Error::NotController),

@@ -70,7 +70,7 @@ impl RaftStateMachine<Quorum> for Machine {
     }
 
     async fn begin_receiving_snapshot(&mut self) -> Result<Box<StoredSnapshot>, StorageError> {
-        Ok(Box::new(StoredSnapshot { bytes: Default::default() }))
+        Ok(Box::new(StoredSnapshot::Received(Vec::new())))
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Box<StoredSnapshot>) -> Result<(), StorageError> {

@@ -22,6 +22,7 @@ mod machine;
 mod network;
 mod progress;
 mod replay;
+mod snapshot;
 mod store;
 #[cfg(test)]
 mod suite;
@@ -33,7 +34,8 @@ pub use log::QuorumLog;
 pub use view::{QuorumState, QuorumView};
 
 use entry::{LogEntry, Outcome, Placed};
-use file::{LogFile, StoredSnapshot};
+use file::LogFile;
+use snapshot::StoredSnapshot;
 
 /// The name of the metadata log, as in Kafka; its single partition is stored beside the others.
 pub const METADATA_TOPIC: &str = "__cluster_metadata";

@@ -29,7 +29,7 @@ pub(super) struct Implied {
 
 impl Replay {
     fn deliver(&self, committed: Committed) {
-        // The stream's reader is still here, in `LocalMetadataLog::open_at`.
+        // There is no reader while Kafka's metadata is taken over.
         let _ = self.committed.send(committed);
     }
 

@@ -33,7 +33,7 @@ impl RaftSnapshotBuilder<Quorum> for Building {
     async fn build_snapshot(&mut self) -> Result<Snapshot<Quorum>, StorageError> {
         let (end, records) = (self.image.offset + 1, self.image.to_records());
         let (Some(last), voters) = self.applied.clone() else {
-            return Ok(Snapshot { meta: SnapshotMeta::default(), snapshot: Box::new(StoredSnapshot { bytes: Default::default() }) });
+            return Ok(Snapshot { meta: SnapshotMeta::default(), snapshot: Box::new(StoredSnapshot::Received(Vec::new())) });
         };
         self.store.blocking(move |file| file.store_snapshot(end, last, &voters, &records)).await.map_err(unwritable)?;
         self.written.build_snapshot().await
